@@ -1,0 +1,36 @@
+"""Template-based transfer learning for image classification.
+
+The verbs are imported on first use, so that `import classification` stays fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_VERBS = {
+    "instantiate": "classification.instantiation",
+    "train": "classification.learning.train",
+    "evaluate": "classification.evaluation.evaluate",
+    "export": "classification.deployment.export",
+    "compress": "classification.compression.compress",
+    "Predictor": "classification.deployment.predictor",
+}
+__all__ = ["Predictor", "__version__", "compress", "evaluate", "export", "instantiate", "train"]
+
+if TYPE_CHECKING:
+    from classification.compression.compress import compress
+    from classification.deployment.export import export
+    from classification.deployment.predictor import Predictor
+    from classification.evaluation.evaluate import evaluate
+    from classification.instantiation import instantiate
+    from classification.learning.train import train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _VERBS:
+        raise AttributeError(f"module 'classification' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_VERBS[name]), name)

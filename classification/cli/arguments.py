@@ -1,0 +1,87 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from classification.template import Template, load_template
+
+
+def parser_for(verb: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Return a parser named after the work directory's script."""
+    return argparse.ArgumentParser(
+        prog=f"{verb}.py",
+        description=description,
+        epilog=epilog,
+        formatter_class=_HelpFormatter,
+    )
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Adds "(default: ...)" where there is one to speak of."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if action.default in (None, "", False, argparse.SUPPRESS) or action.default == []:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+def template_default(template: Template | None, key: str) -> str:
+    """Return " (default: 32)" from hyper_parameters.basic, for the help of a flag.
+
+    The flag's own default stays None, so that `--set` and the template keep their say.
+    """
+    return f" (default: {template.basic(key)})" if template is not None else ""
+
+
+def add_data_flags(parser: argparse.ArgumentParser, *roles: str) -> None:
+    """Add --ROLE-ann-files and --ROLE-data-roots for each of train, val, test."""
+    for role in roles:
+        parser.add_argument(
+            f"--{role}-ann-files",
+            default="",
+            metavar="FILES",
+            help="comma-separated annotation files of 'path label' lines; '' = class folders",
+        )
+        parser.add_argument(
+            f"--{role}-data-roots",
+            required=True,
+            metavar="FOLDERS",
+            help=f"comma-separated folders of {role} images, one sub-folder a class",
+        )
+
+
+def add_classes_flag(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Add --classes."""
+    parser.add_argument("--classes", default=None, metavar="A,B,C", type=comma_list, help=help_text)
+
+
+def add_set_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --set SECTION.KEY VALUE, which may be repeated."""
+    parser.add_argument(
+        "--set",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("SECTION.KEY", "VALUE"),
+        dest="settings",
+        help="override one value of the template's config; may be repeated",
+    )
+
+
+def comma_list(text: str) -> list[str]:
+    """Split 'a,b,c'; blanks around the items are dropped."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def optional_template(path: Path | None) -> Template | None:
+    """Load the work directory's template when the script lies in one."""
+    return load_template(path) if path is not None else None
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; argparse itself exits with code 2 on a wrong flag."""
+    return parser.parse_args(argv)

@@ -1,0 +1,87 @@
+"""`train.py`: train the work directory's model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from classification.cli.arguments import (
+    add_classes_flag,
+    add_data_flags,
+    add_set_flag,
+    optional_template,
+    parser_for,
+    template_default,
+)
+from classification.cli.run import run_command
+from classification.errors import UserError
+from classification.template import Template
+
+
+def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
+    """Return the parser; defaults come from the template."""
+    parser = parser_for("train", "Train the model of this work directory.")
+    add_data_flags(parser, "train", "val")
+    parser.add_argument(
+        "--save-checkpoints-to", default="outputs", metavar="FOLDER", help="where results go"
+    )
+    parser.add_argument(
+        "--load-weights", metavar="FILE", help="initial weights instead of snapshot.safetensors"
+    )
+    parser.add_argument(
+        "--load-aux-weights",
+        metavar="FILE",
+        help="initial weights of an auxiliary model, for templates that have one",
+    )
+    parser.add_argument("--resume-from", metavar="CHECKPOINT", help="go on with this run")
+    default = partial(template_default, template)
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="IMAGES",
+        help=f"images an optimizer step{default('batch_size')}",
+    )
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help=f"epochs at most{default('epochs')}"
+    )
+    parser.add_argument(
+        "--base-learning-rate",
+        type=float,
+        metavar="RATE",
+        help=f"learning rate after the warm-up{default('base_learning_rate')}",
+    )
+    gpus = f" (default: {template.gpu_num})" if template is not None else ""
+    parser.add_argument(
+        "--gpu-num",
+        type=int,
+        metavar="N",
+        help=f"GPUs to use, at most those present; 0 = CPU{gpus}",
+    )
+    add_classes_flag(parser, "train on these class folders only")
+    parser.add_argument("--tensorboard-dir", metavar="FOLDER", help="where TensorBoard events go")
+    add_set_flag(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, template_path: Path | None = None) -> int:
+    """Run the command; return its exit code."""
+
+    def command() -> None:
+        template = optional_template(template_path)
+        arguments = vars(build_parser(template).parse_args(argv))
+        if template is None:
+            raise UserError("train.py belongs in a work directory, beside its template.yaml.")
+        from classification.learning.launch import launch, processes_to_start
+
+        gpu_num = arguments["gpu_num"]
+        processes = processes_to_start(template.gpu_num if gpu_num is None else gpu_num)
+        if processes > 1:
+            launch(processes, template.path.with_name("train.py"), argv)
+            return
+        from classification.learning.train import train
+
+        train(template.path, **arguments)
+
+    return run_command(command)

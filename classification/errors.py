@@ -1,0 +1,28 @@
+"""The two exceptions that cross the library's border on purpose."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: bad input, a missing file, a full disk.
+
+    The message says what was given, what was expected and what to change. Command line programs
+    print it without a traceback and exit with code 2.
+    """
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C arrived and the work was saved; `exit_code` is 143 or 130."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the closest valid name, or an empty string."""
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

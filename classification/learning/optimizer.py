@@ -1,0 +1,82 @@
+"""Parameter groups and the base optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm.optim
+import torch
+from torch import nn
+
+from classification.config import Config
+from classification.errors import UserError, nearest
+from classification.models.quantized import is_quantizer_parameter
+
+
+def parameter_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """Split parameters by how they decay and how fast they learn.
+
+    With `optimizer.no_bias_decay` (He et al. 2019, arXiv 1812.01187, section 3.1) only the weights
+    of convolutions and linear layers decay; biases and normalisation layers do not, and biases
+    learn at `optimizer.bias_rate_factor` times the rate. `rate_factor` in each group tells that
+    multiple; the loop sets `lr` from it.
+    """
+    decay = config.optimizer.weight_decay
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not config.optimizer.no_bias_decay:
+        return [_group([p for _, p in named], decay, 1.0)]
+    weights, biases, others = [], [], []
+    for name, parameter in named:
+        if parameter.ndim > 1 and not is_quantizer_parameter(name):
+            weights.append(parameter)
+        elif name.rpartition(".")[2] == "bias":
+            biases.append(parameter)
+        else:
+            others.append(parameter)
+    groups = [
+        _group(weights, decay, 1.0),
+        _group(biases, 0.0, config.optimizer.bias_rate_factor),
+        _group(others, 0.0, 1.0),
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _group(params: list[nn.Parameter], decay: float, rate_factor: float) -> dict[str, Any]:
+    return {"params": params, "weight_decay": decay, "rate_factor": rate_factor}
+
+
+def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """Return timm's optimizer of the configured name over `parameter_groups`.
+
+    Raises:
+        UserError: timm has no such optimizer.
+    """
+    name = config.optimizer.name
+    if name not in timm.optim.list_optimizers():
+        raise UserError(
+            f"config.optimizer.name: timm has no optimizer '{name}'."
+            f"{nearest(name, timm.optim.list_optimizers())}"
+        )
+    optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
+        parameter_groups(model, config),
+        opt=name,
+        lr=config.optimizer.base_learning_rate,
+        weight_decay=config.optimizer.weight_decay,
+        momentum=config.optimizer.momentum,
+    )
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set every group's rate to its own multiple of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load momentum and counters; raises UserError when the groups differ."""
+    try:
+        optimizer.load_state_dict(dict(state))
+    except ValueError as error:
+        raise UserError(f"--resume-from: the optimizer's parameters differ: {error}") from error

@@ -1,0 +1,312 @@
+"""The verb `train`: from folders of pictures to checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from classification.config import Config, to_dict
+from classification.data.loader import TrainLoader
+from classification.data.preprocessing import Preprocessing
+from classification.data.readers import read_samples
+from classification.data.sample_set import SampleSet
+from classification.data.store import ImageStore, cache_budget, open_store
+from classification.errors import UserError
+from classification.learning.allocator import keep_freed_memory
+from classification.learning.interruption import StopSignal
+from classification.learning.loop import FitResult, fit
+from classification.learning.losses import create_loss
+from classification.learning.random_state import seed_everything
+from classification.learning.run_folder import RunFolder
+from classification.learning.task import SingleTask
+from classification.learning.tracking import create_scalar_writer, draw_curves, stage_progress
+from classification.models.checkpoint import describe, read_checkpoint
+from classification.models.classifier import create_classifier
+from classification.models.weights import load_initial_weights
+from classification.template import Template, load_template
+
+logger = logging.getLogger(__name__)
+
+SNAPSHOT = "snapshot.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the checkpoints are and how the training ended."""
+
+    best: Path
+    latest: Path
+    best_top1: float
+    best_epoch: int
+    epochs: int
+    ended_because: str
+
+
+def train(
+    template: str | Path,
+    *,
+    train_data_roots: str | Path | Sequence[str | Path],
+    val_data_roots: str | Path | Sequence[str | Path],
+    train_ann_files: str | Path | Sequence[str | Path] = "",
+    val_ann_files: str | Path | Sequence[str | Path] = "",
+    save_checkpoints_to: str | Path = "outputs",
+    load_weights: str | Path | None = None,
+    load_aux_weights: str | Path | None = None,
+    resume_from: str | Path | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    base_learning_rate: float | None = None,
+    gpu_num: int | None = None,
+    classes: Sequence[str] | None = None,
+    tensorboard_dir: str | Path | None = None,
+    settings: Sequence[Sequence[str]] = (),
+) -> TrainResult:
+    """Train the model that a template describes.
+
+    Args:
+        template: a work directory, or the path of a template.yaml.
+        train_data_roots: folders with one sub-folder a class; also a comma-separated string.
+        train_ann_files: annotation files of "path label" lines, one a root; '' = class folders.
+        load_weights: initial weights (.safetensors, .pth); default is the work directory's
+            snapshot.safetensors.
+        load_aux_weights: the same for an auxiliary model, in templates that have one.
+        resume_from: a checkpoint to go on from, with the same data.
+        gpu_num: 0 trains on the CPU; more than one process is started with torchrun.
+        settings: pairs of "section.key" and a value, as of `--set`.
+
+    Raises:
+        UserError: for wrong data, weights, settings, or a loss that is not finite.
+        Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
+    """
+    template = open_template(template)
+    config = template.config(
+        settings, batch_size=batch_size, epochs=epochs, base_learning_rate=base_learning_rate
+    )
+    if load_aux_weights:
+        raise UserError(f"--load-aux-weights: the template {template.name} has no auxiliary model.")
+    keep_freed_memory()
+    accelerator = create_accelerator(config, template.gpu_num if gpu_num is None else gpu_num)
+    folder = RunFolder(Path(save_checkpoints_to), config.training.keep_checkpoints)
+    resume = read_resumable(resume_from) if resume_from else None
+
+    train_samples = read_samples(train_data_roots, train_ann_files, classes=classes, role="train")
+    val_samples = read_samples(
+        val_data_roots, val_ann_files, class_names=train_samples.class_names, role="val"
+    )
+    seed_everything(config.training.seed)
+    model = create_classifier(config, len(train_samples.class_names))
+    if resume is not None:
+        check_resumable(resume, train_samples, config)
+    else:
+        load_start_weights(model, load_weights, template, train_samples.class_names, config)
+    seed_everything(config.training.seed + accelerator.process_index)
+
+    with StopSignal() as stop:
+        preprocessing = Preprocessing.from_config(config)
+        train_store, val_store = open_stores(
+            train_samples, val_samples, preprocessing, config, accelerator, stop
+        )
+        if resume is not None and resume["training"]["num_images"] != len(train_store):
+            raise UserError(
+                f"{resume_from}: the run had {resume['training']['num_images']} training images, "
+                f"now there are {len(train_store)}. Resume with the same data, or start a new run "
+                "with --load-weights."
+            )
+        loader = TrainLoader(
+            train_store,
+            config,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        )
+        log_plan(template, train_store, val_store, loader, config, accelerator)
+        if tensorboard_dir is None and template.values.get("tensorboard"):
+            tensorboard_dir = folder.path / "tensorboard"
+        scalars = None
+        if accelerator.is_main_process and tensorboard_dir is not None:
+            start = resume["epoch"] if resume else 0
+            scalars = create_scalar_writer(Path(tensorboard_dir), start)
+        result = fit(
+            SingleTask(model, create_loss(config)),
+            loader,
+            val_store,
+            config=config,
+            preprocessing=preprocessing,
+            description=describe(
+                template_name=template.name, class_names=train_samples.class_names, config=config
+            ),
+            folder=folder,
+            accelerator=accelerator,
+            stop=stop,
+            scalars=scalars,
+            resume=resume,
+        )
+    if scalars is not None:
+        scalars.close()
+    return _finish(result, folder, accelerator)
+
+
+def open_template(template: str | Path) -> Template:
+    """Load the template of a work directory, or the file itself."""
+    path = Path(template)
+    return load_template(path / "template.yaml" if path.is_dir() else path)
+
+
+def create_accelerator(config: Config, gpu_num: int) -> Accelerator:
+    """Return the device and process group to train on; says what it is."""
+    use_cpu = gpu_num == 0 or not torch.cuda.is_available()
+    precision = config.training.precision
+    if precision == "auto":
+        precision = "bf16" if not use_cpu and torch.cuda.is_bf16_supported() else "fp32"
+    accelerator = Accelerator(
+        cpu=use_cpu,
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        # Batch-norm statistics are averaged before they are used: see batch_norm.py.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if not accelerator.is_main_process:
+        logging.getLogger("classification").setLevel(logging.ERROR)
+    return accelerator
+
+
+def read_resumable(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that holds a training's state."""
+    contents = read_checkpoint(path)
+    if contents.get("training") is None:
+        raise UserError(f"{path}: holds no training state to resume; use it with --load-weights.")
+    return contents
+
+
+def check_resumable(resume: Mapping[str, Any], samples: SampleSet, config: Config) -> None:
+    """Refuse other classes; say which settings changed since the checkpoint."""
+    if resume["class_names"] != list(samples.class_names):
+        raise UserError(
+            f"--resume-from: the checkpoint's classes are {', '.join(resume['class_names'])}; "
+            f"the training data has {', '.join(samples.class_names)}."
+        )
+    old, new = _flatten(resume["config"]), _flatten(to_dict(config))
+    if old["model.backbone"] != new["model.backbone"]:
+        raise UserError(
+            f"--resume-from: the checkpoint is a {old['model.backbone']}, "
+            f"the template a {new['model.backbone']}."
+        )
+    for key in new:
+        if old.get(key) != new[key]:
+            logger.warning("resuming with %s = %s, was %s", key, new[key], old.get(key))
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def load_start_weights(
+    model: torch.nn.Module,
+    load_weights: str | Path | None,
+    template: Template,
+    class_names: Sequence[str],
+    config: Config,
+) -> None:
+    """Load `--load-weights`, else the work directory's snapshot, else say that there is none."""
+    path = Path(load_weights) if load_weights else template.path.parent / SNAPSHOT
+    if not load_weights and not path.is_file():
+        logger.warning("no %s in the work directory: training starts from random weights", SNAPSHOT)
+        return
+    load_initial_weights(
+        model, path, class_names=class_names, reset_classifier=config.model.reset_classifier
+    )
+    logger.info("initial weights: %s", path)
+
+
+def open_stores(
+    train_samples: SampleSet,
+    val_samples: SampleSet,
+    preprocessing: Preprocessing,
+    config: Config,
+    accelerator: Accelerator,
+    stop: StopSignal,
+) -> tuple[ImageStore, ImageStore]:
+    """Decode every image once, to find the bad ones before epoch 1 and to fill the cache."""
+    budget = cache_budget(config.data.cache_fraction, accelerator.num_processes)
+    stores = []
+    for role, samples in (("train", train_samples), ("val", val_samples)):
+        with stage_progress(f"reading {role} images", show=accelerator.is_main_process) as progress:
+            store = open_store(
+                samples,
+                preprocessing,
+                on_bad_image=config.data.on_bad_image,
+                cache_bytes=budget,
+                progress=progress,
+                stop=lambda: stop.requested,
+            )
+        if stop.requested:
+            raise stop.interruption("interrupted while reading the images; nothing was written")
+        stores.append(store)
+    return stores[0], stores[1]
+
+
+def log_plan(
+    template: Template,
+    train_store: ImageStore,
+    val_store: ImageStore,
+    loader: TrainLoader,
+    config: Config,
+    accelerator: Accelerator,
+) -> None:
+    """Say in a few lines what is about to happen."""
+    names = train_store.samples.class_names
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    logger.info(
+        "%s (%s) at %dx%d px: %d training and %d validation images, %d classes (%s)",
+        template.name,
+        config.model.backbone,
+        config.input.height,
+        config.input.width,
+        len(train_store),
+        len(val_store),
+        len(names),
+        shown,
+    )
+    logger.info(
+        "up to %d epochs of %d steps of %d images, rate %g, on %s (%d process%s, %s)",
+        config.training.epochs,
+        loader.num_steps,
+        config.training.batch_size,
+        config.optimizer.base_learning_rate,
+        accelerator.device,
+        accelerator.num_processes,
+        "" if accelerator.num_processes == 1 else "es",
+        "bf16" if accelerator.mixed_precision == "bf16" else "fp32",
+    )
+
+
+def _finish(result: FitResult, folder: RunFolder, accelerator: Accelerator) -> TrainResult:
+    if accelerator.is_main_process:
+        draw_curves(result.history, folder.path / "curves.png")
+        logger.info(
+            "best top-1 %.2f %% in epoch %d of %d (%s): %s",
+            result.best_top1,
+            result.best_epoch,
+            len(result.history),
+            result.ended_because,
+            folder.path / "best.pth",
+        )
+    return TrainResult(
+        folder.path / "best.pth",
+        folder.path / "latest.pth",
+        result.best_top1,
+        result.best_epoch,
+        len(result.history),
+        result.ended_because,
+    )
