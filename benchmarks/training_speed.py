@@ -118,7 +118,7 @@ def main() -> None:
         "--templates", nargs="+", default=["efficientnet_lite0", "mobilenet_v3_large_1"]
     )
     parser.add_argument("--images", type=int, default=320, help="training images used")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs a round; the first is left out")
+    parser.add_argument("--epochs", type=int, default=3, help="a round; the first is left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="of the plain loop")
     parser.add_argument("--json", type=Path)
@@ -140,7 +140,8 @@ def main() -> None:
             for side in sides:
                 speeds[side].append(run_side(arguments, side, template))
         plain = max(sides[1:], key=lambda side: median(speeds[side]))
-        ratios = [ours / theirs for ours, theirs in zip(speeds["framework"], speeds[plain])]
+        pairs = zip(speeds["framework"], speeds[plain], strict=True)
+        ratios = [ours / theirs for ours, theirs in pairs]
         figures[f"{template}.framework_images_per_second"] = median(speeds["framework"])
         for side in sides[1:]:
             figures[f"{template}.plain_{side}_workers_images_per_second"] = median(speeds[side])

@@ -90,7 +90,7 @@ def _contents(template: Template, work_dir: Path) -> dict[str, bytes]:
         script = SCRIPT.format(verb=verb, summary=summary, template=TEMPLATE)
         files[f"{verb}.py"] = script.encode()
     for dependency in template.values.get("dependencies") or []:
-        source, destination = _dependency(template, dependency, work_dir)
+        source, destination = _dependency(template, dependency or {}, work_dir)
         if destination in {*files, SNAPSHOT}:
             raise UserError(
                 f"{template.path}: dependencies: destination '{destination}' is already taken."
@@ -137,7 +137,7 @@ def _inside(folder: Path, name: str | None, template: Path) -> Path:
 def _fetch_snapshot(template: Template, destination: Path) -> None:
     from classification.models.weight_sources import fetch_initial_weights
 
-    weights = template.values["initial_weights"]
+    weights = template.values["initial_weights"] or {}
     source = weights.get("source") or ""
     if source.startswith("file:") and "://" not in source:  # relative to the template
         path = template.path.parent / Path(source.removeprefix("file:")).expanduser()

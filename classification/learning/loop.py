@@ -164,10 +164,9 @@ def fit(
         wrapped.train()
         reporter = StepReporter(epoch, epochs, num_steps, start_step, show=is_main)
         started, images_before = time.monotonic(), meter[2]
-        with contextlib.closing(reporter):
-            for step_in_epoch, batches in enumerate(
-                train_loader.epoch(epoch, start_step), start=start_step
-            ):
+        steps = train_loader.epoch(epoch, start_step)
+        with contextlib.closing(reporter), contextlib.closing(steps):
+            for step_in_epoch, batches in enumerate(steps, start=start_step):
                 rate = schedule.rate(step)
                 set_learning_rate(optimizer, rate)
                 sums = np.zeros(5)  # loss, correct, images, not finite, stop asked for
@@ -233,13 +232,13 @@ def fit(
         chosen = metrics[selected]
 
         # ------------------------------------------------------------------ schedule, save, stop
-        train_loss = float(meter[0] / meter[2])
+        train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)
         schedule.end_epoch(epoch, step, train_loss=train_loss, val_top1=chosen["top1"])
         is_best = early_stop.observe(epoch, chosen["top1"], chosen["cross_entropy"])
         entry = {
             "epoch": epoch + 1,
             "step": step,
-            "learning_rate": rate if num_steps else 0.0,
+            "learning_rate": rate,
             "train_loss": train_loss,
             "train_top1": float(100 * meter[1] / meter[2]),
             "val_loss": chosen["cross_entropy"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,21 +133,24 @@ def train(
         if accelerator.is_main_process and tensorboard_dir is not None:
             start = resume["epoch"] if resume else 0
             scalars = create_scalar_writer(Path(tensorboard_dir), start)
-        result = fit(
-            SingleTask(model, create_loss(config)),
-            loader,
-            val_store,
-            config=config,
-            preprocessing=preprocessing,
-            description=describe(
-                template_name=template.name, class_names=train_samples.class_names, config=config
-            ),
-            folder=folder,
-            accelerator=accelerator,
-            stop=stop,
-            scalars=scalars,
-            resume=resume,
-        )
+        with contextlib.closing(loader):
+            result = fit(
+                SingleTask(model, create_loss(config)),
+                loader,
+                val_store,
+                config=config,
+                preprocessing=preprocessing,
+                description=describe(
+                    template_name=template.name,
+                    class_names=train_samples.class_names,
+                    config=config,
+                ),
+                folder=folder,
+                accelerator=accelerator,
+                stop=stop,
+                scalars=scalars,
+                resume=resume,
+            )
     if scalars is not None:
         scalars.close()
     return _finish(result, folder, accelerator)

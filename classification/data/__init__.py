@@ -1,0 +1,1 @@
+"""From files on a disk to uint8 batches in memory."""

@@ -1,0 +1,73 @@
+"""What happens to a decoded picture before the network sees it: the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from classification.data.decode import decode
+
+if TYPE_CHECKING:
+    import torch
+
+    from classification.config import Config
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Decode to RGB, stretch to height x width with antialiased bilinear, scale, normalise.
+
+    `mean` and `std` are RGB and refer to pixels scaled to 0..1.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    max_megapixels: float = 200.0
+
+    @classmethod
+    def from_config(cls, config: Config) -> Preprocessing:
+        return cls(
+            config.input.height,
+            config.input.width,
+            tuple(config.input.mean),
+            tuple(config.input.std),
+            config.data.max_megapixels,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain containers, for checkpoints and IR metadata."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def load_image(source: str | Path | BinaryIO, preprocessing: Preprocessing) -> np.ndarray:
+    """Decode and resize one picture to [H, W, 3] uint8 RGB.
+
+    Raises:
+        DecodeError: the picture cannot be used; it says why.
+    """
+    size = (preprocessing.width, preprocessing.height)
+    image = decode(source, min_size=size, max_megapixels=preprocessing.max_megapixels)
+    return np.asarray(image.resize(size, resample=2))  # 2 = bilinear, antialiased by Pillow
+
+
+def normalize(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Turn [N, 3, H, W] uint8 RGB into normalised float32 of the same shape and memory format."""
+    mean = images.new_tensor(preprocessing.mean, dtype=_float32()).mul_(255).view(1, -1, 1, 1)
+    scale = images.new_tensor(preprocessing.std, dtype=_float32()).mul_(255).reciprocal_()
+    return images.to(_float32()).sub_(mean).mul_(scale.view(1, -1, 1, 1))
+
+
+def _float32() -> torch.dtype:
+    import torch
+
+    return torch.float32

@@ -1,0 +1,142 @@
+"""Decoded pictures: every file checked once before training, and kept in RAM while it lasts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from classification.data.decode import DecodeError
+from classification.data.listing import listing
+from classification.data.preprocessing import Preprocessing, load_image
+from classification.data.sample_set import SampleSet
+from classification.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class ImageStore:
+    """`store[i]` is the i-th picture of `store.samples` as [H, W, 3] uint8 RGB, read-only."""
+
+    def __init__(
+        self,
+        samples: SampleSet,
+        preprocessing: Preprocessing,
+        cache: list[np.ndarray | None] | None = None,
+    ) -> None:
+        self.samples = samples
+        self.preprocessing = preprocessing
+        self._cache = cache or [None] * len(samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return one picture from RAM or, when it is not kept there, from its file.
+
+        Raises:
+            UserError: the file has vanished or been damaged since it was checked.
+        """
+        image = self._cache[index]
+        if image is not None:
+            return image
+        path = self.samples.paths[index]
+        try:
+            return load_image(path, self.preprocessing)
+        except DecodeError as error:
+            raise UserError(
+                f"{path}: could be read at the start but no longer: {error}."
+            ) from error
+
+
+def open_store(
+    samples: SampleSet,
+    preprocessing: Preprocessing,
+    *,
+    on_bad_image: str = "error",
+    cache_bytes: int = 0,
+    num_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> ImageStore:
+    """Decode every picture once, in threads, so that no bad one can end a run half-way.
+
+    Args:
+        samples: the pictures.
+        preprocessing: their size, which is also the size of what is kept.
+        on_bad_image: "error", or "skip" to leave bad pictures out, each with a warning.
+        cache_bytes: RAM for decoded pictures; the first ones that fit are kept.
+        num_threads: None = one a usable core.
+        progress: called with (pictures done, pictures in all), from this thread.
+        stop: polled; once true, checking ends and the unchecked pictures stay in the store. The
+            caller, who knows why, is expected to end.
+
+    Raises:
+        UserError: naming the bad pictures, or when none is left.
+    """
+    num_kept = min(len(samples), cache_bytes // (preprocessing.height * preprocessing.width * 3))
+    cache: list[np.ndarray | None] = [None] * len(samples)
+
+    def check(index: int) -> str | None:
+        try:
+            image = load_image(samples.paths[index], preprocessing)
+        except DecodeError as error:
+            return str(error)
+        if index < num_kept:
+            cache[index] = image
+        return None
+
+    reasons: dict[int, str] = {}
+    pool = ThreadPoolExecutor(num_threads or usable_cores())
+    try:
+        for index, reason in enumerate(pool.map(check, range(len(samples)))):
+            if reason is not None:
+                reasons[index] = reason
+            if progress:
+                progress(index + 1, len(samples))
+            if stop and stop():
+                break
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if reasons:
+        good = [i for i in range(len(samples)) if i not in reasons]
+        _report(samples, reasons, samples.subset(good), on_bad_image)
+        samples, cache = samples.subset(good), [cache[i] for i in good]
+    num_kept = sum(image is not None for image in cache)
+    logger.info("%d of %d decoded pictures are kept in RAM.", num_kept, len(samples))
+    return ImageStore(samples, preprocessing, cache)
+
+
+def _report(
+    samples: SampleSet, reasons: dict[int, str], good: SampleSet, on_bad_image: str
+) -> None:
+    """Warn of bad pictures that are left out, or raise a UserError that lists them."""
+    lines = [f"{samples.paths[i]}: {reason}" for i, reason in reasons.items()]
+    if on_bad_image != "skip" or len(good) == 0:
+        raise UserError(
+            f"{len(lines)} of {len(samples)} pictures cannot be used. Repair or remove them, or "
+            "have some left out by data.on_bad_image skip:\n  " + listing(lines, "\n  ")
+        )
+    logger.warning("%d bad pictures are left out:\n  %s", len(lines), "\n  ".join(lines))
+    for name, before, after in zip(
+        samples.class_names, samples.counts(), good.counts(), strict=True
+    ):
+        if before > 0 and after == 0:
+            logger.warning("No picture is left of class '%s'.", name)
+
+
+def cache_budget(fraction: float, processes: int = 1) -> int:
+    """Return the bytes of RAM that each process may fill: a fraction of what is free now."""
+    import psutil
+
+    return int(psutil.virtual_memory().available * fraction / processes)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

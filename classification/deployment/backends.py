@@ -1,0 +1,59 @@
+"""One way to run a model, whatever file it lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from classification.data.preprocessing import Preprocessing
+from classification.errors import UserError
+
+
+class Backend(Protocol):
+    """A model that takes pictures as `load_image` returns them."""
+
+    path: Path
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    device: str  # such as "cpu" or "cuda"
+    precision: str  # of weights and of computation, in words
+    parameters: float  # millions
+    gflops: float  # of one image
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return logits [N, C] float32 of images [N, H, W, 3] uint8 RGB, as soon as possible."""
+        ...
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the logits of each batch in order, running as many at once as pays."""
+        ...
+
+
+def load_backend(path: str | Path, *, precision_hint: str | None = None) -> Backend:
+    """Load a checkpoint with PyTorch, or an IR or ONNX file with OpenVINO and without PyTorch.
+
+    Args:
+        path: .pth (also .pth.tar-N), .xml or .onnx.
+        precision_hint: "f32" computes in float32; None leaves it to the device, which for OpenVINO
+            may be bf16.
+
+    Raises:
+        UserError: the file is missing, unreadable, or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such model file.")
+    if path.suffix in (".xml", ".onnx"):
+        from classification.deployment.openvino_backend import OpenVINOBackend
+
+        return OpenVINOBackend(path, precision_hint)
+    if ".pth" in path.suffixes:
+        from classification.deployment.torch_backend import TorchBackend
+
+        return TorchBackend(path)
+    raise UserError(
+        f"{path}: expected a checkpoint (.pth), an OpenVINO IR (.xml) or an ONNX file (.onnx)."
+    )

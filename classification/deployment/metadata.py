@@ -1,0 +1,90 @@
+"""What a deployed file says of itself, so that no client has to guess.
+
+An IR carries it as `rt_info`, an ONNX file as `metadata_props`, both in two sections: `model_info`
+for clients that know OpenVINO's Model API, `classification` for ours, which loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from classification import __version__
+from classification.data.preprocessing import Preprocessing
+from classification.errors import UserError
+
+MODEL_API_SECTION = "model_info"
+OWN_SECTION = "classification"
+
+
+@dataclass(frozen=True)
+class Description:
+    """One model: what goes in, what comes out, what it costs."""
+
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    input_format: str  # order of the input's colour channels: BGR or RGB
+    precision: str  # of the weights: FP32 or INT8
+    parameters: float  # millions
+    gflops: float  # of one image
+
+    def own_section(self) -> dict[str, str]:
+        """Return what `read_description` reads, as strings."""
+        return {
+            "framework_version": __version__,
+            "class_names": json.dumps(self.class_names, ensure_ascii=False),
+            "preprocessing": json.dumps(self.preprocessing.to_dict()),
+            "input_format": self.input_format,
+            "precision": self.precision,
+            "parameters": repr(self.parameters),
+            "gflops": repr(self.gflops),
+        }
+
+    def model_api_section(self) -> dict[str, str]:
+        """Return the keys of OpenVINO's Model API for a classifier of one label.
+
+        Its clients hand over BGR pixels of 0..255, reverse the channels if told to, subtract the
+        means and divide by the scales (both in the order of the model's input), and apply softmax.
+        Labels are separated by blanks, so blanks within one become underscores.
+        """
+        mean = [255 * value for value in self.preprocessing.mean]
+        scale = [255 * value for value in self.preprocessing.std]
+        if self.input_format == "BGR":
+            mean, scale = mean[::-1], scale[::-1]
+        return {
+            "model_type": "Classification",
+            "labels": " ".join("_".join(name.split()) for name in self.class_names),
+            "mean_values": " ".join(f"{value:.8g}" for value in mean),
+            "scale_values": " ".join(f"{value:.8g}" for value in scale),
+            "reverse_input_channels": str(self.input_format == "RGB"),
+            "resize_type": "standard",  # stretched, not padded or cropped
+            "interpolation_mode": "LINEAR",
+            "multilabel": "False",
+            "hierarchical": "False",
+            "output_raw_scores": "True",
+        }
+
+
+def read_description(values: Mapping[str, str], path: Path) -> Description:
+    """Return the description from the `classification` section of a file.
+
+    Raises:
+        UserError: the section is missing or incomplete, as in files of other programs.
+    """
+    try:
+        return Description(
+            class_names=tuple(json.loads(values["class_names"])),
+            preprocessing=Preprocessing.from_dict(json.loads(values["preprocessing"])),
+            input_format=values["input_format"],
+            precision=values["precision"],
+            parameters=float(values["parameters"]),
+            gflops=float(values["gflops"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: does not say which classes it knows and which input it expects "
+            f"(section '{OWN_SECTION}': {type(error).__name__} {error}). Only files written by "
+            "export.py can be used here; export the checkpoint again."
+        ) from error

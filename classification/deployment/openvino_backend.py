@@ -1,0 +1,196 @@
+"""Running an IR or ONNX file with OpenVINO; PyTorch is never imported here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import openvino as ov
+from openvino.preprocess import PrePostProcessor
+
+from classification.deployment.metadata import OWN_SECTION, Description, read_description
+from classification.errors import UserError
+
+DEVICE = "CPU"
+# Images a request. A fixed batch runs up to twice as fast as a dynamic one, and eight images fill
+# a core without making the last request of a batch mostly padding.
+REQUEST_SIZE = 8
+
+
+class OpenVINOBackend:
+    """A file written by `export`, taking [N, H, W, 3] uint8 RGB: the rest happens in its graph."""
+
+    def __init__(self, path: Path, precision_hint: str | None = None) -> None:
+        """Read the file; it is compiled on first use, for the batch sizes that are used.
+
+        Raises:
+            UserError: the file cannot be read, or does not say what it expects.
+        """
+        self._core = ov.Core()
+        model = _read_model(self._core, path)
+        description = read_description(_own_section(model), path)
+        _check_interface(model, description, path)
+        self._model = with_pixel_input(model, description)
+        self._precision = {"INFERENCE_PRECISION_HINT": precision_hint} if precision_hint else {}
+        self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
+        self.path = path
+        self.class_names = description.class_names
+        self.preprocessing = description.preprocessing
+        self.device = DEVICE.lower()
+        kind = "ONNX" if path.suffix == ".onnx" else "IR"
+        part = "float layers" if description.precision == "INT8" else "computing"
+        self.precision = (
+            f"{description.precision} {kind} on {self.device}, {part} in "
+            f"{precision_hint or default_precision(self._core)}"
+        )
+        self.parameters = description.parameters
+        self.gflops = description.gflops
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return logits [N, C] float32 of images [N, H, W, 3] uint8 RGB.
+
+        A single image gets all cores, several are spread over them.
+        """
+        if len(images) != 1:
+            return next(self.stream([images]))
+        result: np.ndarray = self._compile(1, "LATENCY")(images)[0]
+        return result
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the logits of each batch in order, keeping all cores busy over batch borders.
+
+        Batches may have any sizes. Only a few requests are under way at once, so memory does not
+        grow with the number of batches.
+        """
+        parts: list[np.ndarray] = []
+        for part, ends_batch in self._run(_requests(batches)):
+            parts.append(part)
+            if ends_batch:
+                yield np.concatenate(parts)
+                parts = []
+
+    def _run(self, requests: Iterable[_Request]) -> Iterator[tuple[np.ndarray, bool]]:
+        idle: dict[int, list[ov.InferRequest]] = {}
+        running: deque[tuple[ov.InferRequest, _Request]] = deque()
+        try:
+            for request in requests:
+                size = len(request.images)
+                if size not in idle:
+                    idle[size] = _infer_requests(self._compile(size, "THROUGHPUT"))
+                while not idle[size]:
+                    yield _finish(running, idle)
+                infer_request = idle[size].pop()
+                infer_request.start_async({0: request.images}, share_inputs=True)
+                running.append((infer_request, request))
+            while running:
+                yield _finish(running, idle)
+        finally:
+            for infer_request, _ in running:  # they read memory that is freed after this
+                infer_request.wait()
+
+    def _compile(self, batch_size: int, hint: str) -> ov.CompiledModel:
+        key = (batch_size, hint)
+        if key not in self._compiled:
+            model = self._model.clone()
+            height, width = self.preprocessing.height, self.preprocessing.width
+            model.reshape([batch_size, height, width, 3])
+            config = {"PERFORMANCE_HINT": hint, **self._precision}
+            self._compiled[key] = self._core.compile_model(model, DEVICE, config)
+        return self._compiled[key]
+
+
+class _Request(NamedTuple):
+    images: np.ndarray  # [1 or REQUEST_SIZE, H, W, 3] uint8
+    num_images: int  # the others are padding
+    ends_batch: bool
+
+
+def _requests(batches: Iterable[np.ndarray]) -> Iterator[_Request]:
+    """Cut batches into requests of REQUEST_SIZE images, small batches into single images."""
+    for batch in batches:
+        size = REQUEST_SIZE if len(batch) >= REQUEST_SIZE else 1
+        for start in range(0, max(len(batch), 1), size):
+            images = np.ascontiguousarray(batch[start : start + size])
+            num_images = len(images)
+            if num_images < size:
+                padding = np.zeros((size - num_images, *batch.shape[1:]), dtype=batch.dtype)
+                images = np.concatenate([images, padding])
+            yield _Request(images, num_images, ends_batch=start + size >= len(batch))
+
+
+def _infer_requests(compiled: ov.CompiledModel) -> list[ov.InferRequest]:
+    # Twice what runs at once, so that a core finds its next request waiting.
+    count = 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    return [compiled.create_infer_request() for _ in range(count)]
+
+
+def _finish(
+    running: deque[tuple[ov.InferRequest, _Request]], idle: dict[int, list[ov.InferRequest]]
+) -> tuple[np.ndarray, bool]:
+    """Wait for the oldest request, return its logits and whether they complete a batch."""
+    infer_request, request = running[0]
+    infer_request.wait()
+    running.popleft()
+    logits = infer_request.get_output_tensor().data[: request.num_images].copy()
+    idle[len(request.images)].append(infer_request)
+    return logits, request.ends_batch
+
+
+def default_precision(core: ov.Core | None = None) -> str:
+    """Return the precision that OpenVINO computes float models in here, unless told: f32, bf16."""
+    hint: ov.Type = (core or ov.Core()).get_property(DEVICE, "INFERENCE_PRECISION_HINT")
+    return str(hint.to_string())
+
+
+def with_pixel_input(model: ov.Model, description: Description) -> ov.Model:
+    """Return the model with an input of [N, H, W, 3] uint8 RGB; normalisation joins its graph."""
+    processor = PrePostProcessor(model)
+    processor.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    processor.input().model().set_layout(ov.Layout("NCHW"))
+    steps = processor.input().preprocess().convert_element_type(ov.Type.f32)
+    steps.mean([255 * value for value in description.preprocessing.mean])
+    steps.scale([255 * value for value in description.preprocessing.std])
+    if description.input_format == "BGR":
+        steps.reverse_channels()
+    return processor.build()
+
+
+def _read_model(core: ov.Core, path: Path) -> ov.Model:
+    weights = path.with_suffix(".bin")
+    if path.suffix == ".xml" and not weights.is_file():
+        raise UserError(f"{path}: its weights are missing: there is no {weights.name} beside it.")
+    try:
+        return core.read_model(path)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"{path}: OpenVINO cannot read this model: {reason}") from error
+
+
+def _own_section(model: ov.Model) -> dict[str, str]:
+    """Return our metadata; OpenVINO puts an ONNX file's properties in the section `framework`."""
+    if model.has_rt_info([OWN_SECTION]):
+        section, prefix = model.get_rt_info(OWN_SECTION), ""
+    elif model.has_rt_info(["framework"]):
+        section, prefix = model.get_rt_info("framework"), f"{OWN_SECTION} "
+    else:
+        return {}
+    return {
+        key.removeprefix(prefix): value.astype(str)
+        for key, value in section.astype(dict).items()
+        if key.startswith(prefix)
+    }
+
+
+def _check_interface(model: ov.Model, description: Description, path: Path) -> None:
+    size = (description.preprocessing.height, description.preprocessing.width)
+    expected_input = ov.PartialShape([-1, 3, *size])
+    expected_output = ov.PartialShape([-1, len(description.class_names)])
+    shapes = [port.partial_shape for port in (*model.inputs, *model.outputs)]
+    if shapes != [expected_input, expected_output]:
+        raise UserError(
+            f"{path}: its inputs and outputs are {', '.join(map(str, shapes))}, where its "
+            f"description promises {expected_input} and {expected_output}. Export it again."
+        )

@@ -1,0 +1,49 @@
+"""Running a checkpoint with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from classification.data.preprocessing import Preprocessing, normalize
+from classification.models.checkpoint import load_classifier
+from classification.models.complexity import measure_complexity
+
+
+class TorchBackend:
+    """A checkpoint on the GPU if there is one, else on the CPU, in float32."""
+
+    def __init__(self, path: Path) -> None:
+        classifier = load_classifier(path)
+        self.path = path
+        self.class_names = classifier.class_names
+        self.preprocessing = classifier.preprocessing
+        self.config = classifier.config
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.precision = f"{classifier.precision} checkpoint on {self.device}, computing in f32"
+        size = (self.preprocessing.height, self.preprocessing.width)
+        self.parameters, self.gflops = measure_complexity(classifier.model, *size)
+        self._model = classifier.model.to(self.device).to(memory_format=torch.channels_last)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return logits [N, C] float32 of images [N, H, W, 3] uint8 RGB."""
+        return torch_logits(self._model, images, self.preprocessing)
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the logits of each batch in order; PyTorch uses all cores for each of them."""
+        return map(self.logits, batches)
+
+
+def torch_logits(
+    model: torch.nn.Module, images: np.ndarray, preprocessing: Preprocessing
+) -> np.ndarray:
+    """Return logits [N, C] float32 of images [N, H, W, 3] uint8 RGB."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        # The transposed view of NHWC pixels is what PyTorch calls channels_last.
+        batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+        logits: np.ndarray = model(normalize(batch, preprocessing)).float().cpu().numpy()
+    return logits

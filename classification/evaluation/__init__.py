@@ -1,0 +1,1 @@
+"""How good a trained model is: figures, tables, pictures, `metrics.yaml`."""

@@ -1,0 +1,136 @@
+"""The verb `evaluate`: the figures of a checkpoint, an IR or an ONNX file on a test set."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from classification.config import Config, default_config
+from classification.data.readers import read_samples
+from classification.data.store import ImageStore, cache_budget, open_store, usable_cores
+from classification.deployment.backends import Backend, load_backend
+from classification.errors import UserError
+from classification.evaluation.metrics import compute_metrics, per_class_table
+from classification.evaluation.metrics_file import read_metrics, write_metrics
+from classification.evaluation.report import Evaluation, log_summary, metric_entries, write_report
+from classification.files import check_writable
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    load_weights: str | Path,
+    *,
+    test_data_roots: str | Path | Sequence[str | Path],
+    test_ann_files: str | Path | Sequence[str | Path] = "",
+    save_metrics_to: str | Path | None = None,
+    save_output_to: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """Measure a model on a test set, log the figures and write them where asked.
+
+    Args:
+        load_weights: a checkpoint (.pth), an IR (.xml) or an ONNX file.
+        test_data_roots: folders of test images; several are merged, and also told apart.
+        test_ann_files: one annotation file a root, or none for class folders.
+        save_metrics_to: a `metrics.yaml`, merged into when it exists.
+        save_output_to: a folder for predictions, per-class figures and the confusion matrix.
+        classes: evaluate on images of these classes only; the model still chooses among all.
+
+    Returns:
+        top1, top5, balanced_accuracy, mean_average_precision (percent), cross_entropy (nats), and
+        parameters (millions) and gflops (of one image).
+
+    Raises:
+        UserError: the model, the data or the places to write to cannot be used.
+    """
+    weights = Path(load_weights)
+    # Found now rather than after a long evaluation.
+    if save_metrics_to:
+        read_metrics(Path(save_metrics_to))
+        check_writable(Path(save_metrics_to).parent)
+    # In float32 on every machine; left alone, some CPUs compute an IR in bf16.
+    backend = load_backend(weights, precision_hint="f32")
+    # A checkpoint brings its config along; files for deployment do not.
+    config: Config = getattr(backend, "config", None) or default_config()
+    samples = read_samples(
+        test_data_roots,
+        test_ann_files,
+        class_names=backend.class_names,
+        classes=classes or None,
+        role="test",
+    )
+    if not len(samples):
+        raise UserError(f"The test data hold no picture of the classes {', '.join(classes or ())}.")
+    with _progress("reading images") as progress:
+        store = open_store(
+            samples,
+            backend.preprocessing,
+            on_bad_image=config.data.on_bad_image,
+            cache_bytes=cache_budget(config.data.cache_fraction),
+            progress=progress,
+        )
+    if save_output_to:
+        check_writable(Path(save_output_to))
+    logger.info("Evaluating %s: %s, %d images", weights, backend.precision, len(store))
+    with _progress("evaluating") as progress:
+        logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
+    evaluation = Evaluation(
+        weights=weights,
+        precision=backend.precision,
+        parameters=backend.parameters,
+        gflops=backend.gflops,
+        samples=store.samples,
+        logits=logits,
+        metrics=compute_metrics(logits, store.samples.targets),
+        per_class=per_class_table(logits, store.samples.targets),
+    )
+    log_summary(evaluation)
+    if save_output_to:
+        write_report(Path(save_output_to), evaluation)
+    if save_metrics_to:
+        write_metrics(Path(save_metrics_to), metric_entries(evaluation), model_files(weights))
+    return evaluation.figures()
+
+
+def compute_logits(
+    backend: Backend, store: ImageStore, batch_size: int, progress: Callable[[int, int], None]
+) -> np.ndarray:
+    """Return logits [N, C] float32 of every image, in the store's order."""
+    parts: list[np.ndarray] = []
+    done = 0
+    for part in backend.stream(_batches(store, batch_size)):
+        parts.append(part)
+        done += len(part)
+        progress(done, len(store))
+    return np.concatenate(parts)
+
+
+def model_files(weights: Path) -> list[Path]:
+    """Return the files that make up a model: an IR keeps its weights beside the .xml."""
+    return [weights, weights.with_suffix(".bin")] if weights.suffix == ".xml" else [weights]
+
+
+def _batches(store: ImageStore, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield [n, H, W, 3] uint8; images that are not kept in RAM are decoded in threads."""
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for start in range(0, len(store), batch_size):
+            indices = range(start, min(start + batch_size, len(store)))
+            yield np.stack(list(pool.map(store.__getitem__, indices)))
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback (done, total) that draws a bar where stderr is a terminal."""
+    hidden = not sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,98 @@
+"""`metrics.yaml`: the figures of a model in a form that other programs read.
+
+files:   [{name, sha256, size (bytes), source (the path as it was given)}]
+metrics: [{key, display_name, unit, value}]
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import yaml
+
+from classification.errors import UserError
+from classification.files import write_text
+
+# The lists of the file and the field that tells their entries apart.
+_SECTIONS = {"files": "name", "metrics": "key"}
+
+
+class Metric(TypedDict):
+    """One entry of `metrics`."""
+
+    key: str
+    display_name: str
+    unit: str
+    value: float
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Return the contents of a metrics file, {} when there is none yet.
+
+    Raises:
+        UserError: the file cannot be read or is not laid out as a metrics file.
+    """
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _broken(path, "it is not valid YAML") from error
+    if contents is None:
+        return {}
+    if not isinstance(contents, dict):
+        raise _broken(path, "it holds no mapping of 'files' and 'metrics'")
+    for section, field in _SECTIONS.items():
+        entries = contents.get(section) or []
+        if not isinstance(entries, list) or not all(
+            isinstance(entry, dict) and field in entry for entry in entries
+        ):
+            raise _broken(path, f"'{section}' is not a list of entries with a '{field}'")
+    return contents
+
+
+def write_metrics(path: Path, metrics: Sequence[Metric], files: Sequence[Path]) -> None:
+    """Merge metrics and the description of model files into a metrics file, atomically.
+
+    An entry with the same key (metrics) or name (files) is replaced, every other one is kept.
+    Values are rounded to three digits.
+
+    Raises:
+        UserError: an existing file is broken, or the file cannot be written.
+    """
+    contents = read_metrics(path)
+    rounded = [{**metric, "value": round(float(metric["value"]), 3)} for metric in metrics]
+    new = {"files": [describe_file(file) for file in files], "metrics": rounded}
+    for section, field in _SECTIONS.items():
+        contents[section] = _merge(contents.get(section) or [], new[section], field)
+    write_text(path, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return name, SHA-256, size in bytes and source of a model file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "name": path.name,
+        "sha256": digest,
+        "size": path.stat().st_size,
+        "source": str(path),
+    }
+
+
+def _merge(
+    old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], field: str
+) -> list[dict[str, Any]]:
+    names = [entry[field] for entry in new]
+    return [entry for entry in old if entry[field] not in names] + list(new)
+
+
+def _broken(path: Path, problem: str) -> UserError:
+    return UserError(
+        f"{path}: not a metrics file: {problem}. Mend or remove it, or choose another file."
+    )

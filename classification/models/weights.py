@@ -1,0 +1,157 @@
+"""Loading initial weights into a network, name by name, with nothing left to chance."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from classification.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def load_initial_weights(
+    model: torch.nn.Module,
+    path: str | Path,
+    *,
+    class_names: Sequence[str],
+    reset_classifier: bool = False,
+) -> None:
+    """Load weights into a timm model.
+
+    Args:
+        model: changed in place.
+        path: a checkpoint of this framework, or plain weights: safetensors or a PyTorch state
+            dict. A plain classifier of another class count stays out, which the log says.
+        class_names: the classes of the model, which a checkpoint's must equal.
+        reset_classifier: leave out the classifier whatever it is.
+
+    Raises:
+        UserError: the file cannot be read, is compressed, has other classes, or differs from the
+            model in anything but its classifier.
+    """
+    contents = _read(Path(path))
+    if contents.get("compression"):
+        raise UserError(
+            f"{path}: a compressed checkpoint cannot be trained on; give the one it was made from."
+        )
+    if not reset_classifier:
+        _check_classes(contents, class_names, path)
+    weights = _tensors(contents, path)
+    left_out = classifier_names(model) if reset_classifier else other_classifier(model, weights)
+    check_same(model, weights, left_out, str(path))
+    model.load_state_dict({k: v for k, v in weights.items() if k not in left_out}, strict=False)
+    if left_out:
+        logger.info("%s: the classifier was left out, a new one is trained", path)
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a state dict from safetensors or a PyTorch file, without running code in it.
+
+    Returns:
+        Tensors by name; floating point ones as float32.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds anything but tensors.
+    """
+    return _tensors(_read(Path(path)), path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Tell by the contents: eight bytes of length, then JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file.")
+    try:
+        if is_safetensors(path):
+            contents: Any = load_file(path)
+        else:
+            with path.open("rb") as file:  # given a name, torch.load would go by its suffix
+                contents = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the bytes make it raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: not a readable weights file: it is damaged, or holds objects other than "
+            f"tensors and plain containers, which are never loaded ({reason})."
+        ) from error
+    if not isinstance(contents, Mapping):
+        raise UserError(f"{path}: expected tensors by name, got a {type(contents).__name__}.")
+    return contents
+
+
+def _tensors(contents: Mapping[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
+    weights = contents.get("state_dict", contents)
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        raise UserError(f"{path}: expected a state dict: tensors by name.")
+    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+
+
+def _check_classes(
+    contents: Mapping[str, Any], class_names: Sequence[str], path: str | Path
+) -> None:
+    """Raise a UserError when a checkpoint states other classes, or another order of them."""
+    theirs = contents.get("class_names")
+    if not isinstance(theirs, list) or theirs == list(class_names):
+        return
+    missing = [name for name in theirs if name not in class_names]
+    new = [name for name in class_names if name not in theirs]
+    differences = [f"not in the data: {_shorten(missing)}"] if missing else []
+    differences += [f"not in the checkpoint: {_shorten(new)}"] if new else []
+    raise UserError(
+        f"{path}: its {len(theirs)} classes are not the data's {len(class_names)}: "
+        f"{'; '.join(differences) or 'their order differs'}.\n"
+        "To take only its backbone: --set model.reset_classifier true"
+    )
+
+
+def classifier_names(model: torch.nn.Module) -> list[str]:
+    """Return the names of the last layer's tensors in a timm model."""
+    prefix = f"{model.pretrained_cfg['classifier']}."  # type: ignore[index]
+    return [name for name in model.state_dict() if name.startswith(prefix)]
+
+
+def other_classifier(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the classifier's names when only its number of classes differs, else nothing."""
+    own = {name: model.state_dict()[name] for name in classifier_names(model)}
+    if any(k not in weights or weights[k].shape[1:] != v.shape[1:] for k, v in own.items()):
+        return []
+    return list(own) if any(weights[k].shape != v.shape for k, v in own.items()) else []
+
+
+def check_same(
+    model: torch.nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    left_out: Collection[str],
+    where: str,
+) -> None:
+    """Raise a UserError that says which names and shapes differ, apart from `left_out`."""
+    own = model.state_dict()
+    # Counters of batches: older files lack them, and nothing here depends on them.
+    needed = [k for k in own if k not in left_out and not k.endswith(".num_batches_tracked")]
+    missing = [k for k in needed if k not in weights]
+    unexpected = [k for k in weights if k not in own]
+    shapes = [
+        f"{k} {tuple(weights[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in needed
+        if k in weights and weights[k].shape != own[k].shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes))
+    found = [f"{kind}: {_shorten(names)}" for kind, names in kinds if names]
+    if found:
+        raise UserError(f"{where}: weights of another architecture; {'; '.join(found)}.")
+
+
+def _shorten(names: Sequence[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

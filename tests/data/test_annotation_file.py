@@ -1,0 +1,106 @@
+"""Annotation files: what a line may look like, and every mistake with its file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from classification.data.annotation_file import read_annotation_file
+from classification.errors import UserError
+
+PICTURES = ["1.jpg", "a b/c d.jpg", "it's.jpg", "#5.jpg", "größe.jpg"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in PICTURES:
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "root"
+
+
+def write(root: Path, text: str | bytes) -> Path:
+    path = root.parent / "my list.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "picture", "label"),
+    [
+        ("1.jpg cat", "1.jpg", "cat"),
+        ("  1.jpg \t cat  ", "1.jpg", "cat"),
+        ("a b/c d.jpg cat", "a b/c d.jpg", "cat"),
+        ('"a b/c d.jpg" cat', "a b/c d.jpg", "cat"),
+        ("'a b/c d.jpg' \"ice cream\"", "a b/c d.jpg", "ice cream"),
+        ("it's.jpg cat's", "it's.jpg", "cat's"),
+        ('"it\'s.jpg" cat', "it's.jpg", "cat"),
+        ("'#5.jpg' 5", "#5.jpg", "5"),
+        ("größe.jpg straße", "größe.jpg", "straße"),
+    ],
+)
+def test_line(root: Path, line: str, picture: str, label: str) -> None:
+    file = write(root, f"# path label\r\n\n{line}\r\n")
+    (found,) = read_annotation_file(root, file)
+    assert found.path == root / picture
+    assert found.label == label
+    assert found.source == str(file)
+    assert found.place == f"{file} line 3"
+
+
+def test_file_order_and_byte_order_mark(root: Path) -> None:
+    file = write(root, b"\xef\xbb\xbfit's.jpg b\n1.jpg a")
+    assert [item.label for item in read_annotation_file(root, file)] == ["b", "a"]
+
+
+def test_integers_are_names_first_and_then_positions(root: Path) -> None:
+    file = write(root, "1.jpg 0\nit's.jpg 1\na b/c d.jpg 7\n")
+
+    def labels(*class_names: str) -> list[str]:
+        return [item.label for item in read_annotation_file(root, file, class_names)]
+
+    assert labels() == ["0", "1", "7"]
+    assert labels("cat", "dog") == ["cat", "dog", "7"]
+    assert labels("7", "1", "0") == ["0", "1", "7"]
+
+
+def test_all_mistakes_with_their_lines(root: Path) -> None:
+    file = write(root, "1.jpg cat\nlonely\nmissing.jpg cat\n# fine\n1.jpg dog\n'open cat\n")
+    with pytest.raises(UserError) as caught:
+        read_annotation_file(root, file)
+    assert str(caught.value).splitlines() == [
+        f"{file} line 2: expected 'path label', got 'lonely'.",
+        f"{file} line 3: there is no file '{root / 'missing.jpg'}'.",
+        f"{file} line 5: '1.jpg' is 'dog', but 'cat' in {file} line 1.",
+        f"{file} line 6: expected 'path label', got ''open cat'.",
+    ]
+
+
+def test_many_mistakes_are_not_all_listed(root: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read_annotation_file(root, write(root, "x.jpg cat\n" * 50))
+    assert str(caught.value).splitlines()[19:] == [
+        f"{root.parent / 'my list.txt'} line 20: there is no file '{root / 'x.jpg'}'.",
+        "and 30 more",
+    ]
+
+
+def test_repeated_lines_count_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = read_annotation_file(root, write(root, "1.jpg cat\nit's.jpg cat\n1.jpg cat\n"))
+    assert [item.path.name for item in found] == ["1.jpg", "it's.jpg"]
+    assert "1 repeated lines are left out" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n\n"])
+def test_empty(root: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"my list\.txt: no line names a picture"):
+        read_annotation_file(root, write(root, text))
+
+
+def test_unreadable(root: Path) -> None:
+    with pytest.raises(UserError, match="cannot read the annotations: No such file"):
+        read_annotation_file(root, root / "missing.txt")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_annotation_file(root, write(root, b"1.jpg caf\xe9\n"))

@@ -1,0 +1,137 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from classification.deployment.backends import load_backend
+from classification.errors import UserError
+
+
+@pytest.fixture(params=["checkpoint", "ir"])
+def backend(request, checkpoint, exported):
+    path = checkpoint if request.param == "checkpoint" else exported / "model.xml"
+    return load_backend(path, precision_hint="f32")
+
+
+def test_describes_the_model(backend, config):
+    assert backend.class_names[0] == "zebra crossing"
+    assert backend.preprocessing.std == (0.2, 0.25, 0.31)
+    assert backend.device == "cpu"
+    assert backend.precision.endswith("on cpu, computing in f32")
+    assert backend.parameters == pytest.approx(0.1, abs=0.05)
+    assert backend.gflops > 0
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 13])
+def test_logits(backend, pictures, expected_logits, size):
+    actual = backend.logits(pictures[:size])
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, expected_logits[:size], atol=1e-4)
+
+
+def test_stream_keeps_the_order_over_batches_of_any_size(backend, pictures, expected_logits):
+    sizes = [13, 1, 8, 3, 9, 2] * 3
+    rng = np.random.default_rng(0)
+    chosen = [rng.integers(0, len(pictures), size) for size in sizes]
+    answers = list(backend.stream(pictures[indices] for indices in chosen))
+    assert len(answers) == len(chosen)
+    for answer, indices in zip(answers, chosen, strict=True):
+        np.testing.assert_allclose(answer, expected_logits[indices], atol=1e-4)
+
+
+def test_stream_reads_only_a_little_ahead(backend, pictures):
+    taken = []
+
+    def batches():
+        for number in range(1000):
+            taken.append(number)
+            yield pictures[:8]
+
+    answers = backend.stream(batches())
+    for _ in range(5):
+        next(answers)
+    # Up to two requests for each core wait or run.
+    assert len(taken) <= 5 + 2 * (os.cpu_count() or 1) + 1
+
+
+def test_an_error_of_the_source_reaches_the_caller(backend, pictures):
+    def batches():
+        yield pictures
+        raise OSError("the disk has gone")
+
+    with pytest.raises(OSError, match="the disk has gone"):
+        list(backend.stream(batches()))
+
+
+def test_openvino_needs_no_torch(exported, picture_file):
+    program = (
+        "import sys\n"
+        "from classification import Predictor\n"
+        "(answer,) = Predictor(sys.argv[1]).predict(sys.argv[2])\n"
+        "print(answer.class_names[0], 'torch' in sys.modules)"
+    )
+    for name in ("model.xml", "model.onnx"):
+        command = [sys.executable, "-c", program, str(exported / name), str(picture_file)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert answer.strip().endswith("False")
+
+
+def test_int8_ir_names_its_precision(exported_int8):
+    backend = load_backend(exported_int8 / "model.xml", precision_hint="f32")
+    assert backend.precision == "INT8 IR on cpu, float layers in f32"
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+def test_missing_file():
+    with pytest.raises(UserError, match="no such model file"):
+        load_backend("nowhere/model.xml")
+
+
+def test_unknown_kind(tmp_path):
+    path = tmp_path / "model.h5"
+    path.touch()
+    with pytest.raises(UserError, match=r"\.pth.*\.xml.*\.onnx"):
+        load_backend(path)
+
+
+def test_missing_weights(copied):
+    (copied / "model.bin").unlink()
+    with pytest.raises(UserError, match=r"no model\.bin beside it"):
+        load_backend(copied / "model.xml")
+
+
+def test_truncated_weights(copied):
+    with (copied / "model.bin").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(UserError, match="OpenVINO cannot read"):
+        load_backend(copied / "model.xml")
+
+
+def test_garbage(copied):
+    (copied / "model.onnx").write_bytes(b"no protobuf")
+    with pytest.raises(UserError, match="OpenVINO cannot read"):
+        load_backend(copied / "model.onnx")
+
+
+def test_foreign_ir(copied):
+    parameter = ov.opset8.parameter([-1, 3, 8, 8], ov.Type.f32)
+    ov.save_model(ov.Model([ov.opset8.relu(parameter)], [parameter], "x"), copied / "foreign.xml")
+    with pytest.raises(UserError, match=r"foreign\.xml: does not say which classes"):
+        load_backend(copied / "foreign.xml")
+
+
+def test_description_that_does_not_fit_the_graph(copied):
+    model = ov.Core().read_model(copied / "model.xml")
+    model.set_rt_info(json.dumps(["only", "three", "names"]), ["classification", "class_names"])
+    ov.save_model(model, copied / "other.xml")
+    with pytest.raises(UserError, match=r"its description promises .*\[\?,3\]"):
+        load_backend(copied / "other.xml")

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from classification.deployment.parity import Parity, compare, comparison_images
+from classification.errors import UserError
+
+
+def test_figures(exported, classifier, pictures, expected_logits):
+    result = compare(exported / "model.xml", classifier, pictures)
+    assert result.passed
+    assert (result.images, result.same_top1) == (13, 13)
+    assert result.logit_std == pytest.approx(expected_logits.std(), rel=1e-4)
+    assert result.rms_difference <= result.max_difference < 1e-4
+
+
+def test_a_small_change_of_the_weights_is_noticed(exported, classifier, pictures):
+    classifier.model.get_classifier().bias.data[1] += 0.01
+    result = compare(exported / "model.xml", classifier, pictures)
+    assert not result.passed
+    assert result.max_difference == pytest.approx(0.01, abs=1e-4)
+    assert result.rms_difference == pytest.approx(0.01 / np.sqrt(4), abs=1e-4)
+
+
+def test_swapped_colours_are_noticed(exported, classifier, pictures):
+    weight = classifier.model.conv_stem.weight
+    weight.data = weight.data.flip(1)
+    assert not compare(exported / "model.xml", classifier, pictures).passed
+
+
+def test_not_a_number_does_not_pass(exported, classifier, pictures):
+    classifier.model.get_classifier().bias.data[0] = float("nan")
+    assert not compare(exported / "model.xml", classifier, pictures).passed
+
+
+@pytest.mark.parametrize(
+    ("precision", "max_difference", "rms_difference", "passed"),
+    [
+        ("FP32", 0.0019, 0.0019, True),
+        ("FP32", 0.0021, 0.0001, False),
+        ("INT8", 1.5, 0.3, True),
+        ("INT8", 1.5, 0.5, False),
+    ],
+)
+def test_tolerance(tmp_path, precision, max_difference, rms_difference, passed):
+    result = Parity(tmp_path, precision, 20, 20, max_difference, rms_difference, logit_std=2.0)
+    assert result.passed is passed
+
+
+def test_photographs_and_noise(classifier):
+    images = comparison_images(classifier.preprocessing)
+    assert images.shape == (20, 40, 32, 3) and images.dtype == np.uint8
+    assert len(np.unique(images.reshape(20, -1), axis=0)) == 20
+    # Neighbours in photographs resemble each other, in noise they do not.
+    steps = np.abs(np.diff(images.astype(float), axis=2)).mean(axis=(1, 2, 3))
+    assert steps[:16].max() < 40 < steps[16:].min()
+
+
+def test_given_pictures(classifier, tmp_path):
+    Image.new("RGB", (90, 70), (10, 200, 30)).save(tmp_path / "green.png")
+    images = comparison_images(classifier.preprocessing, [tmp_path / "green.png"])
+    np.testing.assert_array_equal(images, np.broadcast_to([10, 200, 30], (1, 40, 32, 3)))
+
+
+def test_unreadable_given_picture(classifier, tmp_path):
+    (tmp_path / "bad.png").write_text("text")
+    with pytest.raises(UserError, match=r"bad\.png: cannot compare"):
+        comparison_images(classifier.preprocessing, [tmp_path / "bad.png"])

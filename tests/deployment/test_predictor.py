@@ -1,0 +1,162 @@
+"""The predictor against a backend that everybody can compute: the colours' means are the logits."""
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classification.data.preprocessing import Preprocessing
+from classification.deployment import predictor as predictor_module
+from classification.deployment.predictor import Predictor, find_pictures
+from classification.errors import UserError
+
+COLOURS = {"red": (250, 10, 30), "green": (20, 240, 10), "blue": (5, 15, 255)}
+
+
+class ColourBackend:
+    """Logits are the mean red, green and blue of a picture, in units of 100."""
+
+    class_names = ("red", "green", "blue")
+    preprocessing = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
+
+    def __init__(self):
+        self.batch_sizes = []
+
+    def logits(self, images):
+        return images.mean(axis=(1, 2), dtype=np.float32) / 100
+
+    def stream(self, batches):
+        for images in batches:
+            self.batch_sizes.append(len(images))
+            yield self.logits(images)
+
+
+@pytest.fixture
+def predictor(monkeypatch) -> Predictor:
+    monkeypatch.setattr(predictor_module, "load_backend", lambda *_, **__: ColourBackend())
+    return Predictor("model.xml", batch_size=4)
+
+
+def paint(path, colour):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 10), COLOURS[colour]).save(path)
+    return path
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Return 23 paths, every fifth of which is no picture, and what each shows."""
+    rng = np.random.default_rng(0)
+    colours = [list(COLOURS)[i] for i in rng.integers(0, 3, 23)]
+    paths = [paint(tmp_path / f"{i:02d} é [x].png", colour) for i, colour in enumerate(colours)]
+    for i in range(0, 23, 5):
+        paths[i].write_text("no picture")
+        colours[i] = None
+    return paths, colours
+
+
+def test_order_and_bad_files(predictor, mixed):
+    paths, colours = mixed
+    predictions = predictor.predict(paths)
+    assert [p.path for p in predictions] == [str(path) for path in paths]
+    assert [p.class_names[0] if p.class_names else None for p in predictions] == colours
+    for prediction, colour in zip(predictions, colours, strict=True):
+        assert (prediction.error is None) == (colour is not None)
+    assert predictor.backend.batch_sizes == [4, 4, 4, 4, 2]  # full ones, in spite of bad files
+
+
+def test_probabilities_are_a_softmax_over_all_classes(predictor, tmp_path):
+    (answer,) = predictor.predict(paint(tmp_path / "a.png", "red"), top_k=2)
+    exponentials = [math.exp(value / 100) for value in COLOURS["red"]]
+    assert answer.class_names == ("red", "blue")
+    assert answer.probabilities == pytest.approx(
+        [exponentials[0] / sum(exponentials), exponentials[2] / sum(exponentials)], rel=1e-5
+    )
+
+
+def test_top_k_is_at_most_the_number_of_classes(predictor, tmp_path):
+    (answer,) = predictor.predict(paint(tmp_path / "a.png", "blue"), top_k=9)
+    assert answer.class_names == ("blue", "green", "red")
+    assert sum(answer.probabilities) == pytest.approx(1)
+
+
+def test_nothing_but_bad_files(predictor, tmp_path):
+    paths = [tmp_path / "missing.png", tmp_path / "text.jpg"]
+    paths[1].write_text("text")
+    errors = [prediction.error for prediction in predictor.predict(paths)]
+    assert len(errors) == 2 and all(errors)
+    assert predictor.backend.batch_sizes == []
+
+
+def test_bad_files_after_the_last_full_batch(predictor, tmp_path):
+    good = [paint(tmp_path / f"{i}.png", "green") for i in range(4)]
+    answers = predictor.predict([*good, tmp_path / "missing.png"])
+    assert [answer.error is None for answer in answers] == [True] * 4 + [False]
+
+
+def test_no_pictures_at_all(predictor):
+    assert predictor.predict([]) == []
+
+
+def test_reads_only_a_little_ahead(predictor, tmp_path):
+    path = paint(tmp_path / "a.png", "red")
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield path
+
+    predictions = predictor.stream(endless())
+    for _ in range(10):
+        next(predictions)
+    assert len(taken) <= 10 + 5 * predictor.batch_size
+    predictions.close()
+
+
+def test_output_that_is_no_number(predictor, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        predictor.backend, "logits", lambda images: np.full((len(images), 3), np.nan)
+    )
+    (answer,) = predictor.predict(paint(tmp_path / "a.png", "red"))
+    assert answer.class_names == () and "not a finite number" in answer.error
+
+
+def test_top_k_below_one(predictor, tmp_path):
+    with pytest.raises(UserError, match="--top-k: 0"):
+        predictor.predict(paint(tmp_path / "a.png", "red"), top_k=0)
+
+
+def test_finding_pictures(tmp_path):
+    paths = [paint(tmp_path / name, "red") for name in ("b/c/2.PNG", "b/1.jpg", "3.webp")]
+    for name in (".hidden.png", ".trash/4.png", "__MACOSX/._5.png"):
+        paint(tmp_path / name, "red")
+    (tmp_path / "notes.txt").touch()
+    assert find_pictures(tmp_path) == sorted(paths)
+    assert find_pictures(str(paths[0])) == [paths[0]]
+
+
+def test_finding_nothing(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        find_pictures(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no pictures in this folder"):
+        find_pictures(tmp_path)
+
+
+def test_folder_with_a_real_model(exported, tmp_path):
+    for i, colour in enumerate(COLOURS):
+        paint(tmp_path / f"{i}.png", colour)
+    predictor = Predictor(exported / "model.xml", batch_size=2, precision_hint="f32")
+    predictions = predictor.predict(tmp_path, top_k=4)
+    from classification.data.preprocessing import load_image
+
+    for prediction, path in zip(predictions, sorted(tmp_path.iterdir()), strict=True):
+        image = load_image(path, predictor.backend.preprocessing)
+        logits = predictor.backend.logits(image[None])[0]
+        order = np.argsort(-logits)
+        assert prediction.path == str(path)
+        assert prediction.class_names == tuple(predictor.class_names[i] for i in order)
+        assert math.log(prediction.probabilities[0] / prediction.probabilities[1]) == pytest.approx(
+            logits[order[0]] - logits[order[1]], abs=1e-4
+        )

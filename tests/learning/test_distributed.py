@@ -1,0 +1,63 @@
+"""Two gloo processes compute what one process computes in two parts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support import data_flags, run_python
+
+from classification.models.checkpoint import read_checkpoint
+
+# The masks of dropout are drawn apart. At 32 px the last batch norms see one value an image, and a
+# variance over four of those magnifies rounding.
+SETTINGS = [
+    "--set",
+    "model.dropout",
+    "0",
+    "--set",
+    "input.height",
+    "64",
+    "--set",
+    "input.width",
+    "64",
+]
+SETTINGS += ["--epochs", "2"]
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_equal_two_parts(
+    tiny_work_dir: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    flags = [*data_flags(data), *SETTINGS, "--gpu-num", "0"]
+    together = run_python(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"),
+        *(*flags, "--save-checkpoints-to", tmp_path / "two"),
+        cwd=tiny_work_dir,
+    )
+    assert together.returncode == 0, together.stderr
+    # torchrun gives each process one thread; kernels add up in another order with two.
+    alone = run_python(
+        *("train.py", *flags, "--set", "training.accumulation", "2"),
+        *("--save-checkpoints-to", tmp_path / "one"),
+        cwd=tiny_work_dir,
+        env={"OMP_NUM_THREADS": "1"},
+    )
+    assert alone.returncode == 0, alone.stderr
+    two, one = history(tmp_path / "two"), history(tmp_path / "one")
+    assert len(two) == len(one) == 2
+    for a, b in zip(two, one, strict=True):
+        assert a["images"] == b["images"] == 27
+        assert a["step"] == b["step"]
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-5)
+        assert a["val_loss"] == pytest.approx(b["val_loss"], abs=1e-5)
+        assert a["val_top1"] == b["val_top1"]
+    states = [read_checkpoint(tmp_path / n / "latest.pth")["state_dict"] for n in ("two", "one")]
+    for name, value in states[0].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, states[1][name], atol=1e-5, rtol=1e-4)

