@@ -27,7 +27,7 @@ setup(
         "optuna",  # searches of learning rates and hyper-parameters
         "openvino",  # IR: conversion and inference
         "nncf",  # int8 quantization
-        "onnx",  # reading and checking exported ONNX
+        "onnxscript",  # the ONNX exporter of torch
         "pyyaml",  # templates
         "yacs",  # the config tree
         "safetensors",  # initial weights without pickles

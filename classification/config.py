@@ -8,14 +8,17 @@ frozen; it travels inside every checkpoint as a plain dict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 from yacs.config import CfgNode
 
 from classification.errors import UserError, nearest
 
-Config = CfgNode
+if TYPE_CHECKING:
+    Config: TypeAlias = Any  # yacs has no types
+else:
+    Config = CfgNode
 
 
 def default_config() -> Config:

@@ -155,7 +155,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f" line {mark.line + 1}:" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise UserError(f"{path}:{line} not valid YAML: {problem}.") from error
-    if not isinstance(values, dict):
+    if node is None or not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of template keys, such as 'name: ...'.")
     problems = [f"{path} line {line}: {text}" for line, text in _check(node, SCHEMA, "")]
     if problems:
@@ -202,9 +202,9 @@ def _check_mapping(
         seen.add(key)
 
 
-def _config_schema(config: Config) -> dict[str, Any]:
+def _config_schema(config: Mapping[str, Any]) -> dict[str, Any]:
     def spec(value: Any) -> Any:
-        if isinstance(value, Config):
+        if isinstance(value, Mapping):
             return _config_schema(value)
         if isinstance(value, list):
             return [type(value[0]) if value else str]

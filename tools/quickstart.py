@@ -65,9 +65,10 @@ def run(folder: Path, epochs: int) -> None:
     start = time.perf_counter()
     lay_out_digits(folder / "digits")
     work_dir = folder / "my_model"
-    print(f"$ python tools/instantiate_template.py {TEMPLATE.relative_to(ROOT)} {work_dir}")
+    arguments = ["tools/instantiate_template.py", str(TEMPLATE.relative_to(ROOT)), str(work_dir)]
+    print(f"$ {shlex.join(['python', *arguments])}")
     instantiate(TEMPLATE, work_dir)
-    print(f"$ cd {work_dir}")
+    print(f"$ cd {shlex.quote(str(work_dir))}")
 
     def python(script: str, *flags: str) -> None:
         print(f"\n$ {shlex.join(['python', script, *flags])}", flush=True)
@@ -116,7 +117,8 @@ def print_table(work_dir: Path, pictures: Sequence[Path]) -> None:
     """Print top-1, size and speed of the three models."""
     backends = {name: load_backend(work_dir / model) for name, model in MODELS.items()}
     speeds = images_per_second(backends, pictures)
-    table = Table("", "top-1 %", "size MB", "images/s", "precision", title="Digits")
+    table = Table("", "top-1 %", "size MB", "images/s", "precision", title="Handwritten digits",
+                  caption="The checkpoint also holds what resuming needs.")  # fmt: skip
     for name, model in MODELS.items():
         metrics = yaml.safe_load((work_dir / metrics_file(model)).read_text())["metrics"]
         top1 = next(metric["value"] for metric in metrics if metric["key"] == "accuracy")

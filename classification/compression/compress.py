@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,19 +111,18 @@ def compress(
         folder.save(first, epoch=0, is_best=True)
         best = EarlyStop(best_top1=int8["top1"], best_loss=int8["cross_entropy"])
         if config.compression.epochs:
-            with contextlib.closing(TrainLoader(train_store, config)) as loader:
-                fit(
-                    SingleTask(model, create_loss(config)),
-                    loader,
-                    val_store,
-                    config=config,
-                    preprocessing=classifier.preprocessing,
-                    description=description,
-                    folder=folder,
-                    accelerator=accelerator,
-                    stop=stop,
-                    to_beat=best,
-                )
+            fit(
+                SingleTask(model, create_loss(config)),
+                TrainLoader(train_store, config),
+                val_store,
+                config=config,
+                preprocessing=classifier.preprocessing,
+                description=description,
+                folder=folder,
+                accelerator=accelerator,
+                stop=stop,
+                to_beat=best,
+            )
     logger.info(
         "int8: val top-1 %.2f %% (%+.2f against FP32): %s",
         best.best_top1,

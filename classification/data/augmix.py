@@ -52,7 +52,8 @@ def _rotate(image: Image.Image, level: int, fill: Fill) -> Image.Image:
 
 
 def _posterize(image: Image.Image, level: int, _: Fill) -> Image.Image:
-    return ImageOps.posterize(image, 4 - round(4 * level / MAX_LEVEL))
+    # One bit at least: no bits at all, as torchvision has it above level 7, is an error in Pillow.
+    return ImageOps.posterize(image, max(4 - round(4 * level / MAX_LEVEL), 1))
 
 
 def _solarize(image: Image.Image, level: int, _: Fill) -> Image.Image:

@@ -7,8 +7,9 @@ an epoch is entered at. That is what makes resumed runs equal to uninterrupted o
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -84,7 +85,7 @@ class TrainLoader:
         self._num_shards = world_size * config.training.accumulation
         self._first_shard = rank * config.training.accumulation
         self._shards: list[_Shard] = []  # filled anew for every epoch
-        self._loader: DataLoader | None = DataLoader(
+        self._loader = DataLoader(
             _ShardDataset(store, config.augmentation, config.training.seed),
             batch_size=None,  # an item of the dataset is a whole batch
             sampler=self._shards,
@@ -106,22 +107,24 @@ class TrainLoader:
             num_shards=self._num_shards,
         )
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[Batch]]:
-        """Yield `training.accumulation` batches for each optimizer step from `start_step` on."""
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[list[Batch], None, None]:
+        """Yield `training.accumulation` batches for each optimizer step from `start_step` on.
+
+        Raises:
+            UserError: a file has vanished or been damaged since the store was opened.
+        """
         mine = slice(self._first_shard, self._first_shard + self._training.accumulation)
         self._shards[:] = [
             _Shard(epoch, indices, total=sum(map(len, step)))
             for step in self._plan(epoch)[start_step:]
             for indices in step[mine]
         ]
-        assert self._loader is not None, "the loader was closed"
         batches = iter(self._loader)
         while step_batches := list(islice(batches, self._training.accumulation)):
+            for batch in step_batches:
+                if isinstance(batch, UserError):
+                    raise UserError(str(batch))  # anew: a raised local would be a reference cycle
             yield step_batches
-
-    def close(self) -> None:
-        """End the worker processes, which nothing else ends: they ignore SIGTERM."""
-        self._loader = None
 
 
 def eval_batches(
@@ -150,12 +153,17 @@ class _ShardDataset(Dataset):
         red, green, blue = (round(255 * mean) for mean in store.preprocessing.mean)
         self._fill = (red, green, blue)
 
-    def __getitem__(self, shard: _Shard) -> Batch:
+    def __getitem__(self, shard: _Shard) -> Batch | UserError:
+        """Return a batch, or the error: raised in a worker it would become a long traceback."""
+
         def load(index: int) -> np.ndarray:
             rng = np.random.default_rng((self._seed, shard.epoch, index))
             return augment(self._store[index], self._augmentation, rng, self._fill)
 
-        return _load_batch(self._store, shard.indices, shard.total, load)
+        try:
+            return _load_batch(self._store, shard.indices, shard.total, load)
+        except UserError as error:
+            return error
 
 
 def _load_batch(
@@ -179,6 +187,10 @@ def _load_batch(
 
 
 def _leave_signals_to_the_trainer(worker_id: int) -> None:
-    """Let Ctrl-C and SIGTERM reach the training process alone, which ends its workers itself."""
+    """Keep Ctrl-C and signals to the whole process group from the workers.
+
+    The trainer finishes its batch with them, and ends them itself when it is done.
+    """
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

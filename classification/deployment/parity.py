@@ -17,9 +17,10 @@ from classification.models.checkpoint import Classifier
 
 # As shares of the standard deviation of the logits. Float graphs differ by rounding, some 1e-6.
 # In an int8 graph a rounding moves an activation by a whole quantization step, which moves others
-# in the layers after it: single logits wander, so their root mean square is judged.
+# in the layers after it: single logits wander, so their root mean square is judged. Well-trained
+# models stay below 0.1; unrelated logits would be at 1.4.
 FLOAT_TOLERANCE = 1e-3
-INT8_TOLERANCE = 0.2
+INT8_TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from classification.config import Config, default_config
 from classification.data.readers import read_samples
@@ -22,6 +18,7 @@ from classification.evaluation.metrics import compute_metrics, per_class_table
 from classification.evaluation.metrics_file import read_metrics, write_metrics
 from classification.evaluation.report import Evaluation, log_summary, metric_entries, write_report
 from classification.files import check_writable
+from classification.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +67,7 @@ def evaluate(
     )
     if not len(samples):
         raise UserError(f"The test data hold no picture of the classes {', '.join(classes or ())}.")
-    with _progress("reading images") as progress:
+    with progress_bar("reading images") as progress:
         store = open_store(
             samples,
             backend.preprocessing,
@@ -81,7 +78,7 @@ def evaluate(
     if save_output_to:
         check_writable(Path(save_output_to))
     logger.info("Evaluating %s: %s, %d images", weights, backend.precision, len(store))
-    with _progress("evaluating") as progress:
+    with progress_bar("evaluating") as progress:
         logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
     evaluation = Evaluation(
         weights=weights,
@@ -125,12 +122,3 @@ def _batches(store: ImageStore, batch_size: int) -> Iterator[np.ndarray]:
         for start in range(0, len(store), batch_size):
             indices = range(start, min(start + batch_size, len(store)))
             yield np.stack(list(pool.map(store.__getitem__, indices)))
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (done, total) that draws a bar where stderr is a terminal."""
-    hidden = not sys.stderr.isatty()
-    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

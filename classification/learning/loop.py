@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from classification.data.loader import Batch, TrainLoader
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.store import ImageStore
 from classification.errors import UserError
-from classification.evaluation.metrics import compute_metrics
+from classification.evaluation.metrics import Metrics, compute_metrics
 from classification.learning.batch_norm import average_buffers, batch_norms, set_part_momentum
 from classification.learning.early_stop import EarlyStop
 from classification.learning.interruption import StopSignal
@@ -150,7 +150,7 @@ def fit(
             },
         }
 
-    def interrupt(step_in_epoch: int) -> None:
+    def interrupt(step_in_epoch: int) -> NoReturn:
         """Save the point reached and leave."""
         state = contents(step_in_epoch)
         if is_main:
@@ -213,7 +213,7 @@ def fit(
         seconds = time.monotonic() - started
 
         # ------------------------------------------------------------------ validate
-        metrics: dict[str, dict[str, Any]] = {}
+        metrics: dict[str, Metrics] = {}
         candidates = {"raw": main} | ({"ema": ema.module} if ema is not None else {})
         for name, model in candidates.items():
             average_buffers(model, world_size)

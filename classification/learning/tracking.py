@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -122,15 +121,3 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, format="png", dpi=100)
     temporary.replace(path)
-
-
-@contextlib.contextmanager
-def stage_progress(title: str, *, show: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a callback(done, total) that draws a bar on a terminal; None where nobody looks."""
-    console = Console(stderr=True)
-    if not show or not console.is_terminal:
-        yield None
-        return
-    with Progress(console=console, transient=True) as bar:
-        job = bar.add_task(title)
-        yield lambda done, total: bar.update(job, completed=done, total=total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +26,11 @@ from classification.learning.losses import create_loss
 from classification.learning.random_state import seed_everything
 from classification.learning.run_folder import RunFolder
 from classification.learning.task import SingleTask
-from classification.learning.tracking import create_scalar_writer, draw_curves, stage_progress
+from classification.learning.tracking import create_scalar_writer, draw_curves
 from classification.models.checkpoint import describe, read_checkpoint
 from classification.models.classifier import create_classifier
 from classification.models.weights import load_initial_weights
+from classification.progress import progress_bar
 from classification.template import Template, load_template
 
 logger = logging.getLogger(__name__)
@@ -86,14 +86,14 @@ def train(
         UserError: for wrong data, weights, settings, or a loss that is not finite.
         Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
-    template = open_template(template)
-    config = template.config(
+    opened = open_template(template)
+    config = opened.config(
         settings, batch_size=batch_size, epochs=epochs, base_learning_rate=base_learning_rate
     )
     if load_aux_weights:
-        raise UserError(f"--load-aux-weights: the template {template.name} has no auxiliary model.")
+        raise UserError(f"--load-aux-weights: the template {opened.name} has no auxiliary model.")
     keep_freed_memory()
-    accelerator = create_accelerator(config, template.gpu_num if gpu_num is None else gpu_num)
+    accelerator = create_accelerator(config, opened.gpu_num if gpu_num is None else gpu_num)
     folder = RunFolder(Path(save_checkpoints_to), config.training.keep_checkpoints)
     resume = read_resumable(resume_from) if resume_from else None
 
@@ -106,7 +106,7 @@ def train(
     if resume is not None:
         check_resumable(resume, train_samples, config)
     else:
-        load_start_weights(model, load_weights, template, train_samples.class_names, config)
+        load_start_weights(model, load_weights, opened, train_samples.class_names, config)
     seed_everything(config.training.seed + accelerator.process_index)
 
     with StopSignal() as stop:
@@ -126,31 +126,30 @@ def train(
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
         )
-        log_plan(template, train_store, val_store, loader, config, accelerator)
-        if tensorboard_dir is None and template.values.get("tensorboard"):
+        log_plan(opened, train_store, val_store, loader, config, accelerator)
+        if tensorboard_dir is None and opened.values.get("tensorboard"):
             tensorboard_dir = folder.path / "tensorboard"
         scalars = None
         if accelerator.is_main_process and tensorboard_dir is not None:
             start = resume["epoch"] if resume else 0
             scalars = create_scalar_writer(Path(tensorboard_dir), start)
-        with contextlib.closing(loader):
-            result = fit(
-                SingleTask(model, create_loss(config)),
-                loader,
-                val_store,
+        result = fit(
+            SingleTask(model, create_loss(config)),
+            loader,
+            val_store,
+            config=config,
+            preprocessing=preprocessing,
+            description=describe(
+                template_name=opened.name,
+                class_names=train_samples.class_names,
                 config=config,
-                preprocessing=preprocessing,
-                description=describe(
-                    template_name=template.name,
-                    class_names=train_samples.class_names,
-                    config=config,
-                ),
-                folder=folder,
-                accelerator=accelerator,
-                stop=stop,
-                scalars=scalars,
-                resume=resume,
-            )
+            ),
+            folder=folder,
+            accelerator=accelerator,
+            stop=stop,
+            scalars=scalars,
+            resume=resume,
+        )
     if scalars is not None:
         scalars.close()
     return _finish(result, folder, accelerator)
@@ -245,7 +244,7 @@ def open_stores(
     budget = cache_budget(config.data.cache_fraction, accelerator.num_processes)
     stores = []
     for role, samples in (("train", train_samples), ("val", val_samples)):
-        with stage_progress(f"reading {role} images", show=accelerator.is_main_process) as progress:
+        with progress_bar(f"reading {role} images", show=accelerator.is_main_process) as progress:
             store = open_store(
                 samples,
                 preprocessing,

@@ -14,7 +14,10 @@ from classification.template import Template, load_template
 PATHS = sorted((ROOT / "model_templates").rglob("template.yaml"))
 TEMPLATES = [pytest.param(path, id=path.parent.name) for path in PATHS]
 QUICK = "mobilenet_v3_small"  # stands for the others where a run takes long
+# From random weights, two epochs must at least bring the network away from a constant output.
+HYPER_PARAMETERS = {"epochs": 2, "batch_size": 8, "base_learning_rate": 0.02}
 SETTINGS = [
+    ("schedule.warmup_epochs", "0.1"),
     ("input.height", "64"),
     ("input.width", "64"),
     ("compression.calibration_images", "10"),
@@ -83,7 +86,11 @@ def test_trains_evaluates_exports_and_compresses(path, data, tmp_path):
     roots = {"train_data_roots": data["train"], "val_data_roots": data["val"]}
 
     trained = train(
-        work_dir, **roots, epochs=2, settings=SETTINGS, save_checkpoints_to=tmp_path / "outputs"
+        work_dir,
+        **roots,
+        **HYPER_PARAMETERS,
+        settings=SETTINGS,
+        save_checkpoints_to=tmp_path / "outputs",
     )
     compressed = compress(
         trained.best, **roots, settings=SETTINGS, save_checkpoints_to=tmp_path / "int8"
@@ -96,7 +103,7 @@ def test_trains_evaluates_exports_and_compresses(path, data, tmp_path):
             from_checkpoint, abs=10 if name == "int8" else 1e-6
         )
     fp32, int8 = ((tmp_path / name / "model.bin").stat().st_size for name in ("fp32", "int8"))
-    assert int8 < 0.4 * fp32
+    assert int8 < 0.55 * fp32  # squeeze-and-excitation stays in float, a quarter in these nets
 
 
 def top1(weights: Path, images: Path) -> float:
