@@ -99,7 +99,11 @@ def train(
 
     train_samples = read_samples(train_data_roots, train_ann_files, classes=classes, role="train")
     val_samples = read_samples(
-        val_data_roots, val_ann_files, class_names=train_samples.class_names, role="val"
+        val_data_roots,
+        val_ann_files,
+        class_names=train_samples.class_names,
+        classes=classes,
+        role="val",
     )
     seed_everything(config.training.seed)
     model = create_classifier(config, len(train_samples.class_names))
