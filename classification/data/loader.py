@@ -194,4 +194,4 @@ def _leave_signals_to_the_trainer(worker_id: int) -> None:
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the trainer's handler, which a fork inherits
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork inherits the trainer's handler

@@ -19,16 +19,10 @@ def seed_everything(seed: int) -> None:
 def get_random_state() -> dict[str, Any]:
     """Return the state of all global generators, in tensors and plain containers."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    keys = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    words = torch.from_numpy(np.asarray(keys).astype(np.int64))
     return {
         "python": random.getstate(),
-        "numpy": [
-            str(name),
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            position,
-            has_gauss,
-            gauss,
-        ],
+        "numpy": [str(name), words, position, has_gauss, gauss],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
