@@ -72,9 +72,7 @@ def default_config() -> Config:
     c.schedule.patience = 5  # epochs without improvement before the rate falls
     c.schedule.factor = 0.1  # by which it falls
     c.schedule.min_rate_ratio = 0.005  # lowest rate as a share of the base rate
-    c.schedule.forced_drop = (
-        0.75  # fall at this share of the epoch budget if it has not yet; 1 = no
-    )
+    c.schedule.anneal_from = 0.3  # share of the budget from which it falls evenly; 1 = never
 
     c.early_stop = CfgNode()
     c.early_stop.enable = True
@@ -214,7 +212,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "schedule.patience": (1, 10_000),
     "schedule.factor": (1e-6, 0.999),
     "schedule.min_rate_ratio": (0, 1),
-    "schedule.forced_drop": (0, 1),
+    "schedule.anneal_from": (0, 1),
     "early_stop.patience": (1, 10_000),
     "early_stop.after_drops": (0, 100),
     "ema.decay": (0, 0.999999),

@@ -1,4 +1,4 @@
-"""The learning rate over a training: linear warm-up, then reduce on plateau."""
+"""The learning rate over a training: linear warm-up, reduce on plateau, anneal at the end."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ THRESHOLD = 2e-4  # an improvement is a relative change of at least this
 
 
 class PlateauSchedule:
-    """Rate = base rate x warm-up(step) x plateau(epochs seen).
+    """Rate = base rate x warm-up(step) x plateau(epochs seen) x annealing(step).
 
     The plateau part is torch's ReduceLROnPlateau over a stand-in optimizer whose rate is 1.0, so
-    that it can be multiplied with the warm-up.
+    that it can be multiplied with the others. A run with a large budget ends on a plateau, early in
+    it. One with a small budget cannot wait for plateaus: from `schedule.anneal_from` of the budget
+    on, its rate falls linearly to the lowest at the end.
     """
 
     def __init__(self, config: Config, steps_per_epoch: int) -> None:
         self.config = config.schedule
         self.base_rate: float = config.optimizer.base_learning_rate
-        self.epochs: int = config.training.epochs
+        self.total_steps = config.training.epochs * steps_per_epoch
         self.warmup_steps = round(config.schedule.warmup_epochs * steps_per_epoch)
         self.drops = 0
         self.last_drop_epoch = -1
@@ -43,10 +45,19 @@ class PlateauSchedule:
     def rate(self, step: int) -> float:
         """Return the learning rate of optimizer step `step`, counted from 0."""
         plateau = float(self._unit.param_groups[0]["lr"])
+        return self.base_rate * plateau * self._warmup(step) * self._annealing(step)
+
+    def _warmup(self, step: int) -> float:
         if step >= self.warmup_steps:
-            return self.base_rate * plateau
-        progress = step / self.warmup_steps
-        return self.base_rate * plateau * (WARMUP_START + (1 - WARMUP_START) * progress)
+            return 1.0
+        return WARMUP_START + (1 - WARMUP_START) * step / self.warmup_steps
+
+    def _annealing(self, step: int) -> float:
+        start = self.config.anneal_from * self.total_steps
+        if step <= start:
+            return 1.0
+        done = (step - start) / (self.total_steps - start)
+        return 1.0 - (1.0 - float(self.config.min_rate_ratio)) * done
 
     def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_top1: float) -> None:
         """Take note of epoch number `epoch` (from 0), which ended before step `step`."""
@@ -54,10 +65,6 @@ class PlateauSchedule:
             return
         before = float(self._unit.param_groups[0]["lr"])
         self._plateau.step(train_loss if self.config.watch == "train_loss" else val_top1)
-        if self.drops == 0 and epoch + 1 >= self.config.forced_drop * self.epochs:
-            self._unit.param_groups[0]["lr"] = max(
-                before * self.config.factor, self.config.min_rate_ratio
-            )
         after = float(self._unit.param_groups[0]["lr"])
         if after < before:
             self.drops += 1

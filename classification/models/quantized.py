@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+
+# NNCF compiles an extension at its first use and gives up after a minute, which is too soon for
+# a busy machine with few cores.
+os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "600")
 
 
 def describe_quantized(model: torch.nn.Module) -> dict[str, Any]:

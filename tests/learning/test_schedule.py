@@ -12,7 +12,7 @@ from classification.learning.schedule import THRESHOLD, PlateauSchedule
 
 def make_config(**schedule: object) -> Config:
     config = default_config()
-    merge(config, {"schedule": {"warmup_epochs": 0.0, **schedule}})
+    merge(config, {"schedule": {"warmup_epochs": 0.0, "anneal_from": 1.0, **schedule}})
     merge(config, {"optimizer": {"base_learning_rate": 0.1}, "training": {"epochs": 100}})
     return config
 
@@ -25,7 +25,7 @@ def test_warmup_is_linear_from_a_tenth() -> None:
 
 
 def test_falls_as_torch_reduce_on_plateau_does() -> None:
-    config = make_config(patience=2, factor=0.3, min_rate_ratio=0.05, forced_drop=1.0)
+    config = make_config(patience=2, factor=0.3, min_rate_ratio=0.05)
     schedule = PlateauSchedule(config, steps_per_epoch=1)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -50,16 +50,15 @@ def test_watching_validation_expects_it_to_rise() -> None:
     assert schedule.drops == 1
 
 
-def test_a_short_budget_forces_one_drop() -> None:
-    config = make_config(forced_drop=0.75)
+def test_a_budget_is_annealed_to_its_end() -> None:
+    config = make_config(anneal_from=0.25, min_rate_ratio=0.01)
     config.training.epochs = 8
-    schedule = PlateauSchedule(config, steps_per_epoch=1)
-    drops = []
-    for epoch in range(8):
-        schedule.end_epoch(epoch, epoch + 1, train_loss=1.0 / (epoch + 1), val_top1=0.0)
-        drops.append(schedule.drops)
-    assert drops == [0, 0, 0, 0, 0, 1, 1, 1]
-    assert schedule.rate(8) == pytest.approx(0.01)
+    schedule = PlateauSchedule(config, steps_per_epoch=10)
+    assert [schedule.rate(step) for step in (0, 10, 20)] == [0.1, 0.1, 0.1]
+    assert schedule.rate(50) == pytest.approx(0.1 * (1 + 0.01) / 2)  # half-way down
+    assert schedule.rate(80) == pytest.approx(0.1 * 0.01)
+    falls = [schedule.rate(step) - schedule.rate(step + 1) for step in range(20, 80)]
+    assert falls == pytest.approx([falls[0]] * 60) and falls[0] > 0
 
 
 def test_state_goes_on_where_it_was() -> None:
@@ -79,7 +78,7 @@ def test_state_goes_on_where_it_was() -> None:
 
 
 def test_early_stop_waits_for_a_drop_and_for_patience_after_it() -> None:
-    config = make_config(patience=1, forced_drop=1.0)
+    config = make_config(patience=1)
     config.early_stop.patience = 3
     schedule, stop = PlateauSchedule(config, steps_per_epoch=1), EarlyStop()
     ended = None
