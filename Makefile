@@ -23,9 +23,10 @@ lint: $(INSTALLED)
 	$(PYTHON) -m mypy
 	$(VENV)/bin/lint-imports
 
+# The environment stays; it takes minutes to make.
 clean:
-	rm -rf "$(VENV)" quickstart build *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
-	find . -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf quickstart build *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find classification tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(INSTALLED): setup.py constraints.txt
 	./init_venv.sh "$(VENV)" --dev $(if $(INDEX_URL),--index-url "$(INDEX_URL)")

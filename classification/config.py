@@ -236,20 +236,20 @@ def get(config: Config, dotted: str) -> Any:
     return node
 
 
-def validate(config: Config) -> None:
+def validate(config: Config, where: str = "config") -> None:
     """Raise a UserError that lists every value outside its range or choices."""
     problems = [
-        f"config.{key}: '{get(config, key)}' is none of {', '.join(choices)}."
+        f"{where}.{key}: '{get(config, key)}' is none of {', '.join(choices)}."
         f"{nearest(str(get(config, key)), choices)}"
         for key, choices in _CHOICES.items()
         if get(config, key) not in choices
     ]
     problems += [
-        f"config.{key}: {get(config, key)} is outside {low:g} to {high:g}."
+        f"{where}.{key}: {get(config, key)} is outside {low:g} to {high:g}."
         for key, (low, high) in _RANGES.items()
         if not low <= get(config, key) <= high
     ]
-    problems += [f"config.input.std: {s} must be above 0." for s in config.input.std if s <= 0]
+    problems += [f"{where}.input.std: {s} must be above 0." for s in config.input.std if s <= 0]
     if problems:
         raise UserError("\n".join(problems))
 

@@ -84,7 +84,8 @@ class Template:
         for key, value in flags.items():
             if value is not None:
                 merge(config, _nested(BASIC_KEYS[key], value), f"--{key.replace('_', '-')}")
-        validate(config)
+        overridden = settings or any(value is not None for value in flags.values())
+        validate(config, "config" if overridden else f"{self.path}: config")
         config.freeze()
         return config
 
@@ -160,7 +161,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     problems = [f"{path} line {line}: {text}" for line, text in _check(node, SCHEMA, "")]
     if problems:
         raise UserError("\n".join(problems))
-    return values
+    return _without_empty(values)
+
+
+def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop keys without a value, so that an empty section counts as missing."""
+    return {
+        key: _without_empty(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 def _check(node: yaml.Node, schema: Any, where: str) -> Iterator[tuple[int, str]]:

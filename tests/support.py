@@ -56,7 +56,7 @@ def run_python(
         env=python_environment() | (env or {}),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=800,
     )
 
 

@@ -103,8 +103,11 @@ def test_bases_do_not_chain_and_must_exist(tmp_path):
         (MINIMAL.replace("    epochs: 4\n", ""), "hyper_parameters.basic lacks epochs"),
         (MINIMAL.replace("BGR", "RBG"), "'RBG' is none of BGR, RGB"),
         (MINIMAL + "summary: [\n", "not valid YAML"),
-        (MINIMAL.replace("  basic:\n", "").replace("    ", "  # "), "lacks batch_size"),
-        (MINIMAL.replace("  openvino:\n", "").replace("    ", "  # "), "output_format"),
+        (
+            MINIMAL.replace("  basic:\n", "").replace("    ", "  # "),
+            "missing keys: hyper_parameters",
+        ),
+        (MINIMAL.replace("  openvino:\n", "").replace("    ", "  # "), "missing keys: output_"),
         ("- a\n- b\n", "expected a mapping"),
         ("", "expected a mapping"),
     ],
