@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,11 @@ def compress(
     keep_freed_memory()
     accelerator = create_accelerator(config, gpu_num=1)
     folder = RunFolder(Path(save_checkpoints_to), config.training.keep_checkpoints)
+    # A model of some of the folders' classes is compressed with pictures of those.
     names = classifier.class_names
-    train_samples = read_samples(train_data_roots, train_ann_files, class_names=names, role="train")
-    val_samples = read_samples(val_data_roots, val_ann_files, class_names=names, role="val")
+    read = partial(read_samples, class_names=names, classes=names)
+    train_samples = read(train_data_roots, train_ann_files, role="train")
+    val_samples = read(val_data_roots, val_ann_files, role="val")
     seed_everything(config.training.seed)
 
     with StopSignal() as stop:

@@ -245,7 +245,6 @@ def open_stores(
     stop: StopSignal,
 ) -> tuple[ImageStore, ImageStore]:
     """Decode every image once, to find the bad ones before epoch 1 and to fill the cache."""
-    budget = cache_budget(config.data.cache_fraction, accelerator.num_processes)
     stores = []
     for role, samples in (("train", train_samples), ("val", val_samples)):
         with progress_bar(f"reading {role} images", show=accelerator.is_main_process) as progress:
@@ -253,7 +252,8 @@ def open_stores(
                 samples,
                 preprocessing,
                 on_bad_image=config.data.on_bad_image,
-                cache_bytes=budget,
+                # Of the memory that is free now, so the second store takes less.
+                cache_bytes=cache_budget(config.data.cache_fraction, accelerator.num_processes),
                 progress=progress,
                 stop=lambda: stop.requested,
             )
