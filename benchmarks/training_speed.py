@@ -103,7 +103,7 @@ def run_framework(template_name: str, data: Path, images: int, epochs: int) -> f
 
 def run_side(arguments: argparse.Namespace, side: str, template: str) -> float:
     """Run one side in a fresh process, so that neither inherits the other's memory settings."""
-    command = [sys.executable, __file__, str(arguments.data), "--side", side]
+    command = [sys.executable, __file__, str(arguments.data.resolve()), "--side", side]
     command += ["--templates", template, "--images", str(arguments.images)]
     command += ["--epochs", str(arguments.epochs)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
