@@ -7,12 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import data_flags, run_python
+from support import INT8_TEMPLATE, data_flags, run_python
 
-from classification import compress, evaluate, export
+from classification import compress, evaluate, export, train
 from classification.compression.quantization import calibration_indices
 from classification.errors import UserError
 from classification.models.checkpoint import load_classifier, read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fp32")
+    template = folder / "template.yaml"
+    template.write_text(INT8_TEMPLATE, encoding="utf-8")
+    return train(
+        template,
+        train_data_roots=data["train"],
+        val_data_roots=data["val"],
+        save_checkpoints_to=folder / "outputs",
+    ).best
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +56,7 @@ def test_checkpoint_is_plain_data_and_rebuilds_the_model(compressed: Path, train
     assert contents["class_names"] == read_checkpoint(trained)["class_names"]
     one, two = (load_classifier(compressed) for _ in range(2))
     assert one.precision == "INT8"
-    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(one.model(images), two.model(images))
 
