@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class DivergedError(UserError):
+    """The loss is not finite; raised before the optimizer step."""
+
+
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C arrived and the work was saved; `exit_code` is 143 or 130."""
 

@@ -13,11 +13,11 @@ import torch
 from accelerate import Accelerator
 
 from classification.compression.quantization import quantize
-from classification.config import Config, from_dict, merge, merge_settings, to_dict
+from classification.config import Config, from_dict, merge, merge_settings, to_dict, validate
 from classification.data.loader import TrainLoader
 from classification.data.readers import read_samples
 from classification.data.store import ImageStore
-from classification.errors import UserError
+from classification.errors import DivergedError, UserError
 from classification.evaluation.metrics import compute_metrics
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.early_stop import EarlyStop
@@ -114,18 +114,21 @@ def compress(
         folder.save(first, epoch=0, is_best=True)
         best = EarlyStop(best_top1=int8["top1"], best_loss=int8["cross_entropy"])
         if config.compression.epochs:
-            fit(
-                SingleTask(model, create_loss(config)),
-                TrainLoader(train_store, config),
-                val_store,
-                config=config,
-                preprocessing=classifier.preprocessing,
-                description=description,
-                folder=folder,
-                accelerator=accelerator,
-                stop=stop,
-                to_beat=best,
-            )
+            try:
+                fit(
+                    SingleTask(model, create_loss(config)),
+                    TrainLoader(train_store, config),
+                    val_store,
+                    config=config,
+                    preprocessing=classifier.preprocessing,
+                    description=description,
+                    folder=folder,
+                    accelerator=accelerator,
+                    stop=stop,
+                    to_beat=best,
+                )
+            except DivergedError as error:
+                logger.warning("%s\nThe fine-tuning ends here; the best so far is kept.", error)
     logger.info(
         "int8: val top-1 %.2f %% (%+.2f against FP32): %s",
         best.best_top1,
@@ -150,6 +153,7 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
         "ema": {"enable": False},  # the average of quantizer ranges is no quantizer's range
     }
     merge(config, changes)
+    validate(config)
     config.freeze()
     return config
 

@@ -21,7 +21,7 @@ from classification.config import Config
 from classification.data.loader import Batch, TrainLoader
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.store import ImageStore
-from classification.errors import UserError
+from classification.errors import DivergedError
 from classification.evaluation.metrics import Metrics, compute_metrics
 from classification.learning.batch_norm import average_buffers, batch_norms, set_part_momentum
 from classification.learning.early_stop import EarlyStop
@@ -80,7 +80,8 @@ def fit(
         resume: the contents of a checkpoint to go on from, bit for bit on the CPU.
 
     Raises:
-        UserError: the loss is not finite (before the optimizer step); a save failed.
+        DivergedError: the loss is not finite; raised before the optimizer step.
+        UserError: a save failed.
         Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
     # ---------------------------------------------------------------------- set up
@@ -193,7 +194,7 @@ def fit(
                     ]
                 sums = _sum_over_processes(sums, accelerator)
                 if sums[3]:
-                    raise UserError(_describe_bad_step(batches, train_loader.store, rate))
+                    raise DivergedError(_describe_bad_step(batches, train_loader.store, rate))
                 if config.training.clip_gradient_norm > 0:
                     nn.utils.clip_grad_norm_(task.parameters(), config.training.clip_gradient_norm)
                 optimizer.step()

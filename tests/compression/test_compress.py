@@ -80,6 +80,26 @@ def test_the_ir_holds_eight_bit_weights(compressed: Path, tmp_path: Path) -> Non
     assert sizes["i8"] > 0.6 * weights
 
 
+def test_a_diverging_fine_tuning_keeps_the_calibrated_model(
+    trained: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = compress(
+        trained,
+        train_data_roots=data["train"],
+        val_data_roots=data["val"],
+        save_checkpoints_to=tmp_path,
+        settings=[
+            ["optimizer.base_learning_rate", "1000"],
+            ["optimizer.weight_decay", "10"],
+            ["compression.rate_factor", "1"],
+            ["optimizer.no_bias_decay", "false"],
+        ],
+    )
+    assert "not finite" in caplog.text and "kept" in caplog.text
+    assert result.top1 == result.top1_quantized
+    assert evaluate(result.best, test_data_roots=data["val"])["top1"] == pytest.approx(result.top1)
+
+
 def test_it_is_not_compressed_twice(
     compressed: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
