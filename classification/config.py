@@ -29,6 +29,7 @@ def default_config() -> Config:
     c.model.backbone = "tf_efficientnet_lite0"  # a name of timm.list_models()
     c.model.pad_type = ""  # "same" for weights that came from TensorFlow; "" leaves timm's choice
     c.model.dropout = 0.2  # before the last layer, 0 to 1
+    c.model.head_start = "zero"  # zero | probe: fitted to the frozen backbone's features first
     c.model.reset_classifier = False  # take only the backbone from --load-weights
 
     c.input = CfgNode()
@@ -54,8 +55,10 @@ def default_config() -> Config:
     c.augmentation.augmix_alpha = 1.0  # of the Dirichlet and Beta draws
 
     c.loss = CfgNode()
-    c.loss.name = "cross_entropy"
+    c.loss.name = "cross_entropy"  # cross_entropy | am_softmax: a cosine head and a margin
     c.loss.label_smoothing = 0.0  # 0 to 1
+    c.loss.margin = 0.35  # of am_softmax, subtracted from the true class's cosine
+    c.loss.scale = 0.0  # of am_softmax: logits = scale x cosine; 0 = max(sqrt(2) ln(C - 1), 3)
 
     c.optimizer = CfgNode()
     c.optimizer.name = "sgd"  # a name of timm.optim.list_optimizers()
@@ -65,11 +68,26 @@ def default_config() -> Config:
     c.optimizer.no_bias_decay = True  # no weight decay for biases and normalisation layers
     c.optimizer.bias_rate_factor = 1.0  # learning rate of biases, as a multiple
 
+    c.sam = CfgNode()
+    c.sam.enable = False  # sharpness-aware minimization: a second pass at the worst point nearby
+    c.sam.rho = 0.05  # distance to that point, in L2 norm
+    c.sam.adaptive = False  # ASAM: distances in proportion to each weight; rho is then about 0.5
+    c.sam.interval = 1  # steps from one second pass to the next
+    c.sam.reuse = 0.0  # LookSAM's alpha: how much of the last second pass acts in between; 0 = none
+
+    c.mutual_learning = CfgNode()
+    c.mutual_learning.enable = False  # train the auxiliaries beside the model, each from the others
+    c.mutual_learning.weight = 1.0  # of the divergences between the models' predictions
+    # A list of sections, each of keys of model, loss, optimizer, schedule and input.mean and std
+    # that differ from the main model's, and initial_weights as in the template.
+    c.mutual_learning.auxiliaries = []
+
     c.schedule = CfgNode()
-    c.schedule.name = "plateau"
+    c.schedule.name = "plateau"  # plateau | cosine | one_cycle
     c.schedule.watch = "train_loss"  # train_loss | val_top1: what must improve
     c.schedule.warmup_epochs = 1.0  # linear, from a tenth of the rate
     c.schedule.patience = 5  # epochs without improvement before the rate falls
+    c.schedule.patience_steps = 0  # steps that must have passed too: more epochs on small sets
     c.schedule.factor = 0.1  # by which it falls
     c.schedule.min_rate_ratio = 0.005  # lowest rate as a share of the base rate
     c.schedule.anneal_from = 0.3  # share of the budget from which it falls evenly; 1 = never
@@ -77,7 +95,26 @@ def default_config() -> Config:
     c.early_stop = CfgNode()
     c.early_stop.enable = True
     c.early_stop.patience = 5  # epochs without a better validation top-1, after the rate fell
-    c.early_stop.after_drops = 1  # falls of the rate before stopping is allowed
+    c.early_stop.patience_steps = 0  # steps that must have passed too: more epochs on small sets
+    c.early_stop.after_drops = 1  # falls of the rate before stopping is allowed, of plateau
+
+    c.lr_finder = CfgNode()
+    c.lr_finder.enable = False  # search the base rate before the training
+    c.lr_finder.mode = (
+        "fast_ai"  # fast_ai: range test | grid_search, tpe: short trainings by Optuna
+    )
+    c.lr_finder.min_lr = 0.001
+    c.lr_finder.max_lr = 0.03
+    c.lr_finder.step = 0.001  # of grid_search; of tpe too, unless 0 = any rate, drawn evenly in log
+    c.lr_finder.num_epochs = 3  # of each short training, or of the range test
+    c.lr_finder.n_trials = 15  # short trainings at most
+    c.lr_finder.epochs_warmup = (
+        1  # of each short training, not judged for pruning; of the range test
+    )
+    c.lr_finder.smooth_f = 0.05  # of the range test: weight of the newest loss in its mean
+    c.lr_finder.max_images = 3000  # of the training and of the validation part, drawn at random
+    c.lr_finder.stop_after = False  # end after the search
+    c.lr_finder.path_to_savefig = "lr_finder.png"  # in the folder of the checkpoints; "" = none
 
     c.ema = CfgNode()
     c.ema.enable = True
@@ -103,6 +140,10 @@ def default_config() -> Config:
     c.compression.rate_factor = 0.035  # its learning rate as a multiple of the training's
     c.compression.ignored_layers = []  # regular expressions of layer names to leave in FP32
     return c
+
+
+# What an auxiliary model may have of its own, beside `initial_weights`; the rest is the main's.
+AUXILIARY_SECTIONS = ("model", "loss", "optimizer", "schedule", "input")
 
 
 def merge(config: Config, overrides: Mapping[str, Any], where: str = "config") -> None:
@@ -182,8 +223,10 @@ def _read_value(dotted: str, text: str) -> Any:
 
 _CHOICES = {
     "data.on_bad_image": ("error", "skip"),
-    "loss.name": ("cross_entropy",),
-    "schedule.name": ("plateau",),
+    "model.head_start": ("zero", "probe"),
+    "loss.name": ("cross_entropy", "am_softmax"),
+    "schedule.name": ("plateau", "cosine", "one_cycle"),
+    "lr_finder.mode": ("fast_ai", "grid_search", "tpe"),
     "schedule.watch": ("train_loss", "val_top1"),
     "training.precision": ("auto", "fp32", "bf16"),
     "compression.preset": ("mixed", "performance"),
@@ -204,6 +247,22 @@ _RANGES: dict[str, tuple[float, float]] = {
     "augmentation.augmix_depth": (-1, 16),
     "augmentation.augmix_alpha": (1e-3, 1e3),
     "loss.label_smoothing": (0, 0.99),
+    "loss.margin": (0, 1.99),
+    "loss.scale": (0, 1000),
+    "sam.rho": (0, 100),
+    "sam.interval": (1, 1000),
+    "sam.reuse": (0, 10),
+    "mutual_learning.weight": (0, 100),
+    "schedule.patience_steps": (0, 1_000_000),
+    "early_stop.patience_steps": (0, 1_000_000),
+    "lr_finder.min_lr": (1e-12, 1e3),
+    "lr_finder.max_lr": (1e-12, 1e3),
+    "lr_finder.step": (0, 1e3),
+    "lr_finder.num_epochs": (1, 1000),
+    "lr_finder.n_trials": (1, 10_000),
+    "lr_finder.epochs_warmup": (0, 1000),
+    "lr_finder.smooth_f": (1e-3, 1),
+    "lr_finder.max_images": (2, 1_000_000_000),
     "optimizer.base_learning_rate": (1e-12, 1e3),
     "optimizer.momentum": (0, 0.9999),
     "optimizer.weight_decay": (0, 10),
@@ -250,9 +309,46 @@ def validate(config: Config, where: str = "config") -> None:
         for key, (low, high) in _RANGES.items()
         if not low <= get(config, key) <= high
     ]
+    if config.lr_finder.min_lr >= config.lr_finder.max_lr:
+        problems.append(f"{where}.lr_finder.min_lr must be below max_lr.")
     problems += [f"{where}.input.std: {s} must be above 0." for s in config.input.std if s <= 0]
     if problems:
         raise UserError("\n".join(problems))
+    auxiliary_configs(config, where)
+
+
+def auxiliary_configs(config: Config, where: str = "config") -> list[Config]:
+    """Return the frozen config of each auxiliary model: the main one's with its own sections.
+
+    Raises:
+        UserError: mutual learning is on without an auxiliary, or a section is faulty.
+    """
+    mutual = config.mutual_learning
+    if not mutual.enable:
+        return []
+    where = f"{where}.mutual_learning.auxiliaries"
+    if not mutual.auxiliaries:
+        raise UserError(f"{where}: mutual learning needs one section at least.")
+    return [_auxiliary(config, own, f"{where}[{i}]") for i, own in enumerate(mutual.auxiliaries)]
+
+
+def _auxiliary(config: Config, own: Any, where: str) -> Config:
+    valid = (*AUXILIARY_SECTIONS, "initial_weights")
+    unknown = [str(key) for key in own if key not in valid] if isinstance(own, Mapping) else ["?"]
+    if unknown:
+        raise UserError(
+            f"{where}: expected a section with keys of {', '.join(valid)}, got {unknown[0]}."
+        )
+    auxiliary = config.clone()
+    auxiliary.defrost()
+    auxiliary.mutual_learning.enable = False
+    merge(auxiliary, {k: v for k, v in own.items() if k in AUXILIARY_SECTIONS}, where)
+    size = (config.input.height, config.input.width)
+    if (auxiliary.input.height, auxiliary.input.width) != size:
+        raise UserError(f"{where}.input: all models see the same {size[0]}x{size[1]} pixels.")
+    validate(auxiliary, where)
+    auxiliary.freeze()
+    return auxiliary
 
 
 def to_dict(config: Config) -> dict[str, Any]:

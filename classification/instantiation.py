@@ -7,8 +7,10 @@ import os
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path, PurePath
+from typing import Any
 
 from classification import __version__
+from classification.config import Config, auxiliary_configs
 from classification.errors import UserError
 from classification.files import check_writable, write_bytes
 from classification.template import SCHEMA, Template, dump_template, load_template
@@ -17,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 TEMPLATE = "template.yaml"
 SNAPSHOT = "snapshot.safetensors"
+AUXILIARY_SNAPSHOT = "aux_snapshot_{}.safetensors"  # the number counts from 1
 VERBS = {
     "train": "Train a model on your images.",
     "eval": "Measure a trained model on labelled images.",
@@ -69,7 +72,7 @@ def instantiate(
     check_writable(work_dir)
     try:
         if load_snapshot:
-            _fetch_snapshot(loaded, work_dir / SNAPSHOT)
+            _fetch_snapshots(loaded, work_dir)
     except UserError:
         if made:
             work_dir.rmdir()
@@ -134,10 +137,23 @@ def _inside(folder: Path, name: str | None, template: Path) -> Path:
     return path
 
 
-def _fetch_snapshot(template: Template, destination: Path) -> None:
+def _fetch_snapshots(template: Template, work_dir: Path) -> None:
+    """Fetch the weights of the model and of the auxiliaries that name some."""
+    config = template.config()
+    _fetch(template, template.values["initial_weights"] or {}, config, work_dir / SNAPSHOT)
+    sections = config.mutual_learning.auxiliaries
+    for i, auxiliary in enumerate(auxiliary_configs(config)):
+        weights = sections[i].get("initial_weights")
+        if weights:
+            path = work_dir / AUXILIARY_SNAPSHOT.format(i + 1)
+            _fetch(template, weights, auxiliary, path)
+
+
+def _fetch(
+    template: Template, weights: Mapping[str, Any], config: Config, destination: Path
+) -> None:
     from classification.models.weight_sources import fetch_initial_weights
 
-    weights = template.values["initial_weights"] or {}
     source = weights.get("source") or ""
     if source.startswith("file:") and "://" not in source:  # relative to the template
         path = template.path.parent / Path(source.removeprefix("file:")).expanduser()
@@ -145,7 +161,7 @@ def _fetch_snapshot(template: Template, destination: Path) -> None:
     fetch_initial_weights(
         source,
         destination,
-        backbone=template.config().model.backbone,
+        backbone=config.model.backbone,
         sha256=weights.get("sha256"),
         size=weights.get("size"),
     )

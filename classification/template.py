@@ -9,7 +9,14 @@ from typing import Any
 
 import yaml
 
-from classification.config import Config, default_config, merge, merge_settings, validate
+from classification.config import (
+    AUXILIARY_SECTIONS,
+    Config,
+    default_config,
+    merge,
+    merge_settings,
+    validate,
+)
 from classification.errors import UserError, nearest
 
 # key -> expected type; a dict is a section, a one-element list is a list of such items.
@@ -195,7 +202,7 @@ def _check_mapping(
     node: yaml.MappingNode, schema: dict[str, Any], where: str
 ) -> Iterator[tuple[int, str]]:
     if where == "config":
-        schema = _config_schema(default_config())
+        schema = _whole_config_schema()
     seen: set[str] = set()
     for key_node, value_node in node.value:
         key = str(key_node.value)
@@ -210,6 +217,14 @@ def _check_mapping(
         else:
             yield from _check(value_node, schema[key], path)
         seen.add(key)
+
+
+def _whole_config_schema() -> dict[str, Any]:
+    schema = _config_schema(default_config())
+    auxiliary = {key: schema[key] for key in AUXILIARY_SECTIONS}
+    auxiliary["initial_weights"] = SCHEMA["initial_weights"]
+    schema["mutual_learning"]["auxiliaries"] = [auxiliary]
+    return schema
 
 
 def _config_schema(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,3 +91,31 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return [] if torch.equal(a, b) else [where]
     return [] if a == b else [f"{where}: {a} and {b}"]
+
+
+def tiny_training(config: Any, steps: int) -> dict[str, torch.Tensor]:
+    """Return the state of a small model after a few steps of `TrainStep` on random images."""
+    from accelerate import Accelerator
+
+    from classification.data.loader import Batch
+    from classification.data.preprocessing import Preprocessing
+    from classification.data.sample_set import SampleSet
+    from classification.learning.build import build_task, create_models
+    from classification.learning.learner import Learner
+    from classification.learning.step import TrainStep
+
+    config.model.backbone, config.model.dropout = "mobilenetv3_small_050", 0.0
+    torch.manual_seed(0)
+    task = build_task(create_models([config], 3), [config])
+    learner = Learner(task.main, config, steps_per_epoch=steps)
+    samples = SampleSet((), np.empty(0, np.int64), ("a", "b", "c"), ())
+    preprocessing = Preprocessing.from_config(config)
+    step = TrainStep(task, [learner], config, preprocessing, samples, Accelerator(cpu=True))
+    step.wrapped.train()
+    generator = torch.Generator().manual_seed(1)
+    for number in range(steps):
+        images = torch.randint(0, 256, (8, 3, 64, 64), generator=generator, dtype=torch.uint8)
+        targets = torch.randint(0, 3, (8,), generator=generator)
+        learner.set_rate(number)
+        step([Batch(images, targets, torch.arange(8), 8)], number, 0.0)
+    return task.main.state_dict()

@@ -116,10 +116,10 @@ def compress(
         if config.compression.epochs:
             try:
                 fit(
-                    SingleTask(model, create_loss(config)),
+                    SingleTask(model, create_loss(config, len(names))),
                     TrainLoader(train_store, config),
                     val_store,
-                    config=config,
+                    configs=[config],
                     preprocessing=classifier.preprocessing,
                     description=description,
                     folder=folder,
@@ -150,6 +150,8 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
             * config.compression.rate_factor
         },
         "schedule": {"warmup_epochs": 0.0},
+        "mutual_learning": {"enable": False},
+        "lr_finder": {"enable": False},
         "ema": {"enable": False},  # the average of quantizer ranges is no quantizer's range
     }
     merge(config, changes)

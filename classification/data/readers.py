@@ -84,8 +84,8 @@ def _pair(
     role: str,
 ) -> list[tuple[Path, str]]:
     """Return each root with its annotation file, or with "" where it has class folders."""
-    roots = [Path(path) for path in _split(data_roots) if path]
-    annotations = _split(ann_files) or [""] * len(roots)
+    roots = [Path(path) for path in split_paths(data_roots) if path]
+    annotations = split_paths(ann_files) or [""] * len(roots)
     if not roots:
         raise UserError(f"No {role} data root was given; expected a folder such as DATA/{role}.")
     if len(annotations) != len(roots):
@@ -96,7 +96,8 @@ def _pair(
     return list(zip(roots, annotations, strict=True))
 
 
-def _split(paths: str | Path | Sequence[str | Path]) -> list[str]:
+def split_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
+    """Return one or several paths, or a comma-separated string of them, as a list."""
     if isinstance(paths, Path) or (isinstance(paths, str) and paths and Path(paths).exists()):
         return [str(paths)]  # also when its name holds a comma
     if isinstance(paths, str):

@@ -34,6 +34,11 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def subset(self, indices: np.ndarray) -> ImageStore:
+        """Return a store of these pictures, in this order, which shares what is in RAM."""
+        cache = [self._cache[i] for i in indices.tolist()]
+        return ImageStore(self.samples.subset(indices), self.preprocessing, cache)
+
     def __getitem__(self, index: int) -> np.ndarray:
         """Return one picture from RAM or, when it is not kept there, from its file.
 

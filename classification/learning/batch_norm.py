@@ -7,7 +7,8 @@ whether the parts are computed one after the other or by k processes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -46,3 +47,16 @@ def average_buffers(model: nn.Module, world_size: int) -> None:
         if buffer.is_floating_point():
             torch.distributed.all_reduce(buffer)
             buffer.div_(world_size)
+
+
+@contextmanager
+def frozen_statistics(
+    layers: Sequence[tuple[nn.modules.batchnorm._BatchNorm, float]],
+) -> Generator[None, None, None]:
+    """Normalise by the batch as ever, but leave the running statistics as they are."""
+    momenta = [layer.momentum for layer, _ in layers]
+    for layer, _ in layers:
+        layer.momentum = 0.0
+    yield
+    for (layer, _), momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum

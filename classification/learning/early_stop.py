@@ -6,8 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from classification.config import Config
-from classification.learning.schedule import PlateauSchedule
+from classification.learning.schedule import Schedule
 
 
 @dataclass
@@ -25,15 +24,14 @@ class EarlyStop:
         self.best_top1, self.best_loss, self.best_epoch = top1, loss, epoch
         return True
 
-    def is_over(self, epoch: int, schedule: PlateauSchedule, config: Config) -> bool:
+    def is_over(self, epoch: int, schedule: Schedule, patience: int) -> bool:
         """Return whether the training should end after `epoch`.
 
-        That is when the rate has fallen `early_stop.after_drops` times and neither a better epoch
-        nor a fall of the rate came in the last `early_stop.patience` epochs.
+        That is when the schedule allows it and neither a better epoch nor a change of the rate
+        came in the last `patience` epochs.
         """
-        stop = config.early_stop
-        since = epoch - max(self.best_epoch, schedule.last_drop_epoch)
-        return bool(stop.enable and schedule.drops >= stop.after_drops and since >= stop.patience)
+        changed = schedule.waits_since()
+        return changed is not None and epoch - max(self.best_epoch, changed) >= patience
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)

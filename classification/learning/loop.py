@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -15,26 +14,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
-from torch import nn
 
 from classification.config import Config
-from classification.data.loader import Batch, TrainLoader
-from classification.data.preprocessing import Preprocessing, normalize
+from classification.data.loader import TrainLoader
+from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
-from classification.errors import DivergedError
 from classification.evaluation.metrics import Metrics, compute_metrics
-from classification.learning.batch_norm import average_buffers, batch_norms, set_part_momentum
+from classification.learning.batch_norm import average_buffers
 from classification.learning.early_stop import EarlyStop
 from classification.learning.interruption import StopSignal
-from classification.learning.optimizer import (
-    create_optimizer,
-    load_optimizer_state,
-    set_learning_rate,
-)
+from classification.learning.learner import Learner
 from classification.learning.random_state import get_random_state, set_random_state
 from classification.learning.run_folder import RunFolder
-from classification.learning.schedule import PlateauSchedule
-from classification.learning.task import SingleTask
+from classification.learning.schedule import epochs_of
+from classification.learning.step import Task, TrainStep
 from classification.learning.tracking import (
     ScalarWriter,
     StepReporter,
@@ -57,27 +50,31 @@ class FitResult:
 
 
 def fit(
-    task: SingleTask,
+    task: Task,
     train_loader: TrainLoader,
     val_store: ImageStore,
     *,
-    config: Config,
+    configs: Sequence[Config],
     preprocessing: Preprocessing,
     description: Mapping[str, Any],
-    folder: RunFolder,
+    folder: RunFolder | None,
     accelerator: Accelerator,
     stop: StopSignal,
     scalars: ScalarWriter | None = None,
     to_beat: EarlyStop | None = None,
     resume: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> FitResult:
     """Train until the schedule has had enough, saving a checkpoint an epoch.
 
     Args:
-        task: the model(s) and their loss, on the CPU.
+        task: the model(s) and their losses, on the CPU.
+        configs: the config, and that of each auxiliary model.
         description: the constant part of the checkpoints, from `models.checkpoint.describe`.
+        folder: where to save; None for a trial that leaves nothing behind.
         to_beat: a best result that exists already as `best.pth`.
         resume: the contents of a checkpoint to go on from, bit for bit on the CPU.
+        on_epoch: called with each epoch's entry of the history; what it raises ends the training.
 
     Raises:
         DivergedError: the loss is not finite; raised before the optimizer step.
@@ -85,19 +82,20 @@ def fit(
         Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
     # ---------------------------------------------------------------------- set up
+    config = configs[0]
     epochs, num_steps = config.training.epochs, train_loader.num_steps
-    parts = config.training.accumulation
     world_size, is_main = accelerator.num_processes, accelerator.is_main_process
     task = task.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     main = task.main
-    optimizer = create_optimizer(task, config)
+    learners = [Learner(m, c, num_steps) for m, c in zip(task.models, configs, strict=True)]
+    schedule = learners[0].schedule
     ema = (
         ModelEmaV3(main, decay=config.ema.decay, use_warmup=config.ema.warmup)
         if config.ema.enable
         else None
     )
-    schedule = PlateauSchedule(config, num_steps)
     early_stop = to_beat or EarlyStop()
+    patience = epochs_of(config.early_stop.patience, config.early_stop.patience_steps, num_steps)
     history: list[dict[str, Any]] = []
     epoch = start_step = step = 0
     selected = "raw"
@@ -109,8 +107,8 @@ def fit(
         task.load_state_dict(state["task"])
         if ema is not None and state["ema"] is not None:
             ema.module.load_state_dict(state["ema"])
-        load_optimizer_state(optimizer, state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
+        for learner, saved in zip(learners, state["learners"], strict=True):
+            learner.load_state_dict(saved)
         early_stop = EarlyStop(**state["early_stop"])
         history = list(state["history"])
         epoch, start_step, step = state["epoch"], state["step_in_epoch"], resume["step"]
@@ -118,8 +116,11 @@ def fit(
         meter = np.array(state["meter"])
         set_random_state(state["random"][accelerator.process_index % len(state["random"])])
 
-    wrapped = accelerator.prepare(task) if world_size > 1 else task
-    norms = batch_norms(task)
+    train_step = TrainStep(
+        task, learners, config, preprocessing, train_loader.store.samples, accelerator
+    )
+    if resume is not None:
+        train_step.load_state_dict(resume["training"]["step"])
 
     def contents(step_in_epoch: int) -> dict[str, Any]:
         """Return everything that the rest of the training depends on."""
@@ -139,8 +140,8 @@ def fit(
             "training": {
                 "task": task.state_dict(),
                 "ema": ema.module.state_dict() if ema is not None else None,
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
+                "step": train_step.state_dict(),
+                "learners": [learner.state_dict() for learner in learners],
                 "early_stop": early_stop.state_dict(),
                 "history": history,
                 "epoch": epoch,
@@ -154,70 +155,49 @@ def fit(
     def interrupt(step_in_epoch: int) -> NoReturn:
         """Save the point reached and leave."""
         state = contents(step_in_epoch)
-        if is_main:
+        if is_main and folder:
             folder.save_interrupted(state)
         raise stop.interruption(
             f"interrupted in epoch {epoch + 1}; go on with --resume-from {folder.path}/latest.pth"
+            if folder
+            else "interrupted in a trial; nothing of it was saved"
         )
 
-    while epoch < epochs and not early_stop.is_over(epoch - 1, schedule, config):
+    def is_over() -> bool:
+        return epoch >= epochs or (
+            config.early_stop.enable and early_stop.is_over(epoch - 1, schedule, patience)
+        )
+
+    while not is_over():
         # ------------------------------------------------------------------ train one epoch
-        wrapped.train()
-        reporter = StepReporter(epoch, epochs, num_steps, start_step, show=is_main)
+        train_step.wrapped.train()
+        reporter = StepReporter(epoch, epochs, num_steps, start_step, show=is_main and bool(folder))
         started, images_before = time.monotonic(), meter[2]
         steps = train_loader.epoch(epoch, start_step)
         with contextlib.closing(reporter), contextlib.closing(steps):
             for step_in_epoch, batches in enumerate(steps, start=start_step):
-                rate = schedule.rate(step)
-                set_learning_rate(optimizer, rate)
-                sums = np.zeros(5)  # loss, correct, images, not finite, stop asked for
-                for part, batch in enumerate(batches):
-                    if parts > 1:
-                        set_part_momentum(norms, part, parts)
-                    images = batch.images.to(accelerator.device, non_blocking=True)
-                    targets = batch.targets.to(accelerator.device, non_blocking=True)
-                    is_last = part == parts - 1
-                    with contextlib.nullcontext() if is_last else accelerator.no_sync(wrapped):
-                        loss, logits = wrapped(normalize(images, preprocessing), targets)
-                        # A mean over the whole step's images, however they are spread; DDP
-                        # divides by the number of processes.
-                        weight = len(targets) * world_size / batch.total
-                        accelerator.backward(loss * weight)
-                    correct = (logits.detach().argmax(1) == targets).sum()
-                    loss_value = loss.item()
-                    sums += [
-                        loss_value * len(targets),
-                        correct.item(),
-                        len(targets),
-                        not math.isfinite(loss_value),
-                        stop.requested,
-                    ]
-                sums = _sum_over_processes(sums, accelerator)
-                if sums[3]:
-                    raise DivergedError(_describe_bad_step(batches, train_loader.store, rate))
-                if config.training.clip_gradient_norm > 0:
-                    nn.utils.clip_grad_norm_(task.parameters(), config.training.clip_gradient_norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+                rates = [learner.set_rate(step) for learner in learners]
+                result = train_step(batches, step, rates[0], stop=stop.requested)
                 step += 1
                 if ema is not None:
                     ema.update(main, step=step)
-                meter += sums[:3]
+                meter += result[:3]
                 reporter.update(
                     step_in_epoch + 1,
                     loss=meter[0] / meter[2],
                     top1=100 * meter[1] / meter[2],
                     images=int(meter[2] - images_before),
                 )
-                if sums[4]:
+                if result.stop:
                     interrupt(step_in_epoch + 1)
         seconds = time.monotonic() - started
 
         # ------------------------------------------------------------------ validate
         metrics: dict[str, Metrics] = {}
         candidates = {"raw": main} | ({"ema": ema.module} if ema is not None else {})
-        for name, model in candidates.items():
+        for model in [*task.models, *([ema.module] if ema is not None else [])]:
             average_buffers(model, world_size)
+        for name, model in candidates.items():
             logits_array = compute_logits(
                 model,
                 val_store,
@@ -234,7 +214,8 @@ def fit(
 
         # ------------------------------------------------------------------ schedule, save, stop
         train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)
-        schedule.end_epoch(epoch, step, train_loss=train_loss, val_top1=chosen["top1"])
+        for learner in learners:
+            learner.schedule.end_epoch(epoch, step, train_loss=train_loss, val_top1=chosen["top1"])
         is_best = early_stop.observe(epoch, chosen["top1"], chosen["cross_entropy"])
         entry = {
             "epoch": epoch + 1,
@@ -255,15 +236,17 @@ def fit(
         history.append(entry)
         meter = np.zeros(3)
         epoch, start_step = epoch + 1, 0
-        state = contents(step_in_epoch=0)
-        if is_main:
+        state = contents(step_in_epoch=0) if folder else {}
+        if is_main and folder:
             logger.info(epoch_line(entry, epochs))
             folder.save(state, epoch, is_best=is_best)
             folder.write_history(history)
             if scalars is not None:
                 write_scalars(scalars, entry)
+        if on_epoch is not None:
+            on_epoch(entry)
     if epoch < epochs:
-        ended_because = f"no better epoch in the last {config.early_stop.patience}"
+        ended_because = f"no better epoch in the last {patience}"
     else:
         ended_because = f"the budget of {epochs} epochs is used up"
     return FitResult(early_stop.best_top1, early_stop.best_epoch + 1, history, ended_because)
@@ -271,20 +254,3 @@ def fit(
 
 def _fitness(metrics: Mapping[str, Any]) -> tuple[float, float]:
     return metrics["top1"], -metrics["cross_entropy"]
-
-
-def _sum_over_processes(values: np.ndarray, accelerator: Accelerator) -> np.ndarray:
-    if accelerator.num_processes == 1:
-        return values
-    tensor = torch.tensor(values, device=accelerator.device)
-    torch.distributed.all_reduce(tensor)
-    return tensor.cpu().numpy()
-
-
-def _describe_bad_step(batches: Sequence[Batch], store: ImageStore, rate: float) -> str:
-    paths = [str(store.samples.paths[i]) for batch in batches for i in batch.indices.tolist()]
-    shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
-    return (
-        f"The loss is not finite at learning rate {rate:.3g}; stopped before the optimizer step. "
-        f"Lower --base-learning-rate, or look at this batch's files: {shown}"
-    )

@@ -5,8 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from classification.config import Config
+from classification.learning.am_softmax import AMSoftmaxLoss
+from classification.models.classifier import cosine_scale
 
 
-def create_loss(config: Config) -> nn.Module:
+def create_loss(config: Config, num_classes: int) -> nn.Module:
     """Return the loss that `config.loss` names."""
-    return nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
+    loss = config.loss
+    if loss.name == "am_softmax":
+        scale = cosine_scale(config, num_classes)
+        return AMSoftmaxLoss(loss.margin, scale, label_smoothing=loss.label_smoothing)
+    return nn.CrossEntropyLoss(label_smoothing=loss.label_smoothing)

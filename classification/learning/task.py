@@ -1,4 +1,4 @@
-"""A task owns the models and their loss: the seam between one model and mutual learning."""
+"""A task owns the models and their losses: the seam between one model and mutual learning."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ class SingleTask(nn.Module):
         super().__init__()
         self.main = main
         self.loss = loss
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """Return every model that is trained; the main one comes first."""
+        return [self.main]
 
     def forward(
         self, images: torch.Tensor, targets: torch.Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,38 +13,35 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from classification.config import Config, to_dict
+from classification.config import Config, auxiliary_configs, to_dict
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
-from classification.data.readers import read_samples
+from classification.data.readers import read_samples, split_paths
 from classification.data.sample_set import SampleSet
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
 from classification.learning.allocator import keep_freed_memory
+from classification.learning.build import build_task, create_models, load_start_weights
+from classification.learning.head_start import start_heads
 from classification.learning.interruption import StopSignal
 from classification.learning.loop import FitResult, fit
-from classification.learning.losses import create_loss
+from classification.learning.lr_finder import Search, find_learning_rate, with_base_rate
 from classification.learning.random_state import seed_everything
 from classification.learning.run_folder import RunFolder
-from classification.learning.task import SingleTask
 from classification.learning.tracking import create_scalar_writer, draw_curves
 from classification.models.checkpoint import describe, read_checkpoint
-from classification.models.classifier import create_classifier
-from classification.models.weights import load_initial_weights
 from classification.progress import progress_bar
 from classification.template import Template, load_template
 
 logger = logging.getLogger(__name__)
 
-SNAPSHOT = "snapshot.safetensors"
-
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the checkpoints are and how the training ended."""
+    """Where the checkpoints are and how the training ended; top-1 in percent."""
 
-    best: Path
-    latest: Path
+    best: Path | None  # None when the training itself was not asked for
+    latest: Path | None
     best_top1: float
     best_epoch: int
     epochs: int
@@ -59,7 +57,7 @@ def train(
     val_ann_files: str | Path | Sequence[str | Path] = "",
     save_checkpoints_to: str | Path = "outputs",
     load_weights: str | Path | None = None,
-    load_aux_weights: str | Path | None = None,
+    load_aux_weights: str | Path | Sequence[str | Path] | None = None,
     resume_from: str | Path | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
@@ -77,7 +75,8 @@ def train(
         train_ann_files: annotation files of "path label" lines, one a root; '' = class folders.
         load_weights: initial weights (.safetensors, .pth); default is the work directory's
             snapshot.safetensors.
-        load_aux_weights: the same for an auxiliary model, in templates that have one.
+        load_aux_weights: the same for the auxiliary models, in their order; also a
+            comma-separated string.
         resume_from: a checkpoint to go on from, with the same data.
         gpu_num: 0 trains on the CPU; more than one process is started with torchrun.
         settings: pairs of "section.key" and a value, as of `--set`.
@@ -90,8 +89,8 @@ def train(
     config = opened.config(
         settings, batch_size=batch_size, epochs=epochs, base_learning_rate=base_learning_rate
     )
-    if load_aux_weights:
-        raise UserError(f"--load-aux-weights: the template {opened.name} has no auxiliary model.")
+    configs = [config, *auxiliary_configs(config)]
+    searches = config.lr_finder.enable and not _states_rate(base_learning_rate, settings)
     keep_freed_memory()
     accelerator = create_accelerator(config, opened.gpu_num if gpu_num is None else gpu_num)
     folder = RunFolder(Path(save_checkpoints_to), config.training.keep_checkpoints)
@@ -106,11 +105,20 @@ def train(
         role="val",
     )
     seed_everything(config.training.seed)
-    model = create_classifier(config, len(train_samples.class_names))
+    models = create_models(configs, len(train_samples.class_names))
     if resume is not None:
-        check_resumable(resume, train_samples, config)
+        if searches:  # found in the first run
+            configs = with_base_rate(configs, resume["config"]["optimizer"]["base_learning_rate"])
+        check_resumable(resume, train_samples, configs[0])
     else:
-        load_start_weights(model, load_weights, opened, train_samples.class_names, config)
+        load_start_weights(
+            models,
+            configs,
+            load_weights=load_weights,
+            load_aux_weights=split_paths(load_aux_weights or ""),
+            work_dir=opened.path.parent,
+            class_names=train_samples.class_names,
+        )
     seed_everything(config.training.seed + accelerator.process_index)
 
     with StopSignal() as stop:
@@ -137,16 +145,26 @@ def train(
         if accelerator.is_main_process and tensorboard_dir is not None:
             start = resume["epoch"] if resume else 0
             scalars = create_scalar_writer(Path(tensorboard_dir), start)
+        task = build_task(models, configs)
+        if resume is None:
+            start_heads(task, configs, train_store, accelerator, stop)
+        if searches and resume is None:
+            search = Search(task, configs, loader, val_store, preprocessing, accelerator, stop)
+            found = find_learning_rate(search, folder.path)
+            configs = with_base_rate(configs, found.learning_rate)
+        if searches and config.lr_finder.stop_after:
+            logger.info("the training itself was not asked for: lr_finder.stop_after")
+            return TrainResult(None, None, math.nan, 0, 0, "lr_finder.stop_after")
         result = fit(
-            SingleTask(model, create_loss(config)),
+            task,
             loader,
             val_store,
-            config=config,
+            configs=configs,
             preprocessing=preprocessing,
             description=describe(
                 template_name=opened.name,
                 class_names=train_samples.class_names,
-                config=config,
+                config=configs[0],
             ),
             folder=folder,
             accelerator=accelerator,
@@ -157,6 +175,14 @@ def train(
     if scalars is not None:
         scalars.close()
     return _finish(result, folder, accelerator)
+
+
+def _states_rate(flag: float | None, settings: Sequence[Sequence[str]]) -> bool:
+    """Return whether the user gave a learning rate: then it is not searched, which is said."""
+    stated = flag is not None or any(key == "optimizer.base_learning_rate" for key, _ in settings)
+    if stated:
+        logger.info("the learning rate is given, so it is not searched")
+    return stated
 
 
 def open_template(template: str | Path) -> Template:
@@ -216,24 +242,6 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def load_start_weights(
-    model: torch.nn.Module,
-    load_weights: str | Path | None,
-    template: Template,
-    class_names: Sequence[str],
-    config: Config,
-) -> None:
-    """Load `--load-weights`, else the work directory's snapshot, else say that there is none."""
-    path = Path(load_weights) if load_weights else template.path.parent / SNAPSHOT
-    if not load_weights and not path.is_file():
-        logger.warning("no %s in the work directory: training starts from random weights", SNAPSHOT)
-        return
-    load_initial_weights(
-        model, path, class_names=class_names, reset_classifier=config.model.reset_classifier
-    )
-    logger.info("initial weights: %s", path)
 
 
 def open_stores(

@@ -7,12 +7,14 @@ import torch
 
 from classification.config import Config
 from classification.errors import UserError, nearest
+from classification.models.cosine_head import CosineHead, default_scale
 
 
 def create_classifier(config: Config, num_classes: int) -> torch.nn.Module:
-    """Return a plain timm model with random weights; its state dict has timm's own keys.
+    """Return a timm model with random weights; its state dict has timm's own keys.
 
-    It maps normalised RGB [N, 3, H, W] float32 to logits [N, num_classes] float32.
+    It maps normalised RGB [N, 3, H, W] float32 to logits [N, num_classes] float32. With
+    `loss.name: am_softmax` its last layer is a `CosineHead`.
 
     Raises:
         UserError: timm has no such backbone.
@@ -27,8 +29,18 @@ def create_classifier(config: Config, num_classes: int) -> torch.nn.Module:
     model = timm.create_model(
         backbone, num_classes=num_classes, drop_rate=config.model.dropout, **options
     )
-    _start_from_zero(model.get_classifier())
+    if config.loss.name == "am_softmax":
+        linear = model.get_classifier()
+        head = CosineHead(linear.in_features, num_classes, cosine_scale(config, num_classes))
+        model.set_submodule(model.pretrained_cfg["classifier"], head)
+    else:
+        _start_from_zero(model.get_classifier())
     return model
+
+
+def cosine_scale(config: Config, num_classes: int) -> float:
+    """Return the scale of a cosine head's logits: as configured, or by the number of classes."""
+    return float(config.loss.scale) or default_scale(num_classes)
 
 
 def _start_from_zero(classifier: torch.nn.Module) -> None:

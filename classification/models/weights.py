@@ -43,7 +43,12 @@ def load_initial_weights(
     if not reset_classifier:
         _check_classes(contents, class_names, path)
     weights = _tensors(contents, path)
-    left_out = classifier_names(model) if reset_classifier else other_classifier(model, weights)
+    if reset_classifier:
+        left_out = [
+            k for k in (*model.state_dict(), *weights) if k.startswith(classifier_prefix(model))
+        ]
+    else:
+        left_out = other_classifier(model, weights)
     check_same(model, weights, left_out, str(path))
     model.load_state_dict({k: v for k, v in weights.items() if k not in left_out}, strict=False)
     if left_out:
@@ -117,16 +122,28 @@ def _check_classes(
 
 def classifier_names(model: torch.nn.Module) -> list[str]:
     """Return the names of the last layer's tensors in a timm model."""
-    prefix = f"{model.pretrained_cfg['classifier']}."  # type: ignore[index]
+    prefix = classifier_prefix(model)
     return [name for name in model.state_dict() if name.startswith(prefix)]
 
 
+def classifier_prefix(model: torch.nn.Module) -> str:
+    """Return what the names of the last layer's tensors begin with in a timm model."""
+    return f"{model.pretrained_cfg['classifier']}."  # type: ignore[index]
+
+
 def other_classifier(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> list[str]:
-    """Return the classifier's names when only its number of classes differs, else nothing."""
+    """Return the names of both last layers when these differ in classes or kind, else nothing.
+
+    A last layer of another embedding size is another architecture, which `check_same` reports.
+    """
     own = {name: model.state_dict()[name] for name in classifier_names(model)}
-    if any(k not in weights or weights[k].shape[1:] != v.shape[1:] for k, v in own.items()):
+    prefix = classifier_prefix(model)
+    theirs = {name: value for name, value in weights.items() if name.startswith(prefix)}
+    weight = f"{prefix}weight"
+    if weight not in theirs or theirs[weight].shape[1:] != own[weight].shape[1:]:
         return []
-    return list(own) if any(weights[k].shape != v.shape for k, v in own.items()) else []
+    same = own.keys() == theirs.keys() and all(theirs[k].shape == v.shape for k, v in own.items())
+    return [] if same else sorted(own.keys() | theirs.keys())
 
 
 def check_same(
@@ -140,7 +157,7 @@ def check_same(
     # Counters of batches: older files lack them, and nothing here depends on them.
     needed = [k for k in own if k not in left_out and not k.endswith(".num_batches_tracked")]
     missing = [k for k in needed if k not in weights]
-    unexpected = [k for k in weights if k not in own]
+    unexpected = [k for k in weights if k not in own and k not in left_out]
     shapes = [
         f"{k} {tuple(weights[k].shape)} instead of {tuple(own[k].shape)}"
         for k in needed

@@ -1,0 +1,71 @@
+"""From configs to the models that are trained: weights, losses, the seam between them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from classification.config import Config
+from classification.data.preprocessing import Preprocessing
+from classification.errors import UserError
+from classification.instantiation import AUXILIARY_SNAPSHOT, SNAPSHOT
+from classification.learning.losses import create_loss
+from classification.learning.mutual import MutualTask
+from classification.learning.step import Task
+from classification.learning.task import SingleTask
+from classification.models.classifier import create_classifier
+from classification.models.weights import load_initial_weights
+
+logger = logging.getLogger(__name__)
+
+
+def build_task(models: Sequence[torch.nn.Module], configs: Sequence[Config]) -> Task:
+    """Return a task over the main model and its auxiliaries, with a config for each."""
+    num_classes = models[0].num_classes
+    losses = [create_loss(config, num_classes) for config in configs]  # type: ignore[arg-type]
+    if len(models) == 1:
+        return SingleTask(models[0], losses[0])
+    preprocessings = [Preprocessing.from_config(config) for config in configs]
+    weight = configs[0].mutual_learning.weight
+    return MutualTask(models[0], models[1:], losses, weight, preprocessings)
+
+
+def create_models(configs: Sequence[Config], num_classes: int) -> list[torch.nn.Module]:
+    """Return a network with random weights for each config."""
+    return [create_classifier(config, num_classes) for config in configs]
+
+
+def load_start_weights(
+    models: Sequence[torch.nn.Module],
+    configs: Sequence[Config],
+    *,
+    load_weights: str | Path | None,
+    load_aux_weights: Sequence[str | Path],
+    work_dir: Path,
+    class_names: Sequence[str],
+) -> None:
+    """Load what the flags name, else the work directory's snapshots; say where there is none.
+
+    Raises:
+        UserError: the weights do not fit, or more files than auxiliaries are given.
+    """
+    if len(load_aux_weights) > len(models) - 1:
+        raise UserError(
+            f"--load-aux-weights: {len(load_aux_weights)} files for {len(models) - 1} auxiliary "
+            "models. The template's mutual_learning section lists the auxiliaries."
+        )
+    given = [load_weights, *load_aux_weights]
+    for i, (model, config) in enumerate(zip(models, configs, strict=True)):
+        name = AUXILIARY_SNAPSHOT.format(i) if i else SNAPSHOT
+        what = f"auxiliary model {i}" if i else "training"
+        path = Path(given[i] or "") if i < len(given) and given[i] else work_dir / name
+        if path == work_dir / name and not path.is_file():
+            logger.warning("no %s in the work directory: %s starts from random weights", name, what)
+            continue
+        load_initial_weights(
+            model, path, class_names=class_names, reset_classifier=config.model.reset_classifier
+        )
+        logger.info("initial weights%s: %s", f" of {what}" if i else "", path)

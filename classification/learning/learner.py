@@ -1,0 +1,40 @@
+"""What trains one model: its optimizer and its schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from classification.config import Config
+from classification.learning.optimizer import (
+    create_optimizer,
+    load_optimizer_state,
+    set_learning_rate,
+)
+from classification.learning.schedule import Schedule, create_schedule
+
+
+class Learner:
+    """One model of a task with its own optimizer and schedule."""
+
+    def __init__(self, model: nn.Module, config: Config, steps_per_epoch: int) -> None:
+        self.optimizer = create_optimizer(model, config)
+        self.schedule: Schedule = create_schedule(config, steps_per_epoch)
+
+    def set_rate(self, step: int) -> float:
+        """Set the scheduled rate of step `step` and return it."""
+        rate = self.schedule.rate(step)
+        set_learning_rate(self.optimizer, rate)
+        return rate
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore both; raises UserError when the optimizer's groups differ."""
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])

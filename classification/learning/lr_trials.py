@@ -1,0 +1,142 @@
+"""Searching the learning rate by short trainings: a grid, or Optuna's tree-structured estimator.
+
+TPE: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", section 4. Trainings that
+do worse than the median of the others at the same epoch are given up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+
+from classification.config import Config
+from classification.errors import DivergedError
+
+STARTUP_TRIALS = 5  # of TPE, drawn at random; and before the median counts
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rate that was tried: validation figures of its last epoch, and how it ended."""
+
+    learning_rate: float
+    epochs: int
+    top1: float | None  # percent; None when the loss was not finite
+    loss: float | None
+    state: str  # complete | pruned | diverged
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+# Trains at a rate, calls back after each epoch with its entry; what that raises ends it.
+TrainAt = Callable[[float, Callable[[Mapping[str, Any]], None]], None]
+
+
+def grid(config: Config) -> list[float]:
+    """Return the rates of a grid search, thinned out evenly to `n_trials`."""
+    finder = config.lr_finder
+    step = finder.step or (finder.max_lr - finder.min_lr) / max(finder.n_trials - 1, 1)
+    count = math.floor((finder.max_lr - finder.min_lr) / step + 1e-9) + 1
+    rates = [finder.min_lr + i * step for i in range(count)]
+    if count <= finder.n_trials:
+        return rates
+    chosen = np.linspace(0, count - 1, finder.n_trials).round().astype(int)
+    return [rates[i] for i in chosen]
+
+
+def run_trials(config: Config, train_at: TrainAt) -> list[Trial]:
+    """Try rates as `lr_finder.mode` says and return them in the order they were tried.
+
+    A rate that comes up again is not trained again. All processes of a training draw alike.
+    """
+    finder = config.lr_finder
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler: optuna.samplers.BaseSampler
+    if finder.mode == "grid_search":
+        rates = grid(config)
+        sampler = optuna.samplers.GridSampler({"learning_rate": rates}, seed=config.training.seed)
+        num_trials = len(rates)
+    else:
+        sampler = optuna.samplers.TPESampler(
+            n_startup_trials=STARTUP_TRIALS, seed=config.training.seed
+        )
+        num_trials = finder.n_trials
+    pruner = optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=finder.epochs_warmup)
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+    tried: list[Trial] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        rate = _suggest(trial, config)
+        if any(math.isclose(rate, other.learning_rate) for other in tried):
+            raise optuna.TrialPruned
+        last: dict[str, Any] = {}
+
+        def on_epoch(entry: Mapping[str, Any]) -> None:
+            last.update(entry)
+            trial.report(_score(entry), entry["epoch"])
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        state = "complete"
+        try:
+            train_at(rate, on_epoch)
+        except optuna.TrialPruned:
+            state = "pruned"
+            raise
+        except DivergedError as error:
+            state = "diverged"
+            raise optuna.TrialPruned from error
+        finally:
+            figures = (None, None) if state == "diverged" else _figures(last)
+            tried.append(Trial(rate, int(last.get("epoch", 0)), *figures, state))
+        return _score(last)
+
+    study.optimize(objective, n_trials=num_trials)
+    return tried
+
+
+def _suggest(trial: optuna.Trial, config: Config) -> float:
+    finder = config.lr_finder
+    if finder.mode == "grid_search":
+        return trial.suggest_float("learning_rate", finder.min_lr, finder.max_lr)
+    if finder.step:
+        return trial.suggest_float("learning_rate", finder.min_lr, finder.max_lr, step=finder.step)
+    return trial.suggest_float("learning_rate", finder.min_lr, finder.max_lr, log=True)
+
+
+def _figures(entry: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    return entry.get("val_top1"), entry.get("val_loss")
+
+
+def _score(entry: Mapping[str, Any]) -> float:
+    """Return top-1, and of equal ones the higher for the lower loss."""
+    loss = entry["val_loss"]
+    return float(entry["val_top1"]) - (min(loss, 100.0) if math.isfinite(loss) else 100.0) / 1e4
+
+
+def choose(trials: list[Trial], num_val_images: int) -> tuple[Trial | None, str]:
+    """Return the trial with the lowest loss among those as accurate as the best, and why.
+
+    As accurate means within one standard error of the best top-1 on this many images: on a small
+    validation part the best one of a dozen is mostly luck, and the loss tells more.
+    """
+    complete = [t for t in trials if t.state == "complete" and t.top1 is not None]
+    if not complete:
+        return None, "no trial came to its end"
+    best = max(t.top1 for t in complete if t.top1 is not None)
+    share = min(max(best / 100, 0.5 / num_val_images), 1 - 0.5 / num_val_images)
+    error = 100 * math.sqrt(share * (1 - share) / num_val_images)
+    near = [t for t in complete if t.top1 is not None and t.top1 >= best - error]
+    chosen = min(near, key=lambda t: math.inf if t.loss is None else t.loss)
+    reason = (
+        f"val top-1 {chosen.top1:.2f} %, loss {chosen.loss:.4f}: the lowest loss of the "
+        f"{len(near)} rates within one standard error ({error:.2f}) of the best top-1, "
+        f"{best:.2f} %"
+    )
+    return chosen, reason
