@@ -44,6 +44,7 @@ def default_config() -> Config:
     c.data.max_megapixels = 200.0  # larger images are bad images
 
     c.augmentation = CfgNode()
+    c.augmentation.crop_scale = 1.0  # smallest share of the area that a crop keeps; 1 = no crops
     c.augmentation.horizontal_flip = 0.5  # probability
     c.augmentation.rotation = 0.35  # probability
     c.augmentation.rotation_degrees = 10.0  # uniform in +- this
@@ -195,6 +196,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data.cache_fraction": (0, 0.9),
     "data.num_workers": (0, 256),
     "data.max_megapixels": (0.001, 100_000),
+    "augmentation.crop_scale": (0.01, 1),
     "augmentation.horizontal_flip": (0, 1),
     "augmentation.rotation": (0, 1),
     "augmentation.rotation_degrees": (0, 180),
