@@ -43,6 +43,9 @@ def default_config() -> Config:
     c.data.num_workers = 0  # loader processes; 0 = threads in the training process, best on CPUs
     c.data.max_megapixels = 200.0  # larger images are bad images
 
+    c.sampling = CfgNode()
+    c.sampling.name = "shuffle"  # shuffle | balanced: all pictures once, or all classes alike often
+
     c.augmentation = CfgNode()
     c.augmentation.crop_scale = 1.0  # smallest share of the area that a crop keeps; 1 = no crops
     c.augmentation.horizontal_flip = 0.5  # probability
@@ -183,6 +186,7 @@ def _read_value(dotted: str, text: str) -> Any:
 
 _CHOICES = {
     "data.on_bad_image": ("error", "skip"),
+    "sampling.name": ("shuffle", "balanced"),
     "loss.name": ("cross_entropy",),
     "schedule.name": ("plateau",),
     "schedule.watch": ("train_loss", "val_top1"),
