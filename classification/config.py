@@ -56,6 +56,8 @@ def default_config() -> Config:
     c.augmentation.augmix_width = 3  # number of chains
     c.augmentation.augmix_depth = -1  # operations a chain; -1 = 1 to 3 at random
     c.augmentation.augmix_alpha = 1.0  # of the Dirichlet and Beta draws
+    c.augmentation.mixup = 0.0  # alpha of the Beta draw; 0 = off
+    c.augmentation.cutmix = 0.0  # the same; with both on, each batch is mixed by either of them
 
     c.loss = CfgNode()
     c.loss.name = "cross_entropy"
@@ -209,6 +211,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "augmentation.augmix_width": (1, 16),
     "augmentation.augmix_depth": (-1, 16),
     "augmentation.augmix_alpha": (1e-3, 1e3),
+    "augmentation.mixup": (0, 1e3),
+    "augmentation.cutmix": (0, 1e3),
     "loss.label_smoothing": (0, 0.99),
     "optimizer.base_learning_rate": (1e-12, 1e3),
     "optimizer.momentum": (0, 0.9999),

@@ -3,7 +3,8 @@
 What a training picture looks like depends on (seed, epoch, its index, how often it came before)
 alone, and the order of the pictures on (seed, epoch): not on the number of processes, workers or
 threads, nor on the step that an epoch is entered at. That is what makes resumed runs equal to
-uninterrupted ones.
+uninterrupted ones. Pictures are mixed within a shard, so that depends on the number of shards too,
+but not on which process computes them.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from classification.config import Config
+from classification.data.mixing import mix_batch, mixes
 from classification.data.sampling import count_repeats, plan_epoch
 from classification.data.store import ImageStore
 from classification.data.transforms import augment
 from classification.errors import UserError
+
+_MIXING = 1  # tells the stream of a shard's mixing from all others
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,15 @@ class Batch:
 
     `images` [N, 3, H, W] uint8 RGB in channels_last memory, `targets` [N] int64, `indices` [N]
     int64 into the store, and `total`, the number of images of the whole step over all shards.
+    Where pictures are mixed, `soft_targets` [N, C] float32 are the classes' shares, and `targets`
+    and `indices` those of the first picture of each mixture.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     indices: torch.Tensor
     total: int
+    soft_targets: torch.Tensor | None = None
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory; DataLoader calls this when CUDA is there."""
@@ -47,6 +54,7 @@ class Batch:
             images=self.images.pin_memory(),
             targets=self.targets.pin_memory(),
             indices=self.indices.pin_memory(),
+            soft_targets=None if self.soft_targets is None else self.soft_targets.pin_memory(),
         )
 
 
@@ -145,9 +153,20 @@ class _ShardDataset(Dataset):
             return augment(self._store[index], self._augmentation, rng, self._fill)
 
         try:
-            return _load_batch(self._store, shard.indices, shard.total, load)
+            batch = _load_batch(self._store, shard.indices, shard.total, load)
         except UserError as error:
             return error
+        return self._mix(batch, shard) if mixes(self._augmentation) else batch
+
+    def _mix(self, batch: Batch, shard: _Shard) -> Batch:
+        # One number longer than the key of any picture, and no other shard begins with this one.
+        first, repeat = int(shard.indices[0]), int(shard.repeats[0])
+        rng = np.random.default_rng((self._seed, shard.epoch, first, repeat, _MIXING))
+        num_classes = len(self._store.samples.class_names)
+        images, soft_targets = mix_batch(
+            batch.images, batch.targets, num_classes, self._augmentation, rng
+        )
+        return replace(batch, images=images, soft_targets=soft_targets)
 
 
 def _load_batch(

@@ -176,9 +176,11 @@ def fit(
                         set_part_momentum(norms, part, parts)
                     images = batch.images.to(accelerator.device, non_blocking=True)
                     targets = batch.targets.to(accelerator.device, non_blocking=True)
+                    soft = batch.soft_targets
+                    aims = targets if soft is None else soft.to(accelerator.device)
                     is_last = part == parts - 1
                     with contextlib.nullcontext() if is_last else accelerator.no_sync(wrapped):
-                        loss, logits = wrapped(normalize(images, preprocessing), targets)
+                        loss, logits = wrapped(normalize(images, preprocessing), aims)
                         # A mean over the whole step's images, however they are spread; DDP
                         # divides by the number of processes.
                         weight = len(targets) * world_size / batch.total
