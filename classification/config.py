@@ -62,6 +62,7 @@ def default_config() -> Config:
     c.loss = CfgNode()
     c.loss.name = "cross_entropy"
     c.loss.label_smoothing = 0.0  # 0 to 1
+    c.loss.class_weights = "none"  # none | balanced: by the inverse of the class's size
 
     c.optimizer = CfgNode()
     c.optimizer.name = "sgd"  # a name of timm.optim.list_optimizers()
@@ -190,6 +191,7 @@ _CHOICES = {
     "data.on_bad_image": ("error", "skip"),
     "sampling.name": ("shuffle", "balanced"),
     "loss.name": ("cross_entropy",),
+    "loss.class_weights": ("none", "balanced"),
     "schedule.name": ("plateau",),
     "schedule.watch": ("train_loss", "val_top1"),
     "training.precision": ("auto", "fp32", "bf16"),

@@ -138,7 +138,7 @@ def train(
             start = resume["epoch"] if resume else 0
             scalars = create_scalar_writer(Path(tensorboard_dir), start)
         result = fit(
-            SingleTask(model, create_loss(config)),
+            SingleTask(model, create_loss(config, train_store.samples.counts())),
             loader,
             val_store,
             config=config,
