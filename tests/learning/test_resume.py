@@ -34,6 +34,13 @@ TECHNIQUES: dict[str, list[list[str]]] = {
         ["optimizer.no_bias_decay", "false"],
     ],
     "loader processes": [["data.num_workers", "2"], ["data.cache_fraction", "0"]],
+    "crops, mixing, balance": [
+        ["augmentation.crop_scale", "0.3"],
+        ["augmentation.mixup", "0.2"],
+        ["augmentation.cutmix", "1.0"],
+        ["sampling.name", "balanced"],
+        ["loss.class_weights", "balanced"],
+    ],
 }
 
 
