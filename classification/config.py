@@ -44,7 +44,11 @@ def default_config() -> Config:
     c.data.num_workers = 0  # loader processes; 0 = threads in the training process, best on CPUs
     c.data.max_megapixels = 200.0  # larger images are bad images
 
+    c.sampling = CfgNode()
+    c.sampling.name = "shuffle"  # shuffle | balanced: all pictures once, or all classes alike often
+
     c.augmentation = CfgNode()
+    c.augmentation.crop_scale = 1.0  # smallest share of the area that a crop keeps; 1 = no crops
     c.augmentation.horizontal_flip = 0.5  # probability
     c.augmentation.rotation = 0.35  # probability
     c.augmentation.rotation_degrees = 10.0  # uniform in +- this
@@ -53,12 +57,15 @@ def default_config() -> Config:
     c.augmentation.augmix_width = 3  # number of chains
     c.augmentation.augmix_depth = -1  # operations a chain; -1 = 1 to 3 at random
     c.augmentation.augmix_alpha = 1.0  # of the Dirichlet and Beta draws
+    c.augmentation.mixup = 0.0  # alpha of the Beta draw; 0 = off
+    c.augmentation.cutmix = 0.0  # the same; with both on, each batch is mixed by either of them
 
     c.loss = CfgNode()
     c.loss.name = "cross_entropy"  # cross_entropy | am_softmax: a cosine head and a margin
     c.loss.label_smoothing = 0.0  # 0 to 1
     c.loss.margin = 0.35  # of am_softmax, subtracted from the true class's cosine
     c.loss.scale = 0.0  # of am_softmax: logits = scale x cosine; 0 = max(sqrt(2) ln(C - 1), 3)
+    c.loss.class_weights = "none"  # none | balanced: by the inverse of the class's size
 
     c.optimizer = CfgNode()
     c.optimizer.name = "sgd"  # a name of timm.optim.list_optimizers()
@@ -227,6 +234,8 @@ _CHOICES = {
     "loss.name": ("cross_entropy", "am_softmax"),
     "schedule.name": ("plateau", "cosine", "one_cycle"),
     "lr_finder.mode": ("fast_ai", "grid_search", "tpe"),
+    "sampling.name": ("shuffle", "balanced"),
+    "loss.class_weights": ("none", "balanced"),
     "schedule.watch": ("train_loss", "val_top1"),
     "training.precision": ("auto", "fp32", "bf16"),
     "compression.preset": ("mixed", "performance"),
@@ -238,6 +247,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data.cache_fraction": (0, 0.9),
     "data.num_workers": (0, 256),
     "data.max_megapixels": (0.001, 100_000),
+    "augmentation.crop_scale": (0.01, 1),
     "augmentation.horizontal_flip": (0, 1),
     "augmentation.rotation": (0, 1),
     "augmentation.rotation_degrees": (0, 180),
@@ -246,6 +256,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "augmentation.augmix_width": (1, 16),
     "augmentation.augmix_depth": (-1, 16),
     "augmentation.augmix_alpha": (1e-3, 1e3),
+    "augmentation.mixup": (0, 1e3),
+    "augmentation.cutmix": (0, 1e3),
     "loss.label_smoothing": (0, 0.99),
     "loss.margin": (0, 1.99),
     "loss.scale": (0, 1000),

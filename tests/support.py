@@ -106,7 +106,7 @@ def tiny_training(config: Any, steps: int) -> dict[str, torch.Tensor]:
 
     config.model.backbone, config.model.dropout = "mobilenetv3_small_050", 0.0
     torch.manual_seed(0)
-    task = build_task(create_models([config], 3), [config])
+    task = build_task(create_models([config], 3), [config], np.ones(3, np.int64))
     learner = Learner(task.main, config, steps_per_epoch=steps)
     samples = SampleSet((), np.empty(0, np.int64), ("a", "b", "c"), ())
     preprocessing = Preprocessing.from_config(config)

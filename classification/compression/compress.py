@@ -116,7 +116,7 @@ def compress(
         if config.compression.epochs:
             try:
                 fit(
-                    SingleTask(model, create_loss(config, len(names))),
+                    SingleTask(model, create_loss(config, train_store.samples.counts())),
                     TrainLoader(train_store, config),
                     val_store,
                     configs=[config],

@@ -1,8 +1,10 @@
-"""Batches of uint8 pictures: the order of an epoch, training batches, evaluation batches.
+"""Batches of uint8 pictures: training batches, evaluation batches.
 
-What a training picture looks like depends on (seed, epoch, its index) alone, and the order of the
-pictures on (seed, epoch): not on the number of processes, workers or threads, nor on the step that
-an epoch is entered at. That is what makes resumed runs equal to uninterrupted ones.
+What a training picture looks like depends on (seed, epoch, its index, how often it came before)
+alone, and the order of the pictures on (seed, epoch): not on the number of processes, workers or
+threads, nor on the step that an epoch is entered at. That is what makes resumed runs equal to
+uninterrupted ones. Pictures are mixed within a shard, so that depends on the number of shards too,
+but not on which process computes them.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from classification.config import Config
+from classification.data.mixing import mix_batch, mixes
+from classification.data.sampling import count_repeats, plan_epoch
 from classification.data.store import ImageStore
 from classification.data.transforms import augment
 from classification.errors import UserError
+
+_MIXING = 1  # tells the stream of a shard's mixing from all others
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,15 @@ class Batch:
 
     `images` [N, 3, H, W] uint8 RGB in channels_last memory, `targets` [N] int64, `indices` [N]
     int64 into the store, and `total`, the number of images of the whole step over all shards.
+    Where pictures are mixed, `soft_targets` [N, C] float32 are the classes' shares, and `targets`
+    and `indices` those of the first picture of each mixture.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     indices: torch.Tensor
     total: int
+    soft_targets: torch.Tensor | None = None
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory; DataLoader calls this when CUDA is there."""
@@ -45,33 +54,8 @@ class Batch:
             images=self.images.pin_memory(),
             targets=self.targets.pin_memory(),
             indices=self.indices.pin_memory(),
+            soft_targets=None if self.soft_targets is None else self.soft_targets.pin_memory(),
         )
-
-
-def plan_epoch(
-    num_samples: int, batch_size: int, *, seed: int, epoch: int, num_shards: int = 1
-) -> list[list[np.ndarray]]:
-    """Deal all samples out in random order, each exactly once, into evenly sized batches.
-
-    There are ceil(num_samples / batch_size) steps whose sizes differ by one at most, so there is
-    no small last batch; fewer steps if a shard would otherwise get less than the two images that
-    batch normalisation needs.
-
-    Returns:
-        For each optimizer step, `num_shards` arrays of indices, [n] int64 each with n >= 2.
-
-    Raises:
-        UserError: there are fewer than two images for each shard.
-    """
-    num_steps = min(-(-num_samples // batch_size), num_samples // (2 * num_shards))
-    if num_steps == 0:
-        raise UserError(
-            f"{num_samples} training images are too few: processes times training.accumulation "
-            f"is {num_shards}, and each part of a batch needs 2."
-        )
-    # No picture has the index `num_samples`, so the stream is no picture's augmentation stream.
-    order = np.random.default_rng((seed, epoch, num_samples)).permutation(num_samples)
-    return [np.array_split(step, num_shards) for step in np.array_split(order, num_steps)]
 
 
 class TrainLoader:
@@ -82,6 +66,7 @@ class TrainLoader:
     ) -> None:
         self.store = store
         self._training = config.training
+        self._balance = store.samples.targets if config.sampling.name == "balanced" else None
         self._num_shards = world_size * config.training.accumulation
         self._first_shard = rank * config.training.accumulation
         self._shards: list[_Shard] = []  # filled anew for every epoch
@@ -105,6 +90,7 @@ class TrainLoader:
             seed=self._training.seed,
             epoch=epoch,
             num_shards=self._num_shards,
+            balance=self._balance,
         )
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[list[Batch], None, None]:
@@ -114,10 +100,12 @@ class TrainLoader:
             UserError: a file has vanished or been damaged since the store was opened.
         """
         mine = slice(self._first_shard, self._first_shard + self._training.accumulation)
+        plan = self._plan(epoch)
+        steps = zip(plan, count_repeats(plan), strict=True)
         self._shards[:] = [
-            _Shard(epoch, indices, total=sum(map(len, step)))
-            for step in self._plan(epoch)[start_step:]
-            for indices in step[mine]
+            _Shard(epoch, indices, shard_repeats, total=sum(map(len, step)))
+            for step, repeats in islice(steps, start_step, None)
+            for indices, shard_repeats in zip(step[mine], repeats[mine], strict=True)
         ]
         batches = iter(self._loader)
         while step_batches := list(islice(batches, self._training.accumulation)):
@@ -134,7 +122,7 @@ def eval_batches(
     mine = np.arange(rank, len(store), world_size)
     for start in range(0, len(mine), batch_size):
         indices = mine[start : start + batch_size]
-        yield _load_batch(store, indices, len(indices), store.__getitem__)
+        yield _load_batch(store, indices, len(indices), lambda index, _: store[index])
 
 
 class _Shard(NamedTuple):
@@ -142,6 +130,7 @@ class _Shard(NamedTuple):
 
     epoch: int
     indices: np.ndarray
+    repeats: np.ndarray  # how often each index came before in the epoch
     total: int
 
 
@@ -156,25 +145,42 @@ class _ShardDataset(Dataset):
     def __getitem__(self, shard: _Shard) -> Batch | UserError:
         """Return a batch, or the error: raised in a worker it would become a long traceback."""
 
-        def load(index: int) -> np.ndarray:
-            rng = np.random.default_rng((self._seed, shard.epoch, index))
+        def load(index: int, position: int) -> np.ndarray:
+            key: tuple[int, ...] = (self._seed, shard.epoch, index)
+            if shard.repeats[position] > 0:
+                key += (int(shard.repeats[position]),)
+            rng = np.random.default_rng(key)
             return augment(self._store[index], self._augmentation, rng, self._fill)
 
         try:
-            return _load_batch(self._store, shard.indices, shard.total, load)
+            batch = _load_batch(self._store, shard.indices, shard.total, load)
         except UserError as error:
             return error
+        return self._mix(batch, shard) if mixes(self._augmentation) else batch
+
+    def _mix(self, batch: Batch, shard: _Shard) -> Batch:
+        # One number longer than the key of any picture, and no other shard begins with this one.
+        first, repeat = int(shard.indices[0]), int(shard.repeats[0])
+        rng = np.random.default_rng((self._seed, shard.epoch, first, repeat, _MIXING))
+        num_classes = len(self._store.samples.class_names)
+        images, soft_targets = mix_batch(
+            batch.images, batch.targets, num_classes, self._augmentation, rng
+        )
+        return replace(batch, images=images, soft_targets=soft_targets)
 
 
 def _load_batch(
-    store: ImageStore, indices: np.ndarray, total: int, load: Callable[[int], np.ndarray]
+    store: ImageStore, indices: np.ndarray, total: int, load: Callable[[int, int], np.ndarray]
 ) -> Batch:
-    """Load pictures with torch's number of threads, which is 1 in a worker process."""
+    """Load pictures with torch's number of threads, which is 1 in a worker process.
+
+    `load` takes an index into the store and its position among the indices.
+    """
     size = (store.preprocessing.height, store.preprocessing.width)
     images = np.empty((len(indices), *size, 3), dtype=np.uint8)
 
     def fill(position: int) -> None:
-        images[position] = load(int(indices[position]))
+        images[position] = load(int(indices[position]), position)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(fill, range(len(indices))))

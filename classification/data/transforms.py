@@ -7,12 +7,13 @@ from PIL import Image
 
 from classification.config import Config
 from classification.data.augmix import augmix
+from classification.data.random_crop import random_crop
 
 
 def augment(
     image: np.ndarray, augmentation: Config, rng: np.random.Generator, fill: tuple[int, int, int]
 ) -> np.ndarray:
-    """Flip, rotate and AugMix one picture, each with its probability.
+    """Crop one picture, and flip, rotate and AugMix it, each with its probability.
 
     Args:
         image: [H, W, 3] uint8 RGB; it is not changed.
@@ -30,6 +31,8 @@ def augment(
     )
     angle = rng.uniform(-augmentation.rotation_degrees, augmentation.rotation_degrees)
     picture = Image.fromarray(image)
+    if augmentation.crop_scale < 1:
+        picture = random_crop(picture, rng, smallest_share=augmentation.crop_scale)
     if flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if rotate:

@@ -12,22 +12,19 @@ from torch.nn import functional
 
 
 class AMSoftmaxLoss(nn.Module):
-    """Mean of -log softmax(s (cos - m [true class])) over the batch.
+    """A cross-entropy of s (cos - m [true class]).
 
     It takes the head's logits s cos, [N, C], and targets [N] int64 or probabilities [N, C], where
     the margin of each class is in proportion to its probability.
     """
 
-    def __init__(self, margin: float, scale: float, label_smoothing: float = 0.0) -> None:
+    def __init__(self, cross_entropy: nn.Module, margin: float, scale: float) -> None:
         super().__init__()
-        self.margin, self.scale, self.label_smoothing = margin, scale, label_smoothing
+        self.cross_entropy, self.margin, self.scale = cross_entropy, margin, scale
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         true = targets
         if not targets.is_floating_point():
             true = functional.one_hot(targets, logits.shape[1]).to(logits.dtype)
-        return functional.cross_entropy(
-            logits - self.scale * self.margin * true,
-            targets,
-            label_smoothing=self.label_smoothing,
-        )
+        loss: torch.Tensor = self.cross_entropy(logits - self.scale * self.margin * true, targets)
+        return loss

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from classification.config import Config
@@ -22,10 +23,16 @@ from classification.models.weights import load_initial_weights
 logger = logging.getLogger(__name__)
 
 
-def build_task(models: Sequence[torch.nn.Module], configs: Sequence[Config]) -> Task:
-    """Return a task over the main model and its auxiliaries, with a config for each."""
-    num_classes = models[0].num_classes
-    losses = [create_loss(config, num_classes) for config in configs]  # type: ignore[arg-type]
+def build_task(
+    models: Sequence[torch.nn.Module], configs: Sequence[Config], class_counts: np.ndarray
+) -> Task:
+    """Return a task over the main model and its auxiliaries.
+
+    Args:
+        models: the main one first, with a config for each in `configs`.
+        class_counts: [C] int64, the number of training pictures of each class.
+    """
+    losses = [create_loss(config, class_counts) for config in configs]
     if len(models) == 1:
         return SingleTask(models[0], losses[0])
     preprocessings = [Preprocessing.from_config(config) for config in configs]

@@ -99,6 +99,8 @@ class TrainStep:
         device, processes = self.accelerator.device, self.accelerator.num_processes
         images = batch.images.to(device, non_blocking=True)
         targets = batch.targets.to(device, non_blocking=True)
+        soft = batch.soft_targets
+        aims = targets if soft is None else soft.to(device, non_blocking=True)
         inputs = normalize(images, self.preprocessing)
         # A mean over the whole step's images, however they are spread; DDP divides by the number
         # of processes.
@@ -107,7 +109,7 @@ class TrainStep:
         def run(*, synchronise: bool) -> tuple[torch.Tensor, torch.Tensor]:
             quiet = contextlib.nullcontext() if synchronise else self._no_sync()
             with quiet:
-                loss, logits = self.wrapped(inputs, targets)
+                loss, logits = self.wrapped(inputs, aims)
                 self.accelerator.backward(loss * weight)
             return loss, logits
 

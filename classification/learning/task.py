@@ -9,8 +9,10 @@ from torch import nn
 class SingleTask(nn.Module):
     """One model, one loss.
 
-    `forward` returns the mean loss over the batch (a scalar to call backward on) and the main
-    model's logits [N, C]. `main` is the model that is validated, averaged by EMA and exported.
+    `forward` takes normalised images [N, 3, H, W] float32 and targets, [N] int64 or shares of the
+    classes [N, C] float32. It returns the mean loss over the batch (a scalar to call backward on)
+    and the main model's logits [N, C]. `main` is the model that is validated, averaged by EMA and
+    exported.
     """
 
     def __init__(self, main: nn.Module, loss: nn.Module) -> None:

@@ -145,7 +145,7 @@ def train(
         if accelerator.is_main_process and tensorboard_dir is not None:
             start = resume["epoch"] if resume else 0
             scalars = create_scalar_writer(Path(tensorboard_dir), start)
-        task = build_task(models, configs)
+        task = build_task(models, configs, train_store.samples.counts())
         if resume is None:
             start_heads(task, configs, train_store, accelerator, stop)
         if searches and resume is None:

@@ -14,7 +14,7 @@ from support import differences
 
 from classification import train
 from classification.errors import Interrupted
-from classification.learning.schedule import PlateauSchedule
+from classification.learning.learner import Learner
 from classification.models.checkpoint import read_checkpoint
 
 NUM_STEPS = 4  # of an epoch: 27 images in batches of at most 8
@@ -33,7 +33,35 @@ TECHNIQUES: dict[str, list[list[str]]] = {
         ["optimizer.base_learning_rate", "0.001"],
         ["optimizer.no_bias_decay", "false"],
     ],
+    "SAM": [["sam.enable", "true"]],
+    "LookSAM": [["sam.enable", "true"], ["sam.interval", "3"], ["sam.reuse", "0.7"]],
+    "mutual learning with an AM-softmax auxiliary": [
+        ["mutual_learning.enable", "true"],
+        [
+            "mutual_learning.auxiliaries",
+            "[{model: {backbone: mobilenetv3_small_050}, loss: {name: am_softmax},"
+            " optimizer: {name: adamw, base_learning_rate: 0.001}, schedule: {patience: 1}}]",
+        ],
+    ],
+    "cosine": [["schedule.name", "cosine"]],
+    "one cycle": [["schedule.name", "one_cycle"]],
+    "head start": [["model.head_start", "probe"]],
+    "rate search by range test": [["lr_finder.enable", "true"]],
+    "rate search by TPE, AM-softmax": [
+        ["loss.name", "am_softmax"],
+        ["lr_finder.enable", "true"],
+        ["lr_finder.mode", "tpe"],
+        ["lr_finder.n_trials", "2"],
+        ["lr_finder.num_epochs", "1"],
+    ],
     "loader processes": [["data.num_workers", "2"], ["data.cache_fraction", "0"]],
+    "crops, mixing, balance": [
+        ["augmentation.crop_scale", "0.3"],
+        ["augmentation.mixup", "0.2"],
+        ["augmentation.cutmix", "1.0"],
+        ["sampling.name", "balanced"],
+        ["loss.class_weights", "balanced"],
+    ],
 }
 
 
@@ -53,14 +81,14 @@ def run(
 
 def stop_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send this process SIGTERM when the given optimizer step begins."""
-    original = PlateauSchedule.rate
+    original = Learner.set_rate
 
-    def rate(self: PlateauSchedule, at: int) -> float:
+    def set_rate(self: Learner, at: int) -> float:
         if at == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, at)
 
-    monkeypatch.setattr(PlateauSchedule, "rate", rate)
+    monkeypatch.setattr(Learner, "set_rate", set_rate)
 
 
 @pytest.mark.parametrize("stop_step", [NUM_STEPS + 1, 2 * NUM_STEPS - 1])  # inside, at the end

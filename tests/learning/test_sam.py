@@ -94,8 +94,9 @@ def test_adaptive_is_equation_8() -> None:
     model, x, y = make_problem()
     sam = SharpnessAware([model], make_config(adaptive=True, rho=0.5))
     plain = gradients(model, x, y)
-    length = sum((p.abs() * g).square().sum() for p, g in zip(model.parameters(), plain)) ** 0.5
-    steps = [0.5 * p.detach() ** 2 * g / length for p, g in zip(model.parameters(), plain)]
+    pairs = list(zip(model.parameters(), plain, strict=True))
+    length = sum((p.abs() * g).square().sum() for p, g in pairs) ** 0.5
+    steps = [0.5 * p.detach() ** 2 * g / length for p, g in pairs]
     expected = moved(model, steps, x, y)
     two_passes(sam, model, x, y)
     for parameter, gradient in zip(model.parameters(), expected, strict=True):

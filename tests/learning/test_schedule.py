@@ -79,13 +79,12 @@ def test_state_goes_on_where_it_was() -> None:
 
 def test_early_stop_waits_for_a_drop_and_for_patience_after_it() -> None:
     config = make_config(patience=1)
-    config.early_stop.patience = 3
     schedule, stop = PlateauSchedule(config, steps_per_epoch=1), EarlyStop()
     ended = None
     for epoch in range(20):
         stop.observe(epoch, top1=90.0, loss=1.0)  # best in epoch 0, never better
         schedule.end_epoch(epoch, epoch + 1, train_loss=1.0, val_top1=90.0)
-        if stop.is_over(epoch, schedule, config):
+        if stop.is_over(epoch, schedule, patience=3):
             ended = epoch
             break
     # The rate falls in epochs 2, 4 and at the floor (1/200) in 6; three quiet epochs follow.
