@@ -95,9 +95,11 @@ def default_config() -> Config:
     c.schedule.warmup_epochs = 1.0  # linear, from a tenth of the rate
     c.schedule.patience = 5  # epochs without improvement before the rate falls
     c.schedule.patience_steps = 0  # steps that must have passed too: more epochs on small sets
-    c.schedule.factor = 0.1  # by which it falls
+    c.schedule.on_plateau = "drop"  # drop: by the factor, again and again | anneal: once, evenly
+    c.schedule.factor = 0.1  # of a drop
+    c.schedule.anneal_share = 0.5  # steps of the even fall, as a share of those before it
     c.schedule.min_rate_ratio = 0.005  # lowest rate as a share of the base rate
-    c.schedule.anneal_from = 0.3  # share of the budget from which it falls evenly; 1 = never
+    c.schedule.anneal_from = 0.3  # share of the budget from which it falls anyway; 1 = never
 
     c.early_stop = CfgNode()
     c.early_stop.enable = True
@@ -233,6 +235,7 @@ _CHOICES = {
     "model.head_start": ("zero", "probe"),
     "loss.name": ("cross_entropy", "am_softmax"),
     "schedule.name": ("plateau", "cosine", "one_cycle"),
+    "schedule.on_plateau": ("drop", "anneal"),
     "lr_finder.mode": ("fast_ai", "grid_search", "tpe"),
     "sampling.name": ("shuffle", "balanced"),
     "loss.class_weights": ("none", "balanced"),
@@ -282,6 +285,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "schedule.warmup_epochs": (0, 1e4),
     "schedule.patience": (1, 10_000),
     "schedule.factor": (1e-6, 0.999),
+    "schedule.anneal_share": (0.01, 10),
     "schedule.min_rate_ratio": (0, 1),
     "schedule.anneal_from": (0, 1),
     "early_stop.patience": (1, 10_000),

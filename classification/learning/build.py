@@ -53,8 +53,11 @@ def load_start_weights(
     load_aux_weights: Sequence[str | Path],
     work_dir: Path,
     class_names: Sequence[str],
-) -> None:
+) -> list[bool]:
     """Load what the flags name, else the work directory's snapshots; say where there is none.
+
+    Returns:
+        For each model whether weights were loaded.
 
     Raises:
         UserError: the weights do not fit, or more files than auxiliaries are given.
@@ -64,6 +67,7 @@ def load_start_weights(
             f"--load-aux-weights: {len(load_aux_weights)} files for {len(models) - 1} auxiliary "
             "models. The template's mutual_learning section lists the auxiliaries."
         )
+    loaded = []
     given = [load_weights, *load_aux_weights]
     for i, (model, config) in enumerate(zip(models, configs, strict=True)):
         name = AUXILIARY_SNAPSHOT.format(i) if i else SNAPSHOT
@@ -71,8 +75,11 @@ def load_start_weights(
         path = Path(given[i] or "") if i < len(given) and given[i] else work_dir / name
         if path == work_dir / name and not path.is_file():
             logger.warning("no %s in the work directory: %s starts from random weights", name, what)
+            loaded.append(False)
             continue
         load_initial_weights(
             model, path, class_names=class_names, reset_classifier=config.model.reset_classifier
         )
+        loaded.append(True)
         logger.info("initial weights%s: %s", f" of {what}" if i else "", path)
+    return loaded

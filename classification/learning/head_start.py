@@ -21,7 +21,6 @@ from classification.config import Config
 from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
 from classification.learning.interruption import StopSignal
-from classification.learning.step import Task
 from classification.learning.validate import compute_logits
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ class Embedding(nn.Module):
 
 
 def start_heads(
-    task: Task,
+    models: Sequence[nn.Module],
     configs: Sequence[Config],
     store: ImageStore,
     accelerator: Accelerator,
@@ -54,10 +53,13 @@ def start_heads(
 ) -> None:
     """Fit the last layer of every model whose `model.head_start` is `probe`, in place.
 
+    Args:
+        models: with pretrained weights: features of random ones are worth nothing.
+
     Raises:
         Interrupted: SIGTERM or Ctrl-C.
     """
-    for i, (model, config) in enumerate(zip(task.models, configs, strict=True)):
+    for model, config in zip(models, configs, strict=True):
         if config.model.head_start != "probe":
             continue
         chosen = store.subset(choose_images(store, config.training.seed))
@@ -75,7 +77,7 @@ def start_heads(
         logger.info(
             "the last layer%s starts from a fit to the frozen features of %d images "
             "(%.1f %% of them right)",
-            f" of auxiliary model {i}" if i else "",
+            f" of {config.model.backbone}" if len(models) > 1 else "",
             len(chosen),
             top1,
         )

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
+from torch import nn
 
 from classification.config import Config
 from classification.data.loader import TrainLoader
@@ -63,6 +64,7 @@ def fit(
     scalars: ScalarWriter | None = None,
     to_beat: EarlyStop | None = None,
     resume: Mapping[str, Any] | None = None,
+    judge_start: bool = False,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> FitResult:
     """Train until the schedule has had enough, saving a checkpoint an epoch.
@@ -74,6 +76,7 @@ def fit(
         folder: where to save; None for a trial that leaves nothing behind.
         to_beat: a best result that exists already as `best.pth`.
         resume: the contents of a checkpoint to go on from, bit for bit on the CPU.
+        judge_start: the model as it comes is a candidate for `best.pth` too, as epoch 0.
         on_epoch: called with each epoch's entry of the history; what it raises ends the training.
 
     Raises:
@@ -164,9 +167,43 @@ def fit(
         )
 
     def is_over() -> bool:
-        return epoch >= epochs or (
+        return schedule.has_ended(step) or (
             config.early_stop.enable and early_stop.is_over(epoch - 1, schedule, patience)
         )
+
+    def validate(candidates: Mapping[str, nn.Module]) -> dict[str, Metrics] | None:
+        """Return each model's metrics; None when a stop was asked for."""
+        metrics = {}
+        for name, model in candidates.items():
+            logits = compute_logits(
+                model,
+                val_store,
+                preprocessing,
+                batch_size=config.evaluation.batch_size,
+                accelerator=accelerator,
+                stop=stop,
+            )
+            if logits is None:
+                return None
+            metrics[name] = compute_metrics(logits, val_store.samples.targets)
+        return metrics
+
+    # ---------------------------------------------------------------------- judge the start
+    if judge_start and resume is None:
+        start = validate({"raw": main})
+        if start is None:
+            interrupt(0)
+        early_stop.observe(-1, start["raw"]["top1"], start["raw"]["cross_entropy"])
+        if folder:
+            state = contents(step_in_epoch=0) | {
+                "metrics": {
+                    "val_top1": start["raw"]["top1"],
+                    "val_loss": start["raw"]["cross_entropy"],
+                }
+            }
+            if is_main:
+                logger.info("before the first epoch: val top-1 %.2f %%", start["raw"]["top1"])
+                folder.save(state, 0, is_best=True)
 
     while not is_over():
         # ------------------------------------------------------------------ train one epoch
@@ -193,22 +230,11 @@ def fit(
         seconds = time.monotonic() - started
 
         # ------------------------------------------------------------------ validate
-        metrics: dict[str, Metrics] = {}
-        candidates = {"raw": main} | ({"ema": ema.module} if ema is not None else {})
         for model in [*task.models, *([ema.module] if ema is not None else [])]:
             average_buffers(model, world_size)
-        for name, model in candidates.items():
-            logits_array = compute_logits(
-                model,
-                val_store,
-                preprocessing,
-                batch_size=config.evaluation.batch_size,
-                accelerator=accelerator,
-                stop=stop,
-            )
-            if logits_array is None:
-                interrupt(num_steps)
-            metrics[name] = compute_metrics(logits_array, val_store.samples.targets)
+        metrics = validate({"raw": main} | ({"ema": ema.module} if ema is not None else {}))
+        if metrics is None:
+            interrupt(num_steps)
         selected = max(metrics, key=lambda name: _fitness(metrics[name]))
         chosen = metrics[selected]
 
@@ -245,10 +271,12 @@ def fit(
                 write_scalars(scalars, entry)
         if on_epoch is not None:
             on_epoch(entry)
-    if epoch < epochs:
-        ended_because = f"no better epoch in the last {patience}"
-    else:
+    if epoch >= epochs:
         ended_because = f"the budget of {epochs} epochs is used up"
+    elif schedule.has_ended(step):
+        ended_because = "the learning rate has come to its end"
+    else:
+        ended_because = f"no better epoch in the last {patience}"
     return FitResult(early_stop.best_top1, early_stop.best_epoch + 1, history, ended_because)
 
 

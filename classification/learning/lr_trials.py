@@ -43,7 +43,7 @@ def grid(config: Config) -> list[float]:
     finder = config.lr_finder
     step = finder.step or (finder.max_lr - finder.min_lr) / max(finder.n_trials - 1, 1)
     count = math.floor((finder.max_lr - finder.min_lr) / step + 1e-9) + 1
-    rates = [finder.min_lr + i * step for i in range(count)]
+    rates = [min(finder.min_lr + i * step, finder.max_lr) for i in range(count)]
     if count <= finder.n_trials:
         return rates
     chosen = np.linspace(0, count - 1, finder.n_trials).round().astype(int)

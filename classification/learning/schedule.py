@@ -29,6 +29,9 @@ class Schedule(Protocol):
     def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_top1: float) -> None:
         """Take note of epoch number `epoch`, which ended before step `step`."""
 
+    def has_ended(self, step: int) -> bool:
+        """Return whether the rate has come to its end before step `step`."""
+
     def waits_since(self) -> int | None:
         """Return the last epoch that changed the rate, or None while it is too early to stop."""
 
@@ -82,6 +85,10 @@ class CosineSchedule:
     def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_top1: float) -> None:
         """Do nothing: the rate depends on the step alone."""
 
+    def has_ended(self, step: int) -> bool:
+        """Return whether the budget is used up."""
+        return step >= self.total_steps
+
     def waits_since(self) -> int | None:
         """Return -1: stopping is always allowed."""
         return -1
@@ -114,18 +121,29 @@ class OneCycleSchedule(CosineSchedule):
 class PlateauSchedule:
     """Rate = base rate x warm-up(step) x plateau(epochs seen) x annealing(step).
 
-    The plateau part is torch's ReduceLROnPlateau over a stand-in optimizer whose rate is 1.0, so
-    that it can be multiplied with the others. A run with a large budget ends on a plateau, early in
-    it. One with a small budget cannot wait for plateaus: from `schedule.anneal_from` of the budget
-    on, its rate falls linearly to the lowest at the end.
+    What follows when the watched figure has not improved for a while, `schedule.on_plateau`:
+
+    - drop: torch's ReduceLROnPlateau, over a stand-in optimizer whose rate is 1.0, so that it can
+      be multiplied with the others.
+    - anneal: the rate falls evenly to the lowest over half as many steps as went before, and the
+      training ends: warm-up, stable, decay (Hu et al. 2024, arXiv 2404.06395, section 4.2) with
+      the end of the stable part found instead of given.
+
+    A run with a small budget cannot wait for plateaus: from `schedule.anneal_from` of the budget
+    on, its rate falls evenly to the lowest at the end.
     """
 
     def __init__(self, config: Config, steps_per_epoch: int) -> None:
         self.config = config.schedule
         self.after_drops: int = config.early_stop.after_drops
         self.base_rate: float = config.optimizer.base_learning_rate
+        self.lowest: float = config.schedule.min_rate_ratio
+        self.steps_per_epoch = steps_per_epoch
         self.total_steps = config.training.epochs * steps_per_epoch
         self.warmup_steps = round(config.schedule.warmup_epochs * steps_per_epoch)
+        # The fall at the end of the budget; a plateau may bring it forward.
+        self.fall_start = round(config.schedule.anneal_from * self.total_steps)
+        self.fall_end = self.total_steps
         self.drops = 0
         self.last_drop_epoch = -1
         self._unit = torch.optim.SGD([torch.zeros(1)], lr=1.0)
@@ -140,34 +158,53 @@ class PlateauSchedule:
             min_lr=config.schedule.min_rate_ratio,
         )
 
+    @property
+    def _factor(self) -> float:
+        return float(self._unit.param_groups[0]["lr"])
+
     def rate(self, step: int) -> float:
         """Return the learning rate of optimizer step `step`, counted from 0."""
-        plateau = float(self._unit.param_groups[0]["lr"])
         rise = warmup(step, self.warmup_steps)
-        return self.base_rate * plateau * rise * self._annealing(step)
+        return self.base_rate * self._factor * rise * self._annealing(step)
 
     def _annealing(self, step: int) -> float:
-        start = self.config.anneal_from * self.total_steps
-        if step <= start:
+        if step <= self.fall_start:
             return 1.0
-        done = (step - start) / (self.total_steps - start)
-        return 1.0 - (1.0 - float(self.config.min_rate_ratio)) * done
+        done = (step - self.fall_start) / max(self.fall_end - self.fall_start, 1)
+        return 1.0 - (1.0 - self.lowest) * min(done, 1.0)
 
     def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_top1: float) -> None:
         """Take note of epoch number `epoch` (from 0), which ended before step `step`."""
-        if step < self.warmup_steps:
+        anneals = self.config.on_plateau == "anneal"
+        if step < self.warmup_steps or (anneals and step > self.fall_start):
             return
-        before = float(self._unit.param_groups[0]["lr"])
+        before = self._factor
         self._plateau.step(train_loss if self.config.watch == "train_loss" else val_top1)
-        after = float(self._unit.param_groups[0]["lr"])
-        if after < before:
-            self.drops += 1
-            self.last_drop_epoch = epoch
-            logger.info("learning rate falls to %.3g", self.base_rate * after)
+        if self._factor == before:
+            return
+        self.drops += 1
+        self.last_drop_epoch = epoch
+        if anneals:
+            self._unit.param_groups[0]["lr"] = 1.0
+            epochs = math.ceil(self.config.anneal_share * step / self.steps_per_epoch)
+            self.fall_start = step
+            self.fall_end = min(step + epochs * self.steps_per_epoch, self.total_steps)
+            logger.info("no better epoch: the learning rate falls to its end in %d epochs", epochs)
+        else:
+            logger.info("learning rate falls to %.3g", self.base_rate * self._factor)
+
+    def has_ended(self, step: int) -> bool:
+        """Return whether the rate has come to its end before step `step`."""
+        return step >= self.fall_end
 
     def waits_since(self) -> int | None:
-        """Return the epoch of the last fall; None before the rate fell `after_drops` times."""
-        return self.last_drop_epoch if self.drops >= self.after_drops else None
+        """Return the epoch of the last drop; None before there were `after_drops` of them.
+
+        None also while the rate falls evenly: that has an end of its own.
+        """
+        if self.config.on_plateau == "anneal" or self.drops < self.after_drops:
+            return None
+        return self.last_drop_epoch
 
     def state_dict(self) -> dict[str, Any]:
         plateau = self._plateau.state_dict()
@@ -175,7 +212,8 @@ class PlateauSchedule:
         return {
             "drops": self.drops,
             "last_drop_epoch": self.last_drop_epoch,
-            "factor": float(self._unit.param_groups[0]["lr"]),
+            "factor": self._factor,
+            "fall": [self.fall_start, self.fall_end] if self.drops else None,
             "plateau": {key: plateau[key] for key in keys},
         }
 
@@ -183,4 +221,6 @@ class PlateauSchedule:
         self.drops = state["drops"]
         self.last_drop_epoch = state["last_drop_epoch"]
         self._unit.param_groups[0]["lr"] = state["factor"]
+        if state["fall"] and self.config.on_plateau == "anneal":
+            self.fall_start, self.fall_end = state["fall"]
         self._plateau.load_state_dict(state["plateau"])

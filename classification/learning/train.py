@@ -105,13 +105,14 @@ def train(
         role="val",
     )
     seed_everything(config.training.seed)
+    pretrained: list[bool] = []
     models = create_models(configs, len(train_samples.class_names))
     if resume is not None:
         if searches:  # found in the first run
             configs = with_base_rate(configs, resume["config"]["optimizer"]["base_learning_rate"])
         check_resumable(resume, train_samples, configs[0])
     else:
-        load_start_weights(
+        pretrained = load_start_weights(
             models,
             configs,
             load_weights=load_weights,
@@ -147,7 +148,14 @@ def train(
             scalars = create_scalar_writer(Path(tensorboard_dir), start)
         task = build_task(models, configs, train_store.samples.counts())
         if resume is None:
-            start_heads(task, configs, train_store, accelerator, stop)
+            ready = [i for i, loaded in enumerate(pretrained) if loaded]
+            start_heads(
+                [models[i] for i in ready],
+                [configs[i] for i in ready],
+                train_store,
+                accelerator,
+                stop,
+            )
         if searches and resume is None:
             search = Search(task, configs, loader, val_store, preprocessing, accelerator, stop)
             found = find_learning_rate(search, folder.path)
@@ -171,6 +179,7 @@ def train(
             stop=stop,
             scalars=scalars,
             resume=resume,
+            judge_start=config.model.head_start == "probe",
         )
     if scalars is not None:
         scalars.close()

@@ -31,10 +31,27 @@ def history(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+SAM = ["sam.enable", "true"]
+TECHNIQUES = {
+    "plain": [],
+    "LookSAM and mixing": [
+        *(SAM, ["sam.interval", "2"], ["sam.reuse", "0.7"]),
+        *(["augmentation.mixup", "0.3"], ["sampling.name", "balanced"]),
+    ],
+    "SAM and mutual learning": [
+        SAM,
+        ["mutual_learning.enable", "true"],
+        ["mutual_learning.auxiliaries", "[{loss: {name: am_softmax}, model: {dropout: 0}}]"],
+    ],
+}
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
 def test_two_processes_equal_two_parts(
-    tiny_work_dir: Path, data: dict[str, Path], tmp_path: Path
+    technique: str, tiny_work_dir: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    flags = [*data_flags(data), *SETTINGS, "--gpu-num", "0"]
+    settings = [text for pair in TECHNIQUES[technique] for text in ("--set", *pair)]
+    flags = [*data_flags(data), *SETTINGS, *settings, "--gpu-num", "0"]
     together = run_python(
         *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"),
         *(*flags, "--save-checkpoints-to", tmp_path / "two"),

@@ -7,7 +7,12 @@ import torch
 
 from classification.config import Config, default_config, merge
 from classification.learning.early_stop import EarlyStop
-from classification.learning.schedule import THRESHOLD, PlateauSchedule
+from classification.learning.schedule import (
+    THRESHOLD,
+    PlateauSchedule,
+    create_schedule,
+    epochs_of,
+)
 
 
 def make_config(**schedule: object) -> Config:
@@ -99,3 +104,86 @@ def test_equal_accuracy_with_lower_loss_is_better() -> None:
     assert not stop.observe(2, 90.0, 0.4)
     assert not stop.observe(3, 89.0, 0.1)
     assert stop.best_epoch == 1
+
+
+def test_cosine_is_torchs_after_the_warmup() -> None:
+    config = make_config(name="cosine", warmup_epochs=1.0, min_rate_ratio=0.01)
+    config.training.epochs = 6
+    schedule = create_schedule(config, steps_per_epoch=4)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20, eta_min=0.001)
+    assert [schedule.rate(step) for step in range(4)] == pytest.approx(
+        [0.1 * (0.1 + 0.9 * i / 4) for i in range(4)]
+    )
+    for step in range(4, 24):
+        assert schedule.rate(step) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+    assert not schedule.has_ended(23) and schedule.has_ended(24)
+
+
+def test_one_cycle_is_torchs() -> None:
+    config = make_config(name="one_cycle", min_rate_ratio=1e-3)
+    config.training.epochs = 10
+    schedule = create_schedule(config, steps_per_epoch=7)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
+    reference = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.1, total_steps=70, div_factor=25, final_div_factor=1000 / 25
+    )
+    for step in range(70):
+        assert schedule.rate(step) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if step < 69:
+            reference.step()
+
+
+def anneal_config() -> Config:
+    return make_config(
+        on_plateau="anneal", watch="val_top1", patience=1, anneal_share=0.5, min_rate_ratio=0.0
+    )
+
+
+def test_a_plateau_starts_the_fall_that_ends_the_training() -> None:
+    schedule = PlateauSchedule(anneal_config(), steps_per_epoch=10)
+    for epoch, top1 in enumerate([50, 60, 60, 60]):
+        assert schedule.rate(epoch * 10) == pytest.approx(0.1)
+        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_top1=top1)
+    # Two epochs without improvement at a patience of one: half of 40 steps to go.
+    rates = [schedule.rate(step) for step in range(40, 61)]
+    assert rates == pytest.approx([0.1 * (1 - i / 20) for i in range(21)])
+    for epoch in (4, 5):
+        assert not schedule.has_ended(10 * epoch)
+        assert schedule.waits_since() is None  # the fall is not cut short
+        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_top1=0.0)
+    assert schedule.has_ended(60)
+
+
+def test_the_fall_never_outlasts_the_budget() -> None:
+    config = anneal_config()
+    config.training.epochs = 5
+    schedule = PlateauSchedule(config, steps_per_epoch=10)
+    for epoch, top1 in enumerate([50, 60, 60, 60]):
+        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_top1=top1)
+    assert schedule.rate(45) == pytest.approx(0.05)
+    assert schedule.has_ended(50)
+
+
+def test_the_fall_goes_on_after_a_resume() -> None:
+    first = PlateauSchedule(anneal_config(), steps_per_epoch=10)
+    for epoch, top1 in enumerate([50, 60, 60, 60]):
+        first.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_top1=top1)
+    second = PlateauSchedule(anneal_config(), steps_per_epoch=10)
+    second.load_state_dict(first.state_dict())
+    assert [first.rate(s) for s in range(40, 70)] == [second.rate(s) for s in range(40, 70)]
+    assert second.has_ended(60) and not second.has_ended(59)
+
+
+def test_patience_in_steps_is_more_epochs_on_small_sets() -> None:
+    assert epochs_of(5, 100, steps_per_epoch=8) == 13
+    assert epochs_of(5, 100, steps_per_epoch=100) == 5
+    schedule = PlateauSchedule(make_config(patience=1, patience_steps=24), steps_per_epoch=8)
+    for epoch in range(4):
+        schedule.end_epoch(epoch, 8 * (epoch + 1), train_loss=1.0, val_top1=0.0)
+    assert schedule.drops == 0
+    schedule.end_epoch(4, 40, train_loss=1.0, val_top1=0.0)
+    assert schedule.drops == 1

@@ -23,6 +23,7 @@ SETTINGS = [
     ("input.width", "64"),
     ("compression.calibration_images", "10"),
     ("compression.epochs", "1"),
+    ("lr_finder.enable", "false"),  # tests/learning has its own, on a net that trains in seconds
 ]
 
 

@@ -1,0 +1,109 @@
+"""The last layer fitted to frozen features: against scikit-learn, and as the start of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
+from support import TINY_TEMPLATE, make_class_folders
+from torch import nn
+
+from classification import train
+from classification.learning.head_start import Embedding, fit_head
+from classification.models.checkpoint import read_checkpoint
+from classification.models.cosine_head import CosineHead
+
+
+class Headed(nn.Module):
+    """As much of a timm model as `fit_head` needs."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_the_head_predicts_what_the_regression_does(num_classes: int) -> None:
+    x, y = make_classification(
+        200, 12, n_informative=8, n_classes=num_classes, random_state=0, shift=3.0, scale=5.0
+    )
+    x = x.astype(np.float32)
+    model = Headed(nn.Linear(12, num_classes))
+    top1 = fit_head(model, x, y)
+    scaled = (x - x.mean(0)) / (x.std() + 1e-6)
+    reference = LogisticRegression(C=1.0, max_iter=300, tol=1e-3).fit(scaled, y)
+    with torch.inference_mode():
+        probabilities = model.head(torch.from_numpy(x)).softmax(1).numpy()
+    np.testing.assert_allclose(probabilities, reference.predict_proba(scaled), atol=1e-4)
+    assert top1 == pytest.approx(100 * (probabilities.argmax(1) == y).mean())
+    assert top1 > 70
+
+
+def test_a_class_without_images_keeps_its_start() -> None:
+    x, y = make_classification(60, 6, n_informative=4, random_state=0)
+    model = Headed(nn.Linear(6, 3))
+    nn.init.zeros_(model.head.weight)  # type: ignore[arg-type]
+    fit_head(model, x.astype(np.float32), np.where(y == 1, 2, 0))
+    weight = model.head.weight  # type: ignore[union-attr]
+    assert (weight[1] == 0).all() and (weight[[0, 2]] != 0).any()
+
+
+def test_a_cosine_head_takes_the_directions() -> None:
+    x, y = make_classification(300, 10, n_informative=8, n_classes=3, class_sep=3.0, random_state=1)
+    model = Headed(CosineHead(10, 3, 3.0))
+    top1 = fit_head(model, x.astype(np.float32), y)
+    with torch.inference_mode():
+        predicted = model.head(torch.from_numpy(x.astype(np.float32))).argmax(1).numpy()
+    assert 100 * (predicted == y).mean() > top1 - 10
+
+
+def test_embedding_is_what_the_classifier_receives() -> None:
+    import timm
+
+    model = timm.create_model("mobilenetv3_small_050", num_classes=5).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        logits = model.get_classifier()(Embedding(model)(images))
+        torch.testing.assert_close(logits, model(images))
+
+
+def test_a_run_starts_from_the_fit_and_may_keep_it(data: dict[str, Path], tmp_path: Path) -> None:
+    """Trained weights, other pictures: the fitted head is right before the first step."""
+    (tmp_path / "template.yaml").write_text(TINY_TEMPLATE, encoding="utf-8")
+    first = train(
+        tmp_path / "template.yaml",
+        train_data_roots=data["train"],
+        val_data_roots=data["val"],
+        save_checkpoints_to=tmp_path / "first",
+        epochs=4,
+    )
+    other = make_class_folders(tmp_path / "other", per_class=8, seed=9)
+    (other / "blue").rename(other / "azure")
+    second = train(
+        tmp_path / "template.yaml",
+        train_data_roots=other,
+        val_data_roots=other,
+        save_checkpoints_to=tmp_path / "second",
+        load_weights=first.best,
+        epochs=1,
+        settings=[
+            ["model.head_start", "probe"],
+            ["model.reset_classifier", "true"],
+            ["optimizer.base_learning_rate", "1e-9"],  # nothing else can have learnt
+            ["augmentation.augmix", "0"],
+        ],
+    )
+    start = read_checkpoint(tmp_path / "second" / "best.pth")
+    assert second.best_top1 == pytest.approx(100.0)
+    assert second.best_epoch == 0 and start["epoch"] == 0
+    assert start["metrics"]["val_top1"] == pytest.approx(100.0)
+    lines = (tmp_path / "second" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1]

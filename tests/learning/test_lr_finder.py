@@ -1,0 +1,263 @@
+"""The rate searches: against torch-lr-finder, by hand, and as part of a training."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch_lr_finder import LRFinder
+
+from classification import train
+from classification.config import Config, default_config, merge
+from classification.errors import UserError
+from classification.learning.lr_finder import planned_images, with_base_rate
+from classification.learning.lr_range_test import steepest
+from classification.learning.lr_trials import Trial, choose, grid, run_trials
+from classification.models.checkpoint import read_checkpoint
+
+
+def make_config(**finder: object) -> Config:
+    config = default_config()
+    merge(config, {"lr_finder": {"enable": True, **finder}})
+    return config
+
+
+# ------------------------------------------------------------------------------- range test
+
+
+def test_steepest_is_torch_lr_finders_suggestion() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(10, 3)
+    x, y = torch.randn(64, 10), torch.randint(0, 3, (64,))
+    loader = [(x[i : i + 8], y[i : i + 8]) for i in range(0, 64, 8)] * 12
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    finder = LRFinder(model, optimizer, nn.CrossEntropyLoss(), device="cpu")
+    data = torch.utils.data.DataLoader(list(loader), batch_size=None)
+    finder.range_test(data, end_lr=10, num_iter=90, smooth_f=0.2, diverge_th=5)
+    from matplotlib.figure import Figure
+
+    _, suggested = finder.plot(ax=Figure().subplots())
+    curve = list(zip(finder.history["lr"], finder.history["loss"], strict=True))
+    assert steepest(curve) == pytest.approx(suggested)
+
+
+def test_a_flat_or_short_curve_suggests_nothing() -> None:
+    assert steepest([(0.1, 1.0)] * 5) is None
+    assert steepest([(10 ** (i / 10), 1.0 + i) for i in range(40)]) is None
+
+
+def test_range_test_is_torch_lr_finders_on_the_same_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Same net, batches, optimizer: the same rates and smoothed losses."""
+    from accelerate import Accelerator
+
+    from classification.data.loader import Batch
+    from classification.data.preprocessing import Preprocessing, normalize
+    from classification.data.sample_set import SampleSet
+    from classification.learning.lr_range_test import range_test
+    from classification.learning.step import TrainStep
+    from classification.learning.task import SingleTask
+
+    config = make_config(min_lr=1e-4, max_lr=0.05, smooth_f=0.3, num_epochs=5, epochs_warmup=0)
+    merge(config, {"optimizer": {"weight_decay": 0.0}})
+    preprocessing = Preprocessing.from_config(config)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(12, 16), nn.ReLU(),
+                          nn.Linear(16, 3))  # fmt: skip
+    images = torch.randint(0, 256, (12, 6, 3, 16, 16), dtype=torch.uint8)
+    targets = torch.randint(0, 3, (12, 6))
+
+    class Loader:
+        num_steps = 12
+        store = [None] * 72
+
+        def epoch(self, epoch: int):  # type: ignore[no-untyped-def]
+            for x, y in zip(images, targets, strict=True):
+                yield [Batch(x, y, torch.arange(6), 6)]
+
+    task = SingleTask(model, nn.CrossEntropyLoss())
+    samples = SampleSet((), np.empty(0, np.int64), ("a", "b", "c"), ())
+    before = copy.deepcopy(task.state_dict())
+    state = torch.get_rng_state()
+    counted: list[int] = []
+    curve = range_test(
+        task,
+        [config],
+        Loader(),  # type: ignore[arg-type]
+        lambda t, learners: TrainStep(
+            t, learners, config, preprocessing, samples, Accelerator(cpu=True)
+        ),
+        progress=counted.append,
+        stop=lambda: False,
+    )
+    assert all(torch.equal(before[k], v) for k, v in task.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert sum(counted) == 12 * 6 * 5
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True)
+    finder = LRFinder(model, optimizer, nn.CrossEntropyLoss(), device="cpu")
+    pairs = [(normalize(x, preprocessing), y) for x, y in zip(images, targets, strict=True)]
+    data = torch.utils.data.DataLoader(pairs * 5, batch_size=None)  # type: ignore[arg-type]
+    finder.range_test(data, end_lr=0.05, num_iter=60, smooth_f=0.3, diverge_th=4)
+    assert [r for r, _ in curve] == pytest.approx(finder.history["lr"], rel=1e-6)
+    assert [v for _, v in curve] == pytest.approx(finder.history["loss"], rel=1e-4)
+
+
+# ----------------------------------------------------------------------------------- trials
+
+
+def pretend(config: Config, best: float = 0.008) -> tuple[list[Trial], list[float]]:
+    """Run the search on a made-up landscape with its top at `best`; return what was trained."""
+    trained = []
+
+    def train_at(rate, on_epoch):  # type: ignore[no-untyped-def]
+        trained.append(rate)
+        for epoch in range(1, 4):
+            distance = abs(math.log(rate / best))
+            on_epoch(
+                {
+                    "epoch": epoch,
+                    "images": 10,
+                    "val_top1": 60 + 10 * epoch - 10 * distance,
+                    "val_loss": 0.5 + distance,
+                }
+            )
+
+    return run_trials(config, train_at), trained
+
+
+def test_grid_tries_every_rate_once() -> None:
+    config = make_config(mode="grid_search", min_lr=0.002, max_lr=0.01, step=0.002)
+    trials, trained = pretend(config)
+    assert sorted(trained) == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
+    chosen, reason = choose(trials, num_val_images=1000)
+    assert chosen is not None and chosen.learning_rate == pytest.approx(0.008)
+    assert "90.00 %" in reason
+
+
+def test_a_long_grid_is_thinned_to_its_budget() -> None:
+    rates = grid(make_config(mode="grid_search", min_lr=0.001, max_lr=0.03, step=0.001, n_trials=4))
+    assert rates == pytest.approx([0.001, 0.011, 0.020, 0.030], abs=1.1e-3)
+
+
+def test_tpe_closes_in_prunes_and_trains_no_rate_twice() -> None:
+    config = make_config(mode="tpe", min_lr=0.001, max_lr=0.03, step=0.001, n_trials=15)
+    trials, trained = pretend(config)
+    assert len(trained) == len(trials) == len({round(rate, 6) for rate in trained}) <= 15
+    assert "pruned" in {t.state for t in trials}
+    chosen, _ = choose(trials, num_val_images=100_000)
+    assert chosen is not None and abs(chosen.learning_rate - 0.008) <= 0.002
+    again, _ = pretend(config)
+    assert again == trials  # the seed decides
+
+
+def test_diverged_and_nan_trials_are_not_chosen() -> None:
+    from classification.errors import DivergedError
+
+    config = make_config(mode="grid_search", min_lr=0.01, max_lr=0.03, step=0.01)
+
+    def train_at(rate, on_epoch):  # type: ignore[no-untyped-def]
+        if rate > 0.015:
+            raise DivergedError("not finite")
+        on_epoch({"epoch": 1, "images": 1, "val_top1": 50.0, "val_loss": float("nan")})
+
+    trials = run_trials(config, train_at)
+    assert sorted(t.state for t in trials) == ["complete", "diverged", "diverged"]
+    chosen, _ = choose(trials, 100)
+    assert chosen is not None and chosen.learning_rate == pytest.approx(0.01)
+    assert choose([t for t in trials if t.state == "diverged"], 100)[0] is None
+
+
+def test_ties_within_the_noise_go_to_the_lowest_loss() -> None:
+    trials = [
+        Trial(0.001, 3, 80.0, 0.50, "complete"),
+        Trial(0.004, 3, 88.0, 0.30, "complete"),
+        Trial(0.016, 3, 90.0, 0.45, "complete"),
+        Trial(0.030, 3, 91.0, 0.10, "pruned"),
+    ]
+    small, large = choose(trials, 100)[0], choose(trials, 100_000)[0]
+    assert small is not None and small.learning_rate == 0.004  # 90 +- 3
+    assert large is not None and large.learning_rate == 0.016
+
+
+def test_auxiliary_rates_keep_their_proportion() -> None:
+    main, auxiliary = default_config(), default_config()
+    auxiliary.optimizer.base_learning_rate = 0.002  # a fifth of the main's
+    changed = with_base_rate([main, auxiliary], 0.03)
+    assert [c.optimizer.base_learning_rate for c in changed] == pytest.approx([0.03, 0.006])
+
+
+# ------------------------------------------------------------------------------ in a training
+
+
+def run(template: Path, data: dict[str, Path], folder: Path, **options: object) -> object:
+    settings = [["lr_finder.enable", "true"], *options.pop("settings", [])]  # type: ignore[misc]
+    return train(
+        template,
+        train_data_roots=data["train"],
+        val_data_roots=data["val"],
+        save_checkpoints_to=folder,
+        settings=settings,
+        epochs=1,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("mode", ["fast_ai", "grid_search", "tpe"])
+def test_the_found_rate_trains_and_is_explained(
+    mode: str, tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = [
+        ["lr_finder.mode", mode],
+        ["lr_finder.n_trials", "3"],
+        ["lr_finder.num_epochs", "1"],
+    ]
+    run(tiny_template, data, tmp_path / "run", settings=settings)
+    report = json.loads((tmp_path / "run" / "lr_finder.json").read_text())
+    assert report["mode"] == mode and report["reason"] and report["points"]
+    assert 0.001 <= report["learning_rate"] <= 0.03 or "template's" in report["reason"]
+    assert (
+        0
+        < report["images"]
+        <= planned_images(make_config(mode=mode, n_trials=3, num_epochs=1), 27, steps_per_epoch=4)
+    )
+    assert (tmp_path / "run" / "lr_finder.png").read_bytes()[:4] == b"\x89PNG"
+    checkpoint = read_checkpoint(tmp_path / "run" / "latest.pth")
+    rate = checkpoint["config"]["optimizer"]["base_learning_rate"]
+    assert rate == pytest.approx(report["learning_rate"])
+
+
+def test_stop_after_ends_before_the_training(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    figure = tmp_path / "elsewhere" / "search.png"
+    result = run(
+        tiny_template,
+        data,
+        tmp_path / "run",
+        settings=[["lr_finder.stop_after", "true"], ["lr_finder.path_to_savefig", str(figure)]],
+    )
+    assert result.best is None and result.epochs == 0  # type: ignore[attr-defined]
+    assert figure.exists() and not (tmp_path / "run" / "latest.pth").exists()
+
+
+def test_a_given_rate_is_not_searched(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    run(tiny_template, data, tmp_path / "run", base_learning_rate=0.004)
+    assert not (tmp_path / "run" / "lr_finder.json").exists()
+    rate = read_checkpoint(tmp_path / "run" / "latest.pth")["config"]["optimizer"]
+    assert rate["base_learning_rate"] == 0.004
+
+
+def test_a_wrong_range_is_an_error(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="min_lr must be below max_lr"):
+        run(tiny_template, data, tmp_path / "run", settings=[["lr_finder.min_lr", "0.5"]])
