@@ -122,6 +122,7 @@ def run(arguments: argparse.Namespace, command_line: str) -> list[str]:
     results = arguments.results or arguments.work_dir / f"{arguments.study}.json"
     export_results(results, queue)
     _work(arguments, queue, data_sets, weights, results)
+    export_results(results, queue)  # whole, whatever order the workers' last writes came in
     failed = [state for state in queue.states() if state.state == "failed"]
     for state in failed:
         print(f"failed: {state.job.key}: {state.message}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -10,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from classification.errors import UserError
@@ -43,17 +44,25 @@ def data_root(data_set: DataSet, layout_root: Path) -> Path:
 def lay_out(data_set: DataSet, layout_root: Path) -> Path:
     """Write the folders of a torchvision set, unless they are there, and return their root.
 
-    Everything is built in a temporary folder, which is renamed when it is complete: there is never
-    half a data set, and the loser of two processes throws its own away.
+    Everything is built in a temporary folder, which is renamed when it is complete, so that there
+    is never half a data set.
     """
     target = layout_root / data_set.name
     note = _note(data_set)
     if target.exists():
         _check_same(target, note)
         return target
+    check_writable(layout_root)
+    with only_one(layout_root / f".{data_set.name}.lock"):
+        if not target.exists():  # by whom we waited for
+            _build(data_set, target, note)
+    return target
+
+
+def _build(data_set: DataSet, target: Path, note: Mapping[str, object]) -> None:
+    layout_root = target.parent
     downloads = Path(data_set.root) if data_set.root else layout_root / ".downloads"
     parts = read_parts(data_set, downloads)
-    check_writable(layout_root)
     temporary = Path(tempfile.mkdtemp(prefix=f".{data_set.name}.", dir=layout_root))
     try:
         for role, found in parts.items():
@@ -62,14 +71,24 @@ def lay_out(data_set: DataSet, layout_root: Path) -> Path:
         temporary.chmod(0o755)  # mkdtemp makes it private
         temporary.rename(target)
     except OSError as error:
-        if target.is_dir():  # another process was faster
-            return target
         raise UserError(f"{target}: cannot write the data set: {error.strerror}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sizes = ", ".join(f"{len(found)} {role}" for role, found in parts.items())
     logger.info("%s: laid out, %s pictures", target, sizes)
-    return target
+
+
+@contextlib.contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Let one process at a time in: torchvision's downloads know nothing of each other.
+
+    The lock goes with the process that holds it, however it ends.
+    """
+    import fcntl
+
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read_parts(data_set: DataSet, root: Path) -> dict[str, list[Picture]]:

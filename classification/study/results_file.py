@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,10 @@ def export_results(path: Path, queue: JobQueue) -> None:
         "failed": sorted(state.job.key for state in states if state.state == "failed"),
         "results": sorted(results, key=identity),
     }
-    write_text(path, json.dumps(contents, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    # Several workers may write at once; each needs a temporary file of its own.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    write_text(part, json.dumps(contents, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    part.replace(path)
 
 
 def read_results(paths: Sequence[Path]) -> list[dict[str, Any]]:
