@@ -97,6 +97,10 @@ def _measured(results: Iterable[Mapping[str, Any]], data_sets: Collection[str]) 
     ]
     if cpus:
         lines.append(f"Machines: {'; '.join(cpus)}. PyTorch {', '.join(torches)}.")
+    shared = set.intersection(*({tuple(p) for p in r.get("settings", [])} for r in chosen))
+    settings = sorted(pair for pair in shared if pair[0] != "training.seed")
+    if settings:
+        lines.append(f"In all of them: {', '.join(f'`{k} {v}`' for k, v in settings)}.")
     hashes: dict[str, set[str]] = {}
     for result in chosen:
         hashes.setdefault(result["template"], set()).add(result.get("template_sha256", ""))

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from support import python_environment
 
@@ -175,3 +177,21 @@ def test_a_storage_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         open_storage(str(tmp_path / "file" / "study.journal"))
+
+
+def test_of_two_that_look_at_the_same_time_one_gets_the_job(
+    location: str, connect: Callable[..., JobQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking whether a trial waits and taking it there is time for another process."""
+    connect().add(jobs(1))
+    queues = [connect(), connect()]
+    look = BaseStorage.check_trial_is_updatable
+
+    def look_slowly(self: BaseStorage, trial_id: int, state: TrialState) -> None:
+        look(self, trial_id, state)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(BaseStorage, "check_trial_is_updatable", look_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        claims = list(pool.map(JobQueue.claim, queues))
+    assert [claim is None for claim in claims].count(True) == 1

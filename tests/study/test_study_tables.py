@@ -142,6 +142,12 @@ def test_templates_that_changed_between_results_are_told() -> None:
     assert "Changed between its trainings: net." in build_page(changed, "python tool")
 
 
+def test_settings_of_the_whole_study_are_told() -> None:
+    pairs = [["input.height", "128"], ["training.seed", "1"]]
+    some = [{**r, "settings": [*pairs, ["a.b", str(i)]]} for i, r in enumerate(RESULTS)]
+    assert "In all of them: `input.height 128`." in build_page(some, "python tool")
+
+
 def test_files_are_merged_and_contradictions_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a.json", RESULTS[:4])
     second = write(tmp_path / "b.json", RESULTS[3:])

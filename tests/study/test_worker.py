@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -127,7 +128,9 @@ def test_a_stopped_run_is_put_back_and_goes_on(folder: Path) -> None:
     assert (folder / "w/benchmark.json").read_bytes() == stamp
 
 
-def test_two_workers_share_and_a_failing_job_stops_nothing(folder: Path) -> None:
+def test_two_workers_share_and_a_failing_job_stops_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ("--seeds", "1,2", "--variants", "recipe,plain", "--set", "training.epochs", "2")
     processes = [start(folder, *flags), start(folder, *flags)]
     texts = [finish(process, 1) for process in processes]
@@ -149,8 +152,12 @@ def test_two_workers_share_and_a_failing_job_stops_nothing(folder: Path) -> None
     ]
     assert found[0]["epochs"] == 2 and found[0]["learning_rate"] == 0.05
 
-    listing = subprocess.run([sys.executable, str(TOOL), "list", "--work-dir", "w"], cwd=folder,
-                             env=python_environment(), capture_output=True, text=True)  # fmt: skip
-    assert "4 done, 4 failed" in listing.stdout
-    text = finish(start(folder, *flags, "--retry-failed"), 1)
-    assert "4 failed jobs wait again" in text and text.count(": begins") == 4
+    monkeypatch.chdir(folder)
+    main = runpy.run_path(str(TOOL))["main"]
+    assert main(["list", "--work-dir", "w"]) == 0
+    assert "4 done, 4 failed" in capsys.readouterr().out
+    before = signal.getsignal(signal.SIGTERM)
+    code = main(["run", "--worker", "--work-dir", "w", "--retry-failed"])
+    signal.signal(signal.SIGTERM, before)
+    assert code == 1 and "4 failed jobs wait again" in capsys.readouterr().out
+    assert results(folder) == found
