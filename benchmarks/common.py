@@ -14,16 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-
-def cpu_name() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+from classification.study.machine import cpu_name
 
 
 def describe_run(packages: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""What a study is measured on: the entries of data_sets.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from classification.errors import UserError, nearest
+from classification.study.study_files import read_names
+
+# Of torchvision.datasets: those that torchvision_sets.py knows how to lay out.
+TORCHVISION_NAMES = ("Caltech101", "CIFAR100", "DTD", "EuroSAT", "FashionMNIST", "Flowers102",
+                     "Food101", "OxfordIIITPet", "StanfordCars", "SUN397", "SVHN")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set: a folder, or a set of torchvision.
+
+    A folder holds train/ and val/ or test/, each with a folder a class; or the class folders
+    themselves, of which `report_share` is then set apart.
+    """
+
+    name: str
+    path: str = ""  # a folder, absolute
+    torchvision: str = ""  # a name of TORCHVISION_NAMES
+    root: str = ""  # where torchvision keeps its own files; "" = in the study's folder
+    report_share: float = 0.2  # of a set without a split of its own: what figures are computed on
+    split_seed: int = 0  # of that split, which is the same in every job
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain containers, for the study's storage."""
+        return asdict(self)
+
+
+def read_data_sets(path: Path) -> dict[str, DataSet]:
+    """Read data sets by name; relative folders are relative to the file.
+
+    Raises:
+        UserError: the file cannot be read or an entry is wrong; nothing is said of its pictures.
+    """
+    return {
+        name: _read_entry(name, entry, path, f"{path}: {name}")
+        for name, entry in read_names(path).items()
+    }
+
+
+def _read_entry(name: str, entry: Any, file: Path, where: str) -> DataSet:
+    if not isinstance(entry, Mapping) or ("path" in entry) == ("torchvision" in entry):
+        raise UserError(f"{where}: expected either 'path: FOLDER' or 'torchvision: NAME'.")
+    defaults = DataSet(name).to_dict()
+    for key, value in entry.items():
+        if key not in defaults or key == "name":
+            valid = [known for known in defaults if known != "name"]
+            raise UserError(
+                f"{where}: unknown key '{key}'.{nearest(str(key), valid)} "
+                f"Valid: {', '.join(valid)}."
+            )
+        expected = (int, float) if key == "report_share" else type(defaults[key])
+        if not isinstance(value, expected) or isinstance(value, bool):
+            raise UserError(f"{where}: {key}: expected a value such as {defaults[key]!r}.")
+    known = entry.get("torchvision", TORCHVISION_NAMES[0])
+    if known not in TORCHVISION_NAMES:
+        raise UserError(
+            f"{where}: torchvision: '{known}'.{nearest(known, TORCHVISION_NAMES)} "
+            f"Known: {', '.join(TORCHVISION_NAMES)}."
+        )
+    if not 0 < entry.get("report_share", 0.2) < 1:
+        raise UserError(f"{where}: report_share: {entry['report_share']} is not between 0 and 1.")
+    folders = {
+        key: str((file.parent / Path(entry[key]).expanduser()).resolve())
+        for key in ("path", "root")
+        if entry.get(key)
+    }
+    return DataSet(**{**entry, "name": name, **folders})

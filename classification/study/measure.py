@@ -1,0 +1,115 @@
+"""One job: split, train, evaluate on the part that chose nothing, describe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from classification.evaluation.evaluate import evaluate
+from classification.learning.train import train
+from classification.study.jobs import Job
+from classification.study.machine import describe_machine, describe_versions
+from classification.study.parts import Parts, write_parts
+from classification.study.place import Place, template_hash
+from classification.study.probe import run_probe
+from classification.study.variants import as_settings
+
+logger = logging.getLogger(__name__)
+
+
+def measure(job: Job, place: Place) -> dict[str, Any]:
+    """Do a job and return its figures; a run that was interrupted in its folder goes on.
+
+    Raises:
+        UserError: the template, the data, the weights or the settings cannot be used.
+        Interrupted: SIGTERM or Ctrl-C; the folder holds the point to go on from.
+    """
+    template = place.template(job)
+    folder = place.run_folder(job)
+    weights = place.initial_weights(job)
+    parts = write_parts(
+        place.data_root(job),
+        place.data_set(job),
+        folder,
+        seed=job.seed,
+        inner_share=job.inner_share,
+    )
+    settings = job_settings(job)
+    if job.probe:
+        figures = run_probe(template, parts, weights, settings)
+    else:
+        figures = _train(template.path, parts, weights, settings, folder)
+    return {
+        "template": job.template,
+        "data_set": job.data_set,
+        "seed": job.seed,
+        "variant": job.variant,
+        **figures,
+        "probe": job.probe,
+        "classes": parts.num_classes,
+        "images": parts.counts,
+        "settings": settings,
+        "template_sha256": template_hash(template),
+        "weights_sha256": _digest(weights),
+        "versions": describe_versions(),
+        "machine": describe_machine(),
+    }
+
+
+def job_settings(job: Job) -> list[list[str]]:
+    """Return the pairs of `--set` for a job: the study's, the variant's, the seed."""
+    seed = [["training.seed", str(job.seed)]]
+    return [*map(list, job.settings), *as_settings(job.overrides), *seed]
+
+
+def _train(
+    template: Path, parts: Parts, weights: Path, settings: list[list[str]], folder: Path
+) -> dict[str, Any]:
+    latest = folder / "latest.pth"
+    resumed = latest.is_file()
+    if resumed:
+        logger.info("going on from %s", latest)
+    start = time.perf_counter()
+    result = train(
+        template,
+        train_data_roots=parts.root,
+        train_ann_files=parts.train,
+        val_data_roots=parts.root,
+        val_ann_files=parts.inner,
+        save_checkpoints_to=folder,
+        load_weights=weights,
+        resume_from=latest if resumed else None,
+        settings=settings,
+    )
+    seconds = time.perf_counter() - start
+    history = read_history(folder / "metrics.jsonl")
+    if resumed:  # the time before the interruption is known by its epochs alone
+        seconds = max(seconds, sum(entry["seconds"] for entry in history))
+    figures = evaluate(result.best, test_data_roots=parts.root, test_ann_files=parts.report)
+    return {
+        **figures,
+        "inner_top1": result.best_top1,
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        "ended_because": result.ended_because,
+        "seconds": seconds,
+        "resumed": resumed,
+        "images_per_second": median(entry["images_per_second"] for entry in history),
+        "learning_rate": max(entry["learning_rate"] for entry in history),
+    }
+
+
+def read_history(path: Path) -> list[Mapping[str, Any]]:
+    """Read the epochs of a run's metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

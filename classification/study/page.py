@@ -1,0 +1,110 @@
+"""The page with all tables: model_templates/README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from classification.errors import UserError
+from classification.study.ablation import ablation, has_ablation
+from classification.study.cells import BASELINE, RECIPE, Grid
+from classification.study.pivot import pivot
+from classification.study.set_tables import set_table
+from classification.study.study_files import select
+
+INTRODUCTION = """\
+All figures in percent, on pictures that chose nothing: checkpoints, rates and the end of a training
+were chosen on a part carved out of each set's training pictures. GFLOPs (a multiply-add is two
+operations) and Mp are those of the models measured; Mp grows with the number of classes."""
+
+
+def build_page(
+    results: Sequence[Mapping[str, Any]],
+    command: str,
+    *,
+    only: Sequence[str] = (),
+    reference: str | None = None,
+) -> str:
+    """Return the page.
+
+    Args:
+        results: as `read_results` returns them.
+        command: that makes this page, for its first line.
+        only: data sets to make the tables of, and to average over; all by default.
+        reference: the variant that the ablation tables compare with; the recipe by default, or
+            the baseline where there is no recipe.
+
+    Raises:
+        UserError: there are no results of a data set or variant that was named.
+    """
+    names = {result["data_set"]: None for result in results}
+    chosen = select(names, only, "--only")
+    grid = Grid(result for result in results if result["data_set"] in chosen)
+    lines = [
+        f"<!-- Generated; do not edit. Made by: {command} -->",
+        "",
+        "# The templates on many data sets",
+        "",
+        INTRODUCTION,
+        "",
+        *_measured(results, grid.data_sets),
+    ]
+    if grid.variants:
+        lines += ["", "## Averages", "", _averages(grid.data_sets), ""]
+        lines += [pivot(grid, RECIPE, BASELINE) if _has_pivot(grid) else _no_pivot()]
+    for data_set in grid.data_sets:
+        lines += ["", f"## {data_set}", "", set_table(grid, data_set)]
+    if has_ablation(grid):
+        reference = reference or (RECIPE if RECIPE in grid.variants else grid.variants[0])
+        if reference not in grid.variants:
+            raise UserError(
+                f"--reference: there are no results of '{reference}'; there are: "
+                f"{', '.join(grid.variants)}."
+            )
+        lines += ["", "## What each variant changes"]
+        for template in grid.templates:
+            lines += ["", f"### {template}", "", ablation(grid, template, reference)]
+    return "\n".join(lines) + "\n"
+
+
+def _has_pivot(grid: Grid) -> bool:
+    return RECIPE in grid.variants or BASELINE in grid.variants
+
+
+def _no_pivot() -> str:
+    return f"There are no results of `{RECIPE}` or `{BASELINE}`."
+
+
+def _averages(data_sets: Collection[str]) -> str:
+    return f"Over {len(data_sets)} data sets: {', '.join(data_sets)}."
+
+
+def _measured(results: Iterable[Mapping[str, Any]], data_sets: Collection[str]) -> list[str]:
+    """Return what differs between the results: seeds, machines, versions, templates."""
+    chosen = [result for result in results if result["data_set"] in data_sets]
+    seeds = sorted({result["seed"] for result in chosen})
+    cpus = sorted(
+        {
+            f"{result['machine']['cpu']} ({result['machine']['cores']} cores)"
+            for result in chosen
+            if "machine" in result
+        }
+    )
+    torches = sorted({result["versions"]["torch"] for result in chosen if "versions" in result})
+    lines = [
+        f"{len(chosen)} trainings and probes; seeds {', '.join(map(str, seeds))}; "
+        "± is the sample standard deviation over n seeds."
+    ]
+    if cpus:
+        lines.append(f"Machines: {'; '.join(cpus)}. PyTorch {', '.join(torches)}.")
+    shared = set.intersection(*({tuple(p) for p in r.get("settings", [])} for r in chosen))
+    settings = sorted(pair for pair in shared if pair[0] != "training.seed")
+    if settings:
+        lines.append(f"In all of them: {', '.join(f'`{k} {v}`' for k, v in settings)}.")
+    hashes: dict[str, set[str]] = {}
+    for result in chosen:
+        hashes.setdefault(result["template"], set()).add(result.get("template_sha256", ""))
+    changed = sorted(name for name, found in hashes.items() if len(found) > 1)
+    if changed:
+        lines.append(f"Changed between its trainings: {', '.join(changed)}.")
+    return lines

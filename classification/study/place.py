@@ -1,0 +1,104 @@
+"""The folders of a study on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from classification.errors import UserError
+from classification.files import check_writable, write_text
+from classification.instantiation import SNAPSHOT, instantiate
+from classification.study.data_sets import DataSet
+from classification.study.jobs import Job
+from classification.study.layout import data_root
+from classification.template import Template, load_template
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one worker finds and puts things; jobs name templates and data sets only."""
+
+    templates_root: Path
+    work_dir: Path
+    study: str
+    layout_root: Path
+    data_sets: Mapping[str, DataSet] = field(default_factory=dict)  # instead of the jobs' own
+    weights: Mapping[str, str] = field(default_factory=dict)  # instead of the jobs' own
+    keep_checkpoints: bool = False
+
+    def template(self, job: Job) -> Template:
+        """Return the job's template."""
+        return load_template(self.templates_root / job.template_path)
+
+    def data_root(self, job: Job) -> Path:
+        """Return the folder of the job's data set."""
+        return data_root(self.data_set(job), self.layout_root)
+
+    def data_set(self, job: Job) -> DataSet:
+        """Return the job's data set as this worker knows it."""
+        return self.data_sets.get(job.data_set) or DataSet(**job.data)
+
+    def initial_weights(self, job: Job) -> Path:
+        """Return the file of initial weights: given by hand, or the template's own.
+
+        Raises:
+            UserError: they cannot be had.
+        """
+        given = self.weights.get(job.template) or job.weights
+        if given:
+            if not Path(given).is_file():
+                raise UserError(f"--load-weights {job.template}={given}: there is no such file.")
+            return Path(given)
+        return self._instantiated(job) / SNAPSHOT
+
+    def run_folder(self, job: Job) -> Path:
+        """Return the job's folder; an interrupted run of the very same job is still in it."""
+        folder = self.work_dir / "runs" / self.study / job.key
+        note = folder / "job.json"
+        text = json.dumps(
+            {**job.to_dict(), "template": template_hash(self.template(job))}, indent=2
+        )
+        with contextlib.suppress(OSError):
+            if note.read_text(encoding="utf-8") == text:
+                return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        check_writable(folder)
+        write_text(note, text)
+        return folder
+
+    def drop_checkpoints(self, job: Job) -> None:
+        """Remove what is large in a job's folder and no longer needed."""
+        folder = self.work_dir / "runs" / self.study / job.key
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        for name in ("latest.pth", "best.pth"):
+            (folder / name).unlink(missing_ok=True)
+
+    def _instantiated(self, job: Job) -> Path:
+        """Return the template's work directory, which is made whole or not at all."""
+        template = self.template(job)
+        folder = self.work_dir / "templates" / f"{job.template}.{template_hash(template)[:8]}"
+        if folder.is_dir():
+            return folder
+        check_writable(folder.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{job.template}.", dir=folder.parent))
+        try:
+            instantiate(template.path, temporary)
+            temporary.rename(folder)
+        except OSError as error:
+            if not folder.is_dir():  # no other process was faster
+                raise UserError(f"{folder}: cannot write: {error.strerror}.") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return folder
+
+
+def template_hash(template: Template) -> str:
+    """Return the SHA-256 of a template's values, its base merged in."""
+    text = json.dumps(template.values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,54 @@
+"""One table a data set: every template and variant, mean and spread over the seeds."""
+
+from __future__ import annotations
+
+from classification.study.cells import Cell, Grid
+from classification.study.markdown import bold, figure, table, with_spread
+
+SCORES = {
+    "top-1": "top1",
+    "top-5": "top5",
+    "mAP": "mean_average_precision",
+    "balanced": "balanced_accuracy",
+}
+HEADER = ["template", "variant", "n", *SCORES, "epochs", "minutes"]
+
+
+def set_table(grid: Grid, data_set: str) -> str:
+    """Return the table of one data set; the best mean of each score is bold."""
+    cells = [
+        (template, variant, cell)
+        for template in grid.templates
+        for variant in (*grid.variants, *grid.probes)
+        if (cell := grid.get(template, data_set, variant)) is not None
+    ]
+    best = {key: max(_shown(cell, key) for _, _, cell in cells) for key in SCORES.values()}
+    rows = []
+    for template, variant, cell in cells:
+        scores = []
+        for key in SCORES.values():
+            text = with_spread(cell.mean(key), cell.spread(key))
+            scores.append(bold(text) if _shown(cell, key) == best[key] else text)
+        minutes = cell.mean("seconds")
+        rows.append(
+            [template, variant, str(len(cell.results)), *scores]
+            + [figure(cell.mean("epochs"), 0), figure(minutes and minutes / 60, 1)]
+        )
+    return f"{describe_set(cells[0][2])}\n\n{table(HEADER, rows, text_columns=2)}"
+
+
+def _shown(cell: Cell, key: str) -> float:
+    """Return a mean as the table shows it, so that what looks equal is equal."""
+    return round(cell.mean(key) or 0.0, 2)
+
+
+def describe_set(cell: Cell) -> str:
+    """Return the sizes of the parts in words."""
+    result = cell.results[0]
+    images = result.get("images")
+    if not images:
+        return ""
+    return (
+        f"{result['classes']} classes; {images['train']} pictures to train on, "
+        f"{images['inner']} to choose by, {images['report']} to report on."
+    )

@@ -1,0 +1,180 @@
+"""Tables from stored results: every figure is recomputed by hand, and nothing is trained."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+from support import ROOT, run_python
+
+from classification.errors import UserError
+from classification.study.page import build_page
+from classification.study.results_file import FORMAT, read_results
+
+TOOL = ROOT / "tools" / "benchmark_templates.py"
+
+
+def result(
+    template: str, data_set: str, variant: str, seed: int, top1: float, **more: Any
+) -> dict[str, Any]:
+    """Return a result whose other scores follow from top-1."""
+    return {
+        "template": template,
+        "data_set": data_set,
+        "variant": variant,
+        "seed": seed,
+        "top1": top1,
+        "top5": top1 + 5,
+        "mean_average_precision": top1 + 1,
+        "balanced_accuracy": top1 - 1,
+        "parameters": 2.0,
+        "gflops": 0.5,
+        "seconds": 60.0,
+        "epochs": 10,
+        "classes": 3,
+        "images": {"train": 8, "inner": 2, "report": 5},
+        **more,
+    }
+
+
+RESULTS = [
+    result("net", "Flowers", "recipe", 1, 90.0, parameters=2.5),
+    result("net", "Flowers", "recipe", 2, 91.0, parameters=2.5),
+    result("net", "Flowers", "baseline", 1, 88.0, parameters=2.5, seconds=30.0),
+    result("net", "Flowers", "baseline", 2, 88.5, parameters=2.5, seconds=30.0),
+    result("net", "DTD", "recipe", 1, 60.0),
+    result("net", "DTD", "recipe", 2, 64.0),
+    result("net", "DTD", "baseline", 1, 61.0),
+    result("net", "DTD", "baseline", 2, 62.0),
+]
+PROBE = result("net", "DTD", "probe", 1, 65.0, probe=True, epochs=None)
+
+
+def write(path: Path, results: list[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps({"format": FORMAT, "results": results}), encoding="utf-8")
+    return path
+
+
+def rows(page: str, title: str) -> list[list[str]]:
+    """Return the cells of the table below a heading, without its header."""
+    section = page.split(f"# {title}\n", 1)[1].split("\n#", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_pivot_s_figures() -> None:
+    page = build_page(RESULTS, "python tool")
+    recipe = mean([mean([90.0, 91.0]), mean([60.0, 64.0])])
+    baseline = mean([mean([88.0, 88.5]), mean([61.0, 62.0])])
+    assert (recipe, baseline) == (76.25, 74.875)
+    expected = ["net", "0.50", "2.00 to 2.50"]
+    for shift in (1, 0, 5):  # mAP, top-1, top-5
+        expected += [f"{recipe + shift:.2f}", f"{baseline + shift:.2f}", "+1.38"]
+    assert rows(page, "Averages") == [expected]
+    assert "Over 2 data sets: DTD, Flowers." in page
+
+
+def test_a_data_set_s_table() -> None:
+    page = build_page([*RESULTS, PROBE], "python tool")
+    recipe, baseline, probe = rows(page, "DTD")
+    spread = f"{stdev([60.0, 64.0]):.2f}"
+    assert spread == "2.83"
+    assert recipe == ["net", "recipe", "2", "62.00 ± 2.83", "67.00 ± 2.83", "63.00 ± 2.83",
+                      "61.00 ± 2.83", "10", "1.0"]  # fmt: skip
+    assert baseline[:4] == ["net", "baseline", "2", f"61.50 ± {stdev([61.0, 62.0]):.2f}"]
+    assert probe == ["net", "probe", "1", "**65.00**", "**70.00**", "**66.00**", "**64.00**",
+                     "–", "1.0"]  # fmt: skip  # noqa: RUF001
+    flowers = rows(page, "Flowers")
+    assert flowers[0][3] == f"**90.50 ± {stdev([90.0, 91.0]):.2f}**"
+    assert flowers[1][-1] == "0.5"
+    assert "3 classes; 8 pictures to train on, 2 to choose by, 5 to report on." in page
+
+
+def test_an_incomplete_row_has_no_averages() -> None:
+    small = [result("small", "DTD", "recipe", 1, 50.0), result("small", "DTD", "baseline", 1, 1.0)]
+    page = build_page([*RESULTS, *small], "python tool")
+    net, other = rows(page, "Averages")
+    assert "76.25" in net
+    assert other == ["small", "0.50", "2.00", *["incomplete"] * 9]
+    missing = "- small is incomplete; not measured: Flowers (recipe), Flowers (baseline)."
+    assert missing in page
+    only = build_page([*RESULTS, *small], "python tool", only=["DTD"])
+    assert "incomplete" not in only and "Over 1 data sets: DTD." in only
+    assert rows(only, "Averages")[1][6:9] == ["50.00", "1.00", "+49.00"]
+
+
+def test_other_seeds_on_one_side_are_told() -> None:
+    page = build_page(RESULTS[:-1], "python tool")
+    assert "- net on DTD: seeds 1, 2 against 1." in page
+
+
+def test_the_ablation_s_figures() -> None:
+    more = [
+        result("net", "Flowers", "no_ema", 1, 90.0, seconds=45.0),
+        result("net", "DTD", "no_ema", 1, 61.0, seconds=30.0),
+        result("net", "DTD", "no_augmix", 1, 63.5),
+    ]
+    page = build_page([*RESULTS, *more], "python tool")
+    recipe, baseline, no_augmix, no_ema = rows(page, "net")
+    assert recipe == ["recipe", "62.00", "90.50", "76.25", "–", "1.00x"]  # noqa: RUF001
+    time = mean([60 / 60, 30 / 60])
+    assert baseline == ["baseline", "61.50 (-0.50)", "88.25 (-2.25)", "74.88", "-1.38",
+                        f"{time:.2f}x"]  # fmt: skip
+    assert no_ema == ["no_ema", "61.00 (-1.00)", "90.00 (-0.50)", "75.50", "-0.75",
+                      f"{mean([30 / 60, 45 / 60]):.2f}x"]  # fmt: skip
+    assert no_augmix == ["no_augmix", "63.50 (+1.50)", "–", *["incomplete"] * 3]  # noqa: RUF001
+    assert "- no_augmix is incomplete; not measured: Flowers (no_augmix)." in page
+    against = build_page([*RESULTS, *more], "python tool", reference="baseline")
+    assert rows(against, "net")[0][1] == "62.00 (+0.50)"
+
+
+def test_without_a_baseline_there_is_no_difference() -> None:
+    page = build_page([r for r in RESULTS if r["variant"] == "recipe"], "python tool")
+    assert rows(page, "Averages") == [["net", "0.50", "2.00 to 2.50", "77.25", "76.25", "81.25"]]
+
+
+def test_templates_that_changed_between_results_are_told() -> None:
+    changed = [{**r, "template_sha256": str(i)} for i, r in enumerate(RESULTS)]
+    assert "Changed between its trainings: net." in build_page(changed, "python tool")
+
+
+def test_settings_of_the_whole_study_are_told() -> None:
+    pairs = [["input.height", "128"], ["training.seed", "1"]]
+    some = [{**r, "settings": [*pairs, ["a.b", str(i)]]} for i, r in enumerate(RESULTS)]
+    assert "In all of them: `input.height 128`." in build_page(some, "python tool")
+
+
+def test_files_are_merged_and_contradictions_refused(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.json", RESULTS[:4])
+    second = write(tmp_path / "b.json", RESULTS[3:])
+    assert len(read_results([first, second])) == len(RESULTS)
+    other = write(tmp_path / "c.json", [{**RESULTS[0], "top1": 1.0}])
+    with pytest.raises(UserError, match="other figures of net Flowers recipe 1"):
+        read_results([first, other])
+    with pytest.raises(UserError, match="no results yet"):
+        read_results([write(tmp_path / "d.json", [])])
+    (tmp_path / "e.json").write_text("{}")
+    with pytest.raises(UserError, match="not a results file"):
+        read_results([tmp_path / "e.json"])
+
+
+def test_the_command_needs_neither_torch_nor_optuna(tmp_path: Path) -> None:
+    write(tmp_path / "r.json", RESULTS)
+    arguments = ["table", "--results", str(tmp_path / "r.json"), "--output", "page.md"]
+    code = (
+        f"import runpy, sys; sys.argv = ['benchmark_templates.py', *{arguments!r}]\n"
+        f"try: runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'optuna', 'timm'} & set(sys.modules)"
+    )
+    done = run_python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    first = page.splitlines()[0]
+    assert "Generated" in first
+    assert re.search(r"python tools/benchmark_templates\.py table --results .*--output page", first)
+    assert page.partition("\n")[2] == build_page(RESULTS, "x").partition("\n")[2]
