@@ -136,6 +136,9 @@ def default_config() -> Config:
     c.training.accumulation = 1  # parts that a batch is computed in, one after the other
     c.training.seed = 5
     c.training.keep_checkpoints = 2  # latest ones kept, besides the best
+    # Normalise by the statistics of the pretrained weights, which stay as they are; models that
+    # start from random weights do not.
+    c.training.freeze_batch_norm = False
     c.training.precision = "auto"  # auto | fp32 | bf16; auto = bf16 on GPUs that have it
     c.training.clip_gradient_norm = 0.0  # 0 = no clipping
 

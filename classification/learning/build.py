@@ -40,6 +40,19 @@ def build_task(
     return MutualTask(models[0], models[1:], losses, weight, preprocessings)
 
 
+def frozen_batch_norms(configs: Sequence[Config], pretrained: Sequence[bool]) -> list[bool]:
+    """Return for each model whether its batch norms keep their statistics; say where they cannot.
+
+    Those of random weights are no statistics of anything.
+    """
+    asked = configs[0].training.freeze_batch_norm
+    if asked and not all(pretrained):
+        logger.warning(
+            "training.freeze_batch_norm does not act on models that start from random weights"
+        )
+    return [asked and loaded for loaded in pretrained]
+
+
 def create_models(configs: Sequence[Config], num_classes: int) -> list[torch.nn.Module]:
     """Return a network with random weights for each config."""
     return [create_classifier(config, num_classes) for config in configs]

@@ -64,6 +64,7 @@ def fit(
     scalars: ScalarWriter | None = None,
     to_beat: EarlyStop | None = None,
     resume: Mapping[str, Any] | None = None,
+    frozen: Sequence[bool] = (),
     judge_start: bool = False,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> FitResult:
@@ -76,6 +77,7 @@ def fit(
         folder: where to save; None for a trial that leaves nothing behind.
         to_beat: a best result that exists already as `best.pth`.
         resume: the contents of a checkpoint to go on from, bit for bit on the CPU.
+        frozen: for each model whether its batch norms keep their statistics; default is none.
         judge_start: the model as it comes is a candidate for `best.pth` too, as epoch 0.
         on_epoch: called with each epoch's entry of the history; what it raises ends the training.
 
@@ -117,10 +119,11 @@ def fit(
         epoch, start_step, step = state["epoch"], state["step_in_epoch"], resume["step"]
         selected = resume["selected"]
         meter = np.array(state["meter"])
+        frozen = state["frozen"]
         set_random_state(state["random"][accelerator.process_index % len(state["random"])])
 
     train_step = TrainStep(
-        task, learners, config, preprocessing, train_loader.store.samples, accelerator
+        task, learners, config, preprocessing, train_loader.store.samples, accelerator, frozen
     )
     if resume is not None:
         train_step.load_state_dict(resume["training"]["step"])
@@ -147,6 +150,7 @@ def fit(
                 "learners": [learner.state_dict() for learner in learners],
                 "early_stop": early_stop.state_dict(),
                 "history": history,
+                "frozen": list(frozen),
                 "epoch": epoch,
                 "step_in_epoch": step_in_epoch,
                 "meter": meter.tolist(),
@@ -207,7 +211,7 @@ def fit(
 
     while not is_over():
         # ------------------------------------------------------------------ train one epoch
-        train_step.wrapped.train()
+        train_step.train_mode()
         reporter = StepReporter(epoch, epochs, num_steps, start_step, show=is_main and bool(folder))
         started, images_before = time.monotonic(), meter[2]
         steps = train_loader.epoch(epoch, start_step)

@@ -58,6 +58,7 @@ class Search:
     preprocessing: Preprocessing
     accelerator: Accelerator
     stop: StopSignal
+    frozen: Sequence[bool]  # as in `fit`
 
 
 def find_learning_rate(search: Search, folder: Path) -> FoundRate:
@@ -156,7 +157,13 @@ def _range_test(search: Search, count: Callable[[int], None]) -> FoundRate:
         task.to(search.accelerator.device)
         samples = search.loader.store.samples
         return TrainStep(
-            task, learners, search.configs[0], search.preprocessing, samples, search.accelerator
+            task,
+            learners,
+            search.configs[0],
+            search.preprocessing,
+            samples,
+            search.accelerator,
+            search.frozen,
         )
 
     curve = range_test(
@@ -195,6 +202,7 @@ def _trials(search: Search, count: Callable[[int], None]) -> FoundRate:
                 folder=None,
                 accelerator=search.accelerator,
                 stop=search.stop,
+                frozen=search.frozen,
                 on_epoch=report,
             )
 

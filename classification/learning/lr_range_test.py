@@ -56,7 +56,7 @@ def range_test(
             Learner(m, c, loader.num_steps) for m, c in zip(copied.models, configs, strict=True)
         ]
         step = make_step(copied, learners)
-        step.wrapped.train()
+        step.train_mode()
         epochs = num_test_epochs(configs[0], loader.num_steps)
         warmup_steps = finder.epochs_warmup * loader.num_steps
         total = epochs * loader.num_steps

@@ -50,10 +50,19 @@ class TrainStep:
         preprocessing: Preprocessing,
         samples: SampleSet,
         accelerator: Accelerator,
+        frozen: Sequence[bool] = (),
     ) -> None:
+        """Take a task on its device.
+
+        Args:
+            learners: one for each of the task's models.
+            samples: for messages.
+            frozen: for each model whether its batch norms keep their statistics; default is none.
+        """
         self.task, self.learners, self.config = task, learners, config
         self.preprocessing, self.samples, self.accelerator = preprocessing, samples, accelerator
         self.norms = batch_norms(task)
+        self.frozen = [m for m, keep in zip(task.models, frozen, strict=False) if keep]
         self.sam = SharpnessAware(task.models, config) if config.sam.enable else None
         self.wrapped = accelerator.prepare(task) if accelerator.num_processes > 1 else task
 
@@ -84,6 +93,13 @@ class TrainStep:
             learner.optimizer.step()
             learner.optimizer.zero_grad(set_to_none=True)
         return StepResult(float(sums[0]), float(sums[1]), float(sums[2]), bool(sums[4]))
+
+    def train_mode(self) -> None:
+        """Put the models into training mode, apart from frozen batch norms."""
+        self.wrapped.train()
+        for model in self.frozen:
+            for layer, _ in batch_norms(model):
+                layer.eval()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what lasts from step to step beside models and optimizers."""

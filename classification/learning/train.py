@@ -21,7 +21,12 @@ from classification.data.sample_set import SampleSet
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
 from classification.learning.allocator import keep_freed_memory
-from classification.learning.build import build_task, create_models, load_start_weights
+from classification.learning.build import (
+    build_task,
+    create_models,
+    frozen_batch_norms,
+    load_start_weights,
+)
 from classification.learning.head_start import start_heads
 from classification.learning.interruption import StopSignal
 from classification.learning.loop import FitResult, fit
@@ -120,6 +125,7 @@ def train(
             work_dir=opened.path.parent,
             class_names=train_samples.class_names,
         )
+    frozen = frozen_batch_norms(configs, pretrained) if resume is None else []
     seed_everything(config.training.seed + accelerator.process_index)
 
     with StopSignal() as stop:
@@ -157,7 +163,9 @@ def train(
                 stop,
             )
         if searches and resume is None:
-            search = Search(task, configs, loader, val_store, preprocessing, accelerator, stop)
+            search = Search(
+                task, configs, loader, val_store, preprocessing, accelerator, stop, frozen
+            )
             found = find_learning_rate(search, folder.path)
             configs = with_base_rate(configs, found.learning_rate)
         if searches and config.lr_finder.stop_after:
@@ -179,6 +187,7 @@ def train(
             stop=stop,
             scalars=scalars,
             resume=resume,
+            frozen=frozen,
             judge_start=config.model.head_start == "probe",
         )
     if scalars is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 from classification.learning.train import train
 from classification.study.jobs import Job
@@ -91,6 +92,8 @@ def _train(
     history = read_history(folder / "metrics.jsonl")
     if resumed:  # the time before the interruption is known by its epochs alone
         seconds = max(seconds, sum(entry["seconds"] for entry in history))
+    if result.best is None:
+        raise UserError(f"{template}: lr_finder.stop_after: there is no model to measure.")
     figures = evaluate(result.best, test_data_roots=parts.root, test_ann_files=parts.report)
     return {
         **figures,

@@ -23,9 +23,9 @@ from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.readers import read_samples
 from classification.data.store import open_store
 from classification.evaluation.metrics import compute_metrics
-from classification.learning.train import load_start_weights
 from classification.models.classifier import create_classifier
 from classification.models.complexity import measure_complexity
+from classification.models.weights import load_initial_weights
 from classification.study.parts import Parts
 from classification.template import Template
 
@@ -46,7 +46,12 @@ def run_probe(
     start = time.perf_counter()
     names = read_samples(parts.root, parts.train).class_names
     model = create_classifier(config, len(names)).eval()
-    load_start_weights(model, weights, template, names, config)
+    load_initial_weights(
+        model,
+        weights,
+        class_names=names,
+        reset_classifier=config.model.reset_classifier,
+    )
     train = extract_features(model, parts.root, parts.train, names, config)
     inner = extract_features(model, parts.root, parts.inner, names, config)
     strength, inner_top1 = choose_strength(*train, *inner)

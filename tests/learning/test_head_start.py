@@ -14,7 +14,7 @@ from support import TINY_TEMPLATE, make_class_folders
 from torch import nn
 
 from classification import train
-from classification.learning.head_start import Embedding, fit_head
+from classification.learning.head_start import STRENGTHS, Embedding, choose_strength, fit_head
 from classification.models.checkpoint import read_checkpoint
 from classification.models.cosine_head import CosineHead
 
@@ -30,6 +30,15 @@ class Headed(nn.Module):
         return self.head
 
 
+def test_noise_needs_the_strongest_penalty_and_plain_signal_does_not() -> None:
+    generator = np.random.default_rng(0)
+    signal = generator.normal(size=(200, 30)).astype(np.float32)
+    y = (signal[:, 0] + 0.1 * signal[:, 1] > 0).astype(np.int64)
+    assert choose_strength(0.02 * signal, y) == STRENGTHS[-1]  # small features, large weights
+    noisy = generator.normal(size=(200, 300)).astype(np.float32)
+    assert choose_strength(noisy + 0.5 * (2 * y[:, None] - 1), y) == STRENGTHS[0]
+
+
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_the_head_predicts_what_the_regression_does(num_classes: int) -> None:
     x, y = make_classification(
@@ -39,7 +48,8 @@ def test_the_head_predicts_what_the_regression_does(num_classes: int) -> None:
     model = Headed(nn.Linear(12, num_classes))
     top1 = fit_head(model, x, y)
     scaled = (x - x.mean(0)) / (x.std() + 1e-6)
-    reference = LogisticRegression(C=1.0, max_iter=300, tol=1e-3).fit(scaled, y)
+    strength = choose_strength(scaled, y)
+    reference = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(scaled, y)
     with torch.inference_mode():
         probabilities = model.head(torch.from_numpy(x)).softmax(1).numpy()
     np.testing.assert_allclose(probabilities, reference.predict_proba(scaled), atol=1e-4)
