@@ -11,7 +11,7 @@ quickstart: $(INSTALLED)
 	$(PYTHON) tools/quickstart.py
 
 test: $(INSTALLED)
-	$(PYTHON) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" -n auto --dist loadfile
 
 # pytest's exit code 5 means that no test was selected.
 test-slow: $(INSTALLED)

@@ -45,11 +45,13 @@ setup(
         "dev": [
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",  # tests on all cores
             "ruff",  # lint and format
             "mypy",  # types
             "types-PyYAML",
             "import-linter",  # direction of the imports
             "onnxruntime",  # an independent reader of exported ONNX
+            "pytorch-metric-learning",  # an independent implementation of AM-softmax
             "torchmetrics",  # an independent implementation of the metrics
         ]
     },
