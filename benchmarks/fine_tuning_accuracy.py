@@ -12,6 +12,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,8 +32,20 @@ TEMPLATES = ROOT / "model_templates" / "custom-classification"
 RATE, BATCH = 0.02, 32
 
 
-def run_plain(template: Template, weights: Path, data: Path, size: int, epochs: int) -> float:
-    """Fine-tune the plain way; return the last epoch's top-1 in percent."""
+def run_plain(
+    template: Template,
+    weights: Path,
+    data: Path,
+    size: int,
+    epochs: int,
+    on_epoch: Callable[[float, float], None] | None = None,
+) -> float:
+    """Fine-tune the plain way; return the last epoch's top-1 in percent.
+
+    `on_epoch` is called with the seconds of training so far and top-1; without it only the last
+    epoch is judged.
+    """
+    started = time.perf_counter()
     config = template.config()
     end = [transforms.ToTensor(), transforms.Normalize(config.input.mean, config.input.std)]
     resize = transforms.Resize((size, size))
@@ -48,6 +61,7 @@ def run_plain(template: Template, weights: Path, data: Path, size: int, epochs: 
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, RATE, epochs=epochs, steps_per_epoch=len(train_loader)
     )
+    val_loader, seconds = DataLoader(val, 64), 0.0
     for _ in range(epochs):
         model.train()
         for images, targets in train_loader:
@@ -56,13 +70,19 @@ def run_plain(template: Template, weights: Path, data: Path, size: int, epochs: 
             loss.backward()
             optimizer.step()
             schedule.step()
+        seconds += time.perf_counter() - started
+        if on_epoch:
+            on_epoch(seconds, measure_top1(model, val_loader))
+        started = time.perf_counter()
+    return measure_top1(model, val_loader)
+
+
+def measure_top1(model: torch.nn.Module, loader: DataLoader) -> float:
+    """Return top-1 in percent."""
     model.eval()
     with torch.inference_mode():
-        correct = sum(
-            int((model(images).argmax(1) == targets).sum())
-            for images, targets in DataLoader(val, 64)
-        )
-    return 100 * correct / len(val)
+        correct = sum(int((model(images).argmax(1) == targets).sum()) for images, targets in loader)
+    return 100 * correct / len(loader.dataset)  # type: ignore[arg-type]
 
 
 def run_framework(
