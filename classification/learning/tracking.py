@@ -55,6 +55,9 @@ class StepReporter:
             self.bar.stop()
 
 
+KINDS = {"raw": "of the weights as they are", "ema": "of their average"}
+
+
 def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:
     """Return the one line that sums an epoch up."""
     ema = "" if entry["val_top1_ema"] is None else f" (EMA {entry['val_top1_ema']:.2f})"
@@ -62,7 +65,7 @@ def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:
         f"epoch {entry['epoch']}/{epochs}  loss {entry['train_loss']:.4f}  "
         f"train {entry['train_top1']:.1f} %  val top-1 {entry['val_top1_raw']:.2f} %{ema}  "
         f"rate {entry['learning_rate']:.2g}  {entry['images_per_second']:.0f} images/s"
-        f"{'  best' if entry['is_best'] else ''}"
+        f"{'  best, ' + KINDS[entry['selected']] if entry['is_best'] else ''}"
     )
 
 
