@@ -83,15 +83,13 @@ class SharpnessAware:
             torch._foreach_copy_(self.parameters, origin)
 
     def _ascend(self, parameters: Tensors, gradients: Tensors) -> None:
+        lengthened = direction = gradients
         if self.adaptive:
-            sizes = [p.abs() for p in parameters]
-            scaled = [s * g for s, g in zip(sizes, gradients, strict=True)]
-            length = _norm(scaled)
-            direction = [s * g for s, g in zip(sizes, scaled, strict=True)]
-        else:
-            length, direction = _norm(gradients), gradients
-        for parameter, towards in zip(parameters, direction, strict=True):
-            parameter.add_(towards * (self.rho / (length + TINY)))
+            sizes = torch._foreach_abs(parameters)
+            lengthened = list(torch._foreach_mul(sizes, gradients))
+            direction = list(torch._foreach_mul(sizes, lengthened))
+        factor = self.rho / (_norm(lengthened) + TINY)
+        torch._foreach_add_(parameters, torch._foreach_mul(direction, factor))
 
     @torch.no_grad()
     def finish_step(self, step: int, world_size: int) -> None:
@@ -112,8 +110,7 @@ class SharpnessAware:
                 continue
             gradients = [_gradient(p) for p in parameters]
             factor = self.reuse * _norm(gradients) / (_norm(direction) + TINY)
-            for parameter, gradient, part in zip(parameters, gradients, direction, strict=True):
-                parameter.grad = gradient + factor * part
+            torch._foreach_add_(gradients, torch._foreach_mul(direction, factor))
 
     def _split(self, tensors: Tensors) -> list[tuple[Tensors, Tensors]]:
         """Return the flat list model by model, each with its parameters."""
@@ -131,7 +128,10 @@ class SharpnessAware:
 
 
 def _gradient(parameter: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    """Return the gradient itself, made of zeros where there was none."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def _norm(tensors: Tensors) -> torch.Tensor:
@@ -147,6 +147,6 @@ def _add(total: Tensors | None, gradients: Tensors) -> Tensors:
 
 def _orthogonal(vector: Tensors, base: Tensors) -> Tensors:
     """Return `vector` without its component along `base`."""
-    dot = torch.stack([(v * b).sum() for v, b in zip(vector, base, strict=True)]).sum()
+    dot = torch.stack([p.sum() for p in torch._foreach_mul(vector, base)]).sum()
     share = dot / (_norm(base) ** 2 + TINY)
-    return [v - share * b for v, b in zip(vector, base, strict=True)]
+    return list(torch._foreach_sub(vector, torch._foreach_mul(base, share)))
