@@ -33,8 +33,8 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--load-aux-weights",
-        metavar="FILE",
-        help="initial weights of an auxiliary model, for templates that have one",
+        metavar="FILES",
+        help="comma-separated initial weights of the auxiliary models, in the template's order",
     )
     parser.add_argument("--resume-from", metavar="CHECKPOINT", help="go on with this run")
     default = partial(template_default, template)

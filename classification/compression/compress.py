@@ -126,6 +126,7 @@ def compress(
                     accelerator=accelerator,
                     stop=stop,
                     to_beat=best,
+                    frozen=[config.training.freeze_batch_norm],
                 )
             except DivergedError as error:
                 logger.warning("%s\nThe fine-tuning ends here; the best so far is kept.", error)

@@ -30,13 +30,22 @@ class Headed(nn.Module):
         return self.head
 
 
-def test_noise_needs_the_strongest_penalty_and_plain_signal_does_not() -> None:
+def test_the_strongest_penalty_that_is_as_good_is_chosen() -> None:
     generator = np.random.default_rng(0)
-    signal = generator.normal(size=(200, 30)).astype(np.float32)
-    y = (signal[:, 0] + 0.1 * signal[:, 1] > 0).astype(np.int64)
-    assert choose_strength(0.02 * signal, y) == STRENGTHS[-1]  # small features, large weights
-    noisy = generator.normal(size=(200, 300)).astype(np.float32)
-    assert choose_strength(noisy + 0.5 * (2 * y[:, None] - 1), y) == STRENGTHS[0]
+    x = generator.normal(size=(300, 40)).astype(np.float32)
+    noise = 0.5 * generator.normal(size=300)
+    y = (x[:, 0] + 0.5 * x[:, 1] + noise > 0.3).astype(np.int64)
+    rows = np.random.default_rng(0).permutation(300)
+    held_out, rest = rows[:60], rows[60:]
+    scores = {}
+    for strength in sorted(STRENGTHS):
+        probe = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(x[rest], y[rest])
+        scores[strength] = (probe.predict(x[held_out]) == y[held_out]).mean()
+    best = max(scores.values())
+    allowed = best - (best * (1 - best) / 60) ** 0.5
+    chosen = choose_strength(x, y)
+    assert chosen == min(s for s, score in scores.items() if score >= allowed)
+    assert scores[STRENGTHS[0]] < allowed  # or the strongest would always do
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
@@ -54,7 +63,7 @@ def test_the_head_predicts_what_the_regression_does(num_classes: int) -> None:
         probabilities = model.head(torch.from_numpy(x)).softmax(1).numpy()
     np.testing.assert_allclose(probabilities, reference.predict_proba(scaled), atol=1e-4)
     assert top1 == pytest.approx(100 * (probabilities.argmax(1) == y).mean())
-    assert top1 > 70
+    assert top1 > 100 / num_classes + 20
 
 
 def test_a_class_without_images_keeps_its_start() -> None:
