@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 class DivergedError(UserError):
-    """The loss is not finite; raised before the optimizer step."""
+    """The loss or the outputs are not finite: the learning rate was too high."""
 
 
 class Interrupted(Exception):

@@ -20,6 +20,7 @@ from classification.config import Config
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
+from classification.errors import DivergedError
 from classification.evaluation.metrics import Metrics, compute_metrics
 from classification.learning.batch_norm import average_buffers
 from classification.learning.early_stop import EarlyStop
@@ -82,7 +83,8 @@ def fit(
         on_epoch: called with each epoch's entry of the history; what it raises ends the training.
 
     Raises:
-        DivergedError: the loss is not finite; raised before the optimizer step.
+        DivergedError: the loss is not finite, raised before the optimizer step; or the outputs
+            for validation images are not.
         UserError: a save failed.
         Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
@@ -189,6 +191,11 @@ def fit(
             )
             if logits is None:
                 return None
+            if not np.isfinite(logits).all():
+                raise DivergedError(
+                    f"After {step} steps the model's outputs for validation images are not finite. "
+                    "Lower --base-learning-rate."
+                )
             metrics[name] = compute_metrics(logits, val_store.samples.targets)
         return metrics
 
