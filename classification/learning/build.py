@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,16 @@ from classification.models.classifier import create_classifier
 from classification.models.weights import load_initial_weights
 
 logger = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """How a model starts: with pretrained weights or random ones, and with a last layer of theirs.
+
+    Random weights have no last layer worth anything, nor features to fit one to.
+    """
+
+    pretrained: bool
+    new_head: bool
 
 
 def build_task(
@@ -40,17 +51,17 @@ def build_task(
     return MutualTask(models[0], models[1:], losses, weight, preprocessings)
 
 
-def frozen_batch_norms(configs: Sequence[Config], pretrained: Sequence[bool]) -> list[bool]:
+def frozen_batch_norms(configs: Sequence[Config], starts: Sequence[Start]) -> list[bool]:
     """Return for each model whether its batch norms keep their statistics; say where they cannot.
 
     Those of random weights are no statistics of anything.
     """
     asked = configs[0].training.freeze_batch_norm
-    if asked and not all(pretrained):
+    if asked and not all(start.pretrained for start in starts):
         logger.warning(
             "training.freeze_batch_norm does not act on models that start from random weights"
         )
-    return [asked and loaded for loaded in pretrained]
+    return [asked and start.pretrained for start in starts]
 
 
 def create_models(configs: Sequence[Config], num_classes: int) -> list[torch.nn.Module]:
@@ -66,11 +77,8 @@ def load_start_weights(
     load_aux_weights: Sequence[str | Path],
     work_dir: Path,
     class_names: Sequence[str],
-) -> list[bool]:
+) -> list[Start]:
     """Load what the flags name, else the work directory's snapshots; say where there is none.
-
-    Returns:
-        For each model whether weights were loaded.
 
     Raises:
         UserError: the weights do not fit, or more files than auxiliaries are given.
@@ -80,7 +88,7 @@ def load_start_weights(
             f"--load-aux-weights: {len(load_aux_weights)} files for {len(models) - 1} auxiliary "
             "models. The template's mutual_learning section lists the auxiliaries."
         )
-    loaded = []
+    starts = []
     given = [load_weights, *load_aux_weights]
     for i, (model, config) in enumerate(zip(models, configs, strict=True)):
         name = AUXILIARY_SNAPSHOT.format(i) if i else SNAPSHOT
@@ -88,11 +96,11 @@ def load_start_weights(
         path = Path(given[i] or "") if i < len(given) and given[i] else work_dir / name
         if path == work_dir / name and not path.is_file():
             logger.warning("no %s in the work directory: %s starts from random weights", name, what)
-            loaded.append(False)
+            starts.append(Start(pretrained=False, new_head=True))
             continue
-        load_initial_weights(
+        new_head = load_initial_weights(
             model, path, class_names=class_names, reset_classifier=config.model.reset_classifier
         )
-        loaded.append(True)
+        starts.append(Start(pretrained=True, new_head=new_head))
         logger.info("initial weights%s: %s", f" of {what}" if i else "", path)
-    return loaded
+    return starts

@@ -48,8 +48,7 @@ class Embedding(nn.Module):
 
 
 def start_heads(
-    models: Sequence[nn.Module],
-    configs: Sequence[Config],
+    models: Sequence[tuple[nn.Module, Config]],
     store: ImageStore,
     accelerator: Accelerator,
     stop: StopSignal,
@@ -57,12 +56,12 @@ def start_heads(
     """Fit the last layer of every model whose `model.head_start` is `probe`, in place.
 
     Args:
-        models: with pretrained weights: features of random ones are worth nothing.
+        models: with pretrained weights, whose features are worth something, and a new last layer.
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C.
     """
-    for model, config in zip(models, configs, strict=True):
+    for model, config in models:
         if config.model.head_start != "probe":
             continue
         chosen = store.subset(choose_images(store, config.training.seed))

@@ -22,6 +22,7 @@ from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.build import (
+    Start,
     build_task,
     create_models,
     frozen_batch_norms,
@@ -110,14 +111,14 @@ def train(
         role="val",
     )
     seed_everything(config.training.seed)
-    pretrained: list[bool] = []
+    starts: list[Start] = []
     models = create_models(configs, len(train_samples.class_names))
     if resume is not None:
         if searches:  # found in the first run
             configs = with_base_rate(configs, resume["config"]["optimizer"]["base_learning_rate"])
         check_resumable(resume, train_samples, configs[0])
     else:
-        pretrained = load_start_weights(
+        starts = load_start_weights(
             models,
             configs,
             load_weights=load_weights,
@@ -125,7 +126,7 @@ def train(
             work_dir=opened.path.parent,
             class_names=train_samples.class_names,
         )
-    frozen = frozen_batch_norms(configs, pretrained) if resume is None else []
+    frozen = frozen_batch_norms(configs, starts) if resume is None else []
     seed_everything(config.training.seed + accelerator.process_index)
 
     with StopSignal() as stop:
@@ -148,29 +149,22 @@ def train(
         log_plan(opened, train_store, val_store, loader, config, accelerator)
         if tensorboard_dir is None and opened.values.get("tensorboard"):
             tensorboard_dir = folder.path / "tensorboard"
-        scalars = None
-        if accelerator.is_main_process and tensorboard_dir is not None:
-            start = resume["epoch"] if resume else 0
-            scalars = create_scalar_writer(Path(tensorboard_dir), start)
         task = build_task(models, configs, train_store.samples.counts())
         if resume is None:
-            ready = [i for i, loaded in enumerate(pretrained) if loaded]
-            start_heads(
-                [models[i] for i in ready],
-                [configs[i] for i in ready],
-                train_store,
-                accelerator,
-                stop,
-            )
-        if searches and resume is None:
-            search = Search(
-                task, configs, loader, val_store, preprocessing, accelerator, stop, frozen
-            )
-            found = find_learning_rate(search, folder.path)
-            configs = with_base_rate(configs, found.learning_rate)
+            to_fit = [i for i, start in enumerate(starts) if start.pretrained and start.new_head]
+            chosen = [(models[i], configs[i]) for i in to_fit]
+            start_heads(chosen, train_store, accelerator, stop)
+            if searches:
+                parts = (task, configs, loader, val_store, preprocessing, accelerator, stop, frozen)
+                found = find_learning_rate(Search(*parts), folder.path)
+                configs = with_base_rate(configs, found.learning_rate)
         if searches and config.lr_finder.stop_after:
             logger.info("the training itself was not asked for: lr_finder.stop_after")
             return TrainResult(None, None, math.nan, 0, 0, "lr_finder.stop_after")
+        scalars = None
+        if accelerator.is_main_process and tensorboard_dir is not None:
+            epochs_done = resume["epoch"] if resume else 0
+            scalars = create_scalar_writer(Path(tensorboard_dir), epochs_done)
         result = fit(
             task,
             loader,

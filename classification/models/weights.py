@@ -21,7 +21,7 @@ def load_initial_weights(
     *,
     class_names: Sequence[str],
     reset_classifier: bool = False,
-) -> None:
+) -> bool:
     """Load weights into a timm model.
 
     Args:
@@ -30,6 +30,9 @@ def load_initial_weights(
             dict. A plain classifier of another class count stays out, which the log says.
         class_names: the classes of the model, which a checkpoint's must equal.
         reset_classifier: leave out the classifier whatever it is.
+
+    Returns:
+        Whether the classifier was left out, so that a new one is trained.
 
     Raises:
         UserError: the file cannot be read, is compressed, has other classes, or differs from the
@@ -53,6 +56,7 @@ def load_initial_weights(
     model.load_state_dict({k: v for k, v in weights.items() if k not in left_out}, strict=False)
     if left_out:
         logger.info("%s: the classifier was left out, a new one is trained", path)
+    return bool(left_out)
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:

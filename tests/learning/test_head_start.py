@@ -126,3 +126,19 @@ def test_a_run_starts_from_the_fit_and_may_keep_it(data: dict[str, Path], tmp_pa
     assert start["metrics"]["val_top1"] == pytest.approx(100.0)
     lines = (tmp_path / "second" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1]
+
+
+def test_a_last_layer_that_came_with_the_weights_is_kept(
+    data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / "template.yaml").write_text(TINY_TEMPLATE, encoding="utf-8")
+    flags = {"train_data_roots": data["train"], "val_data_roots": data["val"], "epochs": 1}
+    first = train(tmp_path / "template.yaml", save_checkpoints_to=tmp_path / "1", **flags)
+    probe = [["model.head_start", "probe"]]
+    settings = {"load_weights": first.best, "settings": probe}
+    train(tmp_path / "template.yaml", save_checkpoints_to=tmp_path / "2", **flags, **settings)
+    assert "the last layer starts" not in caplog.text
+    start = read_checkpoint(tmp_path / "2" / "model" / "model.pth.tar-0")["state_dict"]
+    given = read_checkpoint(first.best)["state_dict"]
+    assert torch.equal(start["classifier.weight"], given["classifier.weight"])
