@@ -112,7 +112,8 @@ def compress(
             "training": None,
         }
         folder.save(first, epoch=0, is_best=True)
-        best = EarlyStop(best_top1=int8["top1"], best_loss=int8["cross_entropy"])
+        best = EarlyStop(exact=True)
+        best.observe(-1, int8["top1"], int8["cross_entropy"], len(val_store))
         if config.compression.epochs:
             try:
                 fit(

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training ended; top-1 in percent, epochs counted from 1."""
+    """How a training ended: top-1 in percent and epoch, from 1, of `best.pth`."""
 
     best_top1: float
     best_epoch: int
@@ -204,7 +204,7 @@ def fit(
         start = validate({"raw": main})
         if start is None:
             interrupt(0)
-        early_stop.observe(-1, start["raw"]["top1"], start["raw"]["cross_entropy"])
+        early_stop.observe(-1, start["raw"]["top1"], start["raw"]["cross_entropy"], len(val_store))
         if folder:
             state = contents(step_in_epoch=0) | {
                 "metrics": {
@@ -253,7 +253,7 @@ def fit(
         train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)
         for learner in learners:
             learner.schedule.end_epoch(epoch, step, train_loss=train_loss, val_top1=chosen["top1"])
-        is_best = early_stop.observe(epoch, chosen["top1"], chosen["cross_entropy"])
+        is_best = early_stop.observe(epoch, chosen["top1"], chosen["cross_entropy"], len(val_store))
         entry = {
             "epoch": epoch + 1,
             "step": step,
@@ -288,7 +288,7 @@ def fit(
         ended_because = "the learning rate has come to its end"
     else:
         ended_because = f"no better epoch in the last {patience}"
-    return FitResult(early_stop.best_top1, early_stop.best_epoch + 1, history, ended_because)
+    return FitResult(early_stop.kept_top1, early_stop.kept_epoch + 1, history, ended_because)
 
 
 def _fitness(metrics: Mapping[str, Any]) -> tuple[float, float]:

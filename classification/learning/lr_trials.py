@@ -16,6 +16,7 @@ import optuna
 
 from classification.config import Config
 from classification.errors import DivergedError
+from classification.learning.early_stop import standard_error
 
 STARTUP_TRIALS = 5  # of TPE, drawn at random; and before the median counts
 
@@ -130,8 +131,7 @@ def choose(trials: list[Trial], num_val_images: int) -> tuple[Trial | None, str]
     if not complete:
         return None, "no trial came to its end"
     best = max(t.top1 for t in complete if t.top1 is not None)
-    share = min(max(best / 100, 0.5 / num_val_images), 1 - 0.5 / num_val_images)
-    error = 100 * math.sqrt(share * (1 - share) / num_val_images)
+    error = standard_error(best, num_val_images)
     near = [t for t in complete if t.top1 is not None and t.top1 >= best - error]
     chosen = min(near, key=lambda t: math.inf if t.loss is None else t.loss)
     reason = (

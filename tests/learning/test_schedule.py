@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from classification.config import Config, default_config, merge
-from classification.learning.early_stop import EarlyStop
+from classification.learning.early_stop import EarlyStop, standard_error
 from classification.learning.schedule import (
     THRESHOLD,
     PlateauSchedule,
@@ -87,7 +88,7 @@ def test_early_stop_waits_for_a_drop_and_for_patience_after_it() -> None:
     schedule, stop = PlateauSchedule(config, steps_per_epoch=1), EarlyStop()
     ended = None
     for epoch in range(20):
-        stop.observe(epoch, top1=90.0, loss=1.0)  # best in epoch 0, never better
+        stop.observe(epoch, top1=90.0, loss=1.0, num_images=100)  # best in epoch 0, never better
         schedule.end_epoch(epoch, epoch + 1, train_loss=1.0, val_top1=90.0)
         if stop.is_over(epoch, schedule, patience=3):
             ended = epoch
@@ -98,12 +99,31 @@ def test_early_stop_waits_for_a_drop_and_for_patience_after_it() -> None:
 
 
 def test_equal_accuracy_with_lower_loss_is_better() -> None:
+    stop = EarlyStop(exact=True)
+    assert stop.observe(0, 90.0, 0.5, 100)
+    assert stop.observe(1, 90.0, 0.4, 100)
+    assert not stop.observe(2, 90.0, 0.4, 100)
+    assert not stop.observe(3, 89.0, 0.1, 100)
+    assert stop.best_epoch == stop.kept_epoch == 1
+
+
+def test_the_last_epoch_within_the_noise_is_kept() -> None:
     stop = EarlyStop()
-    assert stop.observe(0, 90.0, 0.5)
-    assert stop.observe(1, 90.0, 0.4)
-    assert not stop.observe(2, 90.0, 0.4)
-    assert not stop.observe(3, 89.0, 0.1)
-    assert stop.best_epoch == 1
+    kept = [
+        stop.observe(epoch, top1, 0.4, num_images=100)  # one standard error of 90 % is 3 %
+        for epoch, top1 in enumerate([80.0, 90.0, 87.5, 86.5, 88.0])
+    ]
+    assert kept == [True, True, True, False, True]
+    assert (stop.best_epoch, stop.best_top1) == (1, 90.0)  # patience counts from here
+    assert (stop.kept_epoch, stop.kept_top1) == (4, 88.0)
+    assert not stop.observe(5, 88.0, 0.4, num_images=10_000)  # here it is 0.3 %
+
+
+@pytest.mark.parametrize(("top1", "n"), [(90.0, 100), (50.0, 40), (100.0, 36), (0.0, 50)])
+def test_standard_error_is_that_of_repeated_draws(top1: float, n: int) -> None:
+    share = min(max(top1 / 100, 0.5 / n), 1 - 0.5 / n)
+    draws = np.random.default_rng(0).binomial(n, share, size=200_000) / n
+    assert standard_error(top1, n) == pytest.approx(100 * draws.std(), rel=0.02)
 
 
 def test_cosine_is_torchs_after_the_warmup() -> None:
