@@ -18,11 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from common import describe_run, print_table, write_json
+from common import describe_run, fetch_weights, print_table, write_json
 from fine_tuning_accuracy import TEMPLATES, run_plain
 
 import classification
-from classification.models.weight_sources import fetch_initial_weights
 from classification.study.variants import as_settings, read_variants
 from classification.template import Template, load_template
 
@@ -94,18 +93,13 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     template = load_template(TEMPLATES / arguments.template / "template.yaml")
-    source, size = template.values["initial_weights"], str(arguments.size)
+    size = str(arguments.size)
     resolution = [["input.height", size], ["input.width", size]]
     figures: dict[str, object] = describe_run(["torch", "torchvision", "timm"])
     curves: dict[str, dict[str, Curve]] = {}
     baseline = as_settings(read_variants(VARIANTS)["baseline"].overrides)
     with tempfile.TemporaryDirectory() as folder:
-        weights = fetch_initial_weights(
-            source["source"],
-            Path(folder) / "snapshot.safetensors",
-            backbone=template.config().model.backbone,
-            sha256=source.get("sha256"),
-        )
+        weights = fetch_weights(template, folder)
         for data in arguments.data:
             torch.manual_seed(0)
             recipe = run_variant(template, weights, data, resolution)

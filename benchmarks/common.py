@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from classification.study.machine import cpu_name
+from classification.template import Template
 
 
 def describe_run(packages: Sequence[str]) -> dict[str, Any]:
@@ -33,6 +34,19 @@ def describe_run(packages: Sequence[str]) -> dict[str, Any]:
             **{name: version(name) for name in packages},
         },
     }
+
+
+def fetch_weights(template: Template, folder: str | Path) -> Path:
+    """Put the template's initial weights into a folder and return the file."""
+    from classification.models.weight_sources import fetch_initial_weights
+
+    source = template.values["initial_weights"]
+    return fetch_initial_weights(
+        source["source"],
+        Path(folder) / "snapshot.safetensors",
+        backbone=template.config().model.backbone,
+        sha256=source.get("sha256"),
+    )
 
 
 def summary(values: Sequence[float], digits: int = 1) -> str:

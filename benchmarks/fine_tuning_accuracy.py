@@ -16,14 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import describe_run, print_table, write_json
+from common import describe_run, fetch_weights, print_table, write_json
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 import classification
 from classification.models.classifier import create_classifier
-from classification.models.weight_sources import fetch_initial_weights
 from classification.models.weights import load_initial_weights
 from classification.template import Template, load_template
 
@@ -113,16 +112,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     template = load_template(TEMPLATES / arguments.template / "template.yaml")
-    source = template.values["initial_weights"]
     figures: dict[str, object] = describe_run(["torch", "torchvision", "timm"])
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        weights = fetch_initial_weights(
-            source["source"],
-            Path(folder) / "snapshot.safetensors",
-            backbone=template.config().model.backbone,
-            sha256=source.get("sha256"),
-        )
+        weights = fetch_weights(template, folder)
         for data in arguments.data:
             sizes = (arguments.size, arguments.epochs)
             start = time.perf_counter()

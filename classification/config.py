@@ -8,6 +8,7 @@ frozen; it travels inside every checkpoint as a plain dict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
@@ -80,7 +81,10 @@ def default_config() -> Config:
     c.sam.rho = 0.05  # distance to that point, in L2 norm
     c.sam.adaptive = False  # ASAM: distances in proportion to each weight; rho is then about 0.5
     c.sam.interval = 1  # steps from one second pass to the next
-    c.sam.reuse = 0.0  # LookSAM's alpha: how much of the last second pass acts in between; 0 = none
+    c.sam.reuse = (
+        0.0  # LookSAM's alpha: how much of the last second pass acts in between; 0 = none,
+    )
+    # else interval must be above 1
 
     c.mutual_learning = CfgNode()
     c.mutual_learning.enable = False  # train the auxiliaries beside the model, each from the others
@@ -92,7 +96,7 @@ def default_config() -> Config:
     c.schedule = CfgNode()
     c.schedule.name = "plateau"  # plateau | cosine | one_cycle
     c.schedule.watch = "train_loss"  # train_loss | val_top1: what must improve
-    c.schedule.warmup_epochs = 1.0  # linear, from a tenth of the rate
+    c.schedule.warmup_epochs = 1.0  # linear, from a tenth of the rate; one_cycle has its own rise
     c.schedule.patience = 5  # epochs without improvement before the rate falls
     c.schedule.patience_steps = 0  # steps that must have passed too: more epochs on small sets
     c.schedule.on_plateau = "drop"  # drop: by the factor, again and again | anneal: once, evenly
@@ -102,6 +106,7 @@ def default_config() -> Config:
     c.schedule.anneal_from = 0.3  # share of the budget from which it falls anyway; 1 = never
 
     c.early_stop = CfgNode()
+    # For drops, cosine and one_cycle; an even fall at a plateau has an end of its own.
     c.early_stop.enable = True
     c.early_stop.patience = 5  # epochs without a better validation top-1, after the rate fell
     c.early_stop.patience_steps = 0  # steps that must have passed too: more epochs on small sets
@@ -233,6 +238,7 @@ def _read_value(dotted: str, text: str) -> Any:
         raise UserError(f"--set {dotted}: '{text}' is not a YAML value.") from error
 
 
+FIGURES = (".png", ".jpg", ".svg", ".pdf")
 _CHOICES = {
     "data.on_bad_image": ("error", "skip"),
     "model.head_start": ("zero", "probe"),
@@ -328,6 +334,13 @@ def validate(config: Config, where: str = "config") -> None:
         for key, (low, high) in _RANGES.items()
         if not low <= get(config, key) <= high
     ]
+    if config.sam.reuse and config.sam.interval == 1:
+        problems.append(f"{where}.sam.reuse: needs sam.interval above 1, as 5.")
+    figure = PurePath(config.lr_finder.path_to_savefig)
+    if figure.name and figure.suffix.lower() not in FIGURES:
+        problems.append(
+            f"{where}.lr_finder.path_to_savefig: '{figure}' ends in none of {', '.join(FIGURES)}."
+        )
     if config.lr_finder.min_lr >= config.lr_finder.max_lr:
         problems.append(f"{where}.lr_finder.min_lr must be below max_lr.")
     problems += [f"{where}.input.std: {s} must be above 0." for s in config.input.std if s <= 0]

@@ -20,6 +20,7 @@ from torch import nn
 from classification.config import Config
 from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
+from classification.learning.early_stop import standard_error
 from classification.learning.interruption import StopSignal
 from classification.learning.validate import compute_logits
 
@@ -135,7 +136,7 @@ def choose_strength(features: np.ndarray, targets: np.ndarray) -> float:
         ]
     )
     best = scores.max()
-    error = np.sqrt(best * (1 - best) / len(held_out))
+    error = standard_error(100 * best, len(held_out)) / 100
     return STRENGTHS[int(np.argmax(scores >= best - error))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -200,7 +201,7 @@ def fit(
         return metrics
 
     # ---------------------------------------------------------------------- judge the start
-    if judge_start and resume is None:
+    if judge_start and step == 0 and math.isinf(early_stop.kept_top1):
         start = validate({"raw": main})
         if start is None:
             interrupt(0)

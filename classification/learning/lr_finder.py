@@ -33,6 +33,7 @@ from classification.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 REPORT = "lr_finder.json"
+Choice = tuple[float, str, Sequence[Mapping[str, Any]]]  # rate, reason, what was tried
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,12 @@ def find_learning_rate(search: Search, folder: Path) -> FoundRate:
             images += number
             progress(images, max(at_most, images))
 
-        found = _range_test(search, count) if _is_range_test(config) else _trials(search, count)
+        choose_rate = _range_test if _is_range_test(config) else _trials
+        rate, reason, points = choose_rate(search, count)
     if search.stop.requested:
         raise search.stop.interruption("interrupted in the learning rate search; start it again")
-    found = replace(found, images=images, seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    found = FoundRate(config.lr_finder.mode, rate, reason, points, images, seconds)
     logger.info("base learning rate %.3g: %s", found.learning_rate, found.reason)
     if is_main:
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +155,7 @@ def _limit(search: Search) -> Search:
     return replace(search, loader=loader, val_store=some(search.val_store))
 
 
-def _range_test(search: Search, count: Callable[[int], None]) -> FoundRate:
+def _range_test(search: Search, count: Callable[[int], None]) -> Choice:
     def make_step(task: Task, learners: Sequence[Learner]) -> TrainStep:
         task.to(search.accelerator.device)
         samples = search.loader.store.samples
@@ -180,10 +183,10 @@ def _range_test(search: Search, count: Callable[[int], None]) -> FoundRate:
         reason = "the template's, since the range test found no falling loss"
         logger.warning("the range test found no falling loss in %d steps", len(curve))
     points = [{"learning_rate": lr, "loss": loss} for lr, loss in curve]
-    return FoundRate("fast_ai", rate, reason, points, 0, 0.0)
+    return rate, reason, points
 
 
-def _trials(search: Search, count: Callable[[int], None]) -> FoundRate:
+def _trials(search: Search, count: Callable[[int], None]) -> Choice:
     config = search.configs[0]
 
     def train_at(rate: float, on_epoch: Callable[[Mapping[str, Any]], None]) -> None:
@@ -212,7 +215,7 @@ def _trials(search: Search, count: Callable[[int], None]) -> FoundRate:
         logger.warning("%s: the template's learning rate stays", reason)
         reason = f"the template's, since {reason}"
     rate = chosen.learning_rate if chosen else config.optimizer.base_learning_rate
-    return FoundRate(config.lr_finder.mode, rate, reason, [t.to_dict() for t in trials], 0, 0.0)
+    return rate, reason, [t.to_dict() for t in trials]
 
 
 def _short(config: Config) -> Config:

@@ -27,12 +27,16 @@ class Trial:
 
     learning_rate: float
     epochs: int
-    top1: float | None  # percent; None when the loss was not finite
-    loss: float | None
+    top1: float  # percent; NaN when there is none
+    loss: float
     state: str  # complete | pruned | diverged
 
     def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        """Return the fields; what is not finite, which JSON does not know, as None."""
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in vars(self).items()
+        }
 
 
 # Trains at a rate, calls back after each epoch with its entry; what that raises ends it.
@@ -94,7 +98,8 @@ def run_trials(config: Config, train_at: TrainAt) -> list[Trial]:
             state = "diverged"
             raise optuna.TrialPruned from error
         finally:
-            figures = (None, None) if state == "diverged" else _figures(last)
+            known = {} if state == "diverged" else last
+            figures = (known.get("val_top1", math.nan), known.get("val_loss", math.nan))
             tried.append(Trial(rate, int(last.get("epoch", 0)), *figures, state))
         return _score(last)
 
@@ -111,10 +116,6 @@ def _suggest(trial: optuna.Trial, config: Config) -> float:
     return trial.suggest_float("learning_rate", finder.min_lr, finder.max_lr, log=True)
 
 
-def _figures(entry: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    return entry.get("val_top1"), entry.get("val_loss")
-
-
 def _score(entry: Mapping[str, Any]) -> float:
     """Return top-1, and of equal ones the higher for the lower loss."""
     loss = entry["val_loss"]
@@ -127,13 +128,13 @@ def choose(trials: list[Trial], num_val_images: int) -> tuple[Trial | None, str]
     As accurate means within one standard error of the best top-1 on this many images: on a small
     validation part the best one of a dozen is mostly luck, and the loss tells more.
     """
-    complete = [t for t in trials if t.state == "complete" and t.top1 is not None]
+    complete = [t for t in trials if t.state == "complete"]
     if not complete:
         return None, "no trial came to its end"
-    best = max(t.top1 for t in complete if t.top1 is not None)
+    best = max(t.top1 for t in complete)
     error = standard_error(best, num_val_images)
-    near = [t for t in complete if t.top1 is not None and t.top1 >= best - error]
-    chosen = min(near, key=lambda t: math.inf if t.loss is None else t.loss)
+    near = [t for t in complete if t.top1 >= best - error]
+    chosen = min(near, key=lambda t: t.loss if math.isfinite(t.loss) else math.inf)
     reason = (
         f"val top-1 {chosen.top1:.2f} %, loss {chosen.loss:.4f}: the lowest loss of the "
         f"{len(near)} rates within one standard error ({error:.2f}) of the best top-1, "

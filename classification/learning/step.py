@@ -62,7 +62,8 @@ class TrainStep:
         self.task, self.learners, self.config = task, learners, config
         self.preprocessing, self.samples, self.accelerator = preprocessing, samples, accelerator
         self.norms = batch_norms(task)
-        self.frozen = [m for m, keep in zip(task.models, frozen, strict=False) if keep]
+        keeps = frozen or [False] * len(task.models)
+        self.frozen = [m for m, keep in zip(task.models, keeps, strict=True) if keep]
         self.sam = SharpnessAware(task.models, config) if config.sam.enable else None
         self.wrapped = accelerator.prepare(task) if accelerator.num_processes > 1 else task
 

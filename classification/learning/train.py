@@ -155,8 +155,10 @@ def train(
             chosen = [(models[i], configs[i]) for i in to_fit]
             start_heads(chosen, train_store, accelerator, stop)
             if searches:
-                parts = (task, configs, loader, val_store, preprocessing, accelerator, stop, frozen)
-                found = find_learning_rate(Search(*parts), folder.path)
+                search = Search(
+                    task, configs, loader, val_store, preprocessing, accelerator, stop, frozen
+                )
+                found = find_learning_rate(search, folder.path)
                 configs = with_base_rate(configs, found.learning_rate)
         if searches and config.lr_finder.stop_after:
             logger.info("the training itself was not asked for: lr_finder.stop_after")

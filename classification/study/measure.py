@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from classification.config import auxiliary_configs
 from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 from classification.learning.train import train
@@ -45,7 +46,9 @@ def measure(job: Job, place: Place) -> dict[str, Any]:
     if job.probe:
         figures = run_probe(template, parts, weights, settings)
     else:
-        figures = _train(template.path, parts, weights, settings, folder)
+        count = len(auxiliary_configs(template.config(settings)))
+        auxiliaries = place.auxiliary_weights(job, count)
+        figures = _train(template.path, parts, weights, auxiliaries, settings, folder)
     return {
         "template": job.template,
         "data_set": job.data_set,
@@ -70,7 +73,12 @@ def job_settings(job: Job) -> list[list[str]]:
 
 
 def _train(
-    template: Path, parts: Parts, weights: Path, settings: list[list[str]], folder: Path
+    template: Path,
+    parts: Parts,
+    weights: Path,
+    auxiliaries: list[str],
+    settings: list[list[str]],
+    folder: Path,
 ) -> dict[str, Any]:
     latest = folder / "latest.pth"
     resumed = latest.is_file()
@@ -85,6 +93,7 @@ def _train(
         val_ann_files=parts.inner,
         save_checkpoints_to=folder,
         load_weights=weights,
+        load_aux_weights=auxiliaries,
         resume_from=latest if resumed else None,
         settings=settings,
     )

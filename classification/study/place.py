@@ -13,7 +13,7 @@ from pathlib import Path
 
 from classification.errors import UserError
 from classification.files import check_writable, write_text
-from classification.instantiation import SNAPSHOT, instantiate
+from classification.instantiation import AUXILIARY_SNAPSHOT, SNAPSHOT, instantiate
 from classification.study.data_sets import DataSet
 from classification.study.jobs import Job
 from classification.study.layout import data_root
@@ -56,6 +56,18 @@ class Place:
                 raise UserError(f"--load-weights {job.template}={given}: there is no such file.")
             return Path(given)
         return self._instantiated(job) / SNAPSHOT
+
+    def auxiliary_weights(self, job: Job, count: int) -> list[str]:
+        """Return the initial weights of each of `count` auxiliary models, "" where it has none.
+
+        Raises:
+            UserError: they cannot be had.
+        """
+        if not count:
+            return []
+        folder = self._instantiated(job)
+        paths = [folder / AUXILIARY_SNAPSHOT.format(i + 1) for i in range(count)]
+        return [str(path) if path.is_file() else "" for path in paths]
 
     def run_folder(self, job: Job) -> Path:
         """Return the job's folder; an interrupted run of the very same job is still in it."""

@@ -38,6 +38,10 @@ TECHNIQUES = {
         *(SAM, ["sam.interval", "2"], ["sam.reuse", "0.7"]),
         *(["augmentation.mixup", "0.3"], ["sampling.name", "balanced"]),
     ],
+    "rate search by TPE": [
+        ["lr_finder.enable", "true"],
+        *(["lr_finder.mode", "tpe"], ["lr_finder.n_trials", "2"], ["lr_finder.num_epochs", "1"]),
+    ],
     "SAM and mutual learning": [
         SAM,
         ["mutual_learning.enable", "true"],

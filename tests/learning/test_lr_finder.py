@@ -256,6 +256,20 @@ def test_a_given_rate_is_not_searched(
     assert rate["base_learning_rate"] == 0.004
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lr_finder.path_to_savefig", "search.doc", "ends in none of .png"),
+        ("sam.reuse", "0.7", "needs sam.interval above 1"),
+    ],
+)
+def test_what_could_not_be_done_is_said_before_the_search(
+    key: str, value: str, message: str, tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(tiny_template, data, tmp_path / "run", settings=[[key, value]])
+
+
 def test_a_wrong_range_is_an_error(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from support import differences
 
 from classification import train
 from classification.errors import Interrupted
+from classification.learning.interruption import StopSignal
 from classification.learning.learner import Learner
 from classification.models.checkpoint import read_checkpoint
 
@@ -121,6 +122,34 @@ def test_resumed_equals_uninterrupted(
     assert differences(whole, resumed) == []
     best = [read_checkpoint(tmp_path / name / "best.pth") for name in ("whole", "parts")]
     assert differences(*best) == []
+
+
+def test_a_start_that_was_not_judged_is_judged_after_all(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TECHNIQUES["head start"]
+    whole = run(tiny_template, data, tmp_path / "whole", settings)
+
+    def stop_at_once(*args: Any, stop: StopSignal, **options: Any) -> None:
+        stop.signal_number = signal.SIGTERM
+
+    with monkeypatch.context() as patch:
+        patch.setattr("classification.learning.loop.compute_logits", stop_at_once)
+        with pytest.raises(Interrupted):
+            run(tiny_template, data, tmp_path / "parts", settings)
+    latest = tmp_path / "parts" / "latest.pth"
+    assert read_checkpoint(latest)["step"] == 0
+    resumed = run(tiny_template, data, tmp_path / "parts", settings, resume_from=latest)
+    assert differences(whole, resumed) == []
+    assert (
+        differences(
+            *(
+                read_checkpoint(tmp_path / name / "model" / "model.pth.tar-2")
+                for name in ("whole", "parts")
+            )
+        )
+        == []
+    )
 
 
 def test_resume_after_the_end_of_an_epoch(

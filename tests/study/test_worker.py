@@ -20,10 +20,13 @@ from safetensors.torch import save_file
 from support import ROOT, TINY_TEMPLATE, python_environment
 
 from classification.models.checkpoint import read_checkpoint
+from classification.study.data_sets import DataSet
 from classification.study.job_queue import JobQueue
+from classification.study.jobs import plan_jobs
 from classification.study.measure import measure
 from classification.study.place import Place
 from classification.study.storage import open_storage
+from classification.study.variants import Variant
 
 TOOL = ROOT / "tools" / "benchmark_templates.py"
 VARIANTS = "recipe: {}\nplain: {ema.enable: false, augmentation.augmix: 0.0}\n"
@@ -95,6 +98,29 @@ def whole_figures(folder: Path) -> dict[str, Any]:
     job = JobQueue(open_storage(str(folder / "w/study.journal")), "benchmark").states()[0].job
     place = Place(ROOT / "model_templates", folder / "whole", "benchmark", folder / "data")
     return figures(measure(job, place))
+
+
+def test_auxiliaries_start_from_their_own_weights(
+    folder: Path, data: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path = folder / "tiny" / "template.yaml"
+    auxiliary = '{loss: {name: am_softmax}, initial_weights: {source: "file:../tiny.safetensors"}}'
+    path.write_text(
+        TINY_TEMPLATE.replace("file:none", "file:../tiny.safetensors")
+        + f"  mutual_learning: {{enable: true, auxiliaries: [{{}}, {auxiliary}]}}\n"
+    )
+    place = Place(folder, folder / "w", "s", folder / "data")
+    sets = {"colours": DataSet("colours", path=str(data["train"].parent))}
+    mutual = Variant("mutual", {"training.epochs": 1})
+    alone = Variant("alone", {"training.epochs": 1, "mutual_learning.enable": False})
+    jobs = plan_jobs({"tiny": str(path)}, sets, [1], {"mutual": mutual, "alone": alone})
+    measure(jobs[0], place)
+    assert "aux_snapshot_1.safetensors in the work directory: auxiliary model 1" in caplog.text
+    assert "initial weights of auxiliary model 2: " in caplog.text
+    caplog.clear()
+    measure(jobs[1], place)
+    assert "auxiliary" not in caplog.text
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(folder: Path) -> None:
