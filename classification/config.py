@@ -119,8 +119,11 @@ def default_config() -> Config:
     )
     c.lr_finder.min_lr = 0.001
     c.lr_finder.max_lr = 0.03
-    c.lr_finder.step = 0.001  # of grid_search; of tpe too, unless 0 = any rate, drawn evenly in log
+    # Of grid_search and tpe; 0: a grid of n_trials rates, each the same multiple of the one before,
+    # or any rate at all.
+    c.lr_finder.step = 0.001
     c.lr_finder.num_epochs = 3  # of each short training, or of the range test
+    c.lr_finder.num_steps = 0  # that each short training has at least: for small sets
     c.lr_finder.n_trials = 15  # short trainings at most
     c.lr_finder.epochs_warmup = (
         1  # of each short training, not judged for pruning; of the range test
@@ -283,6 +286,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lr_finder.max_lr": (1e-12, 1e3),
     "lr_finder.step": (0, 1e3),
     "lr_finder.num_epochs": (1, 1000),
+    "lr_finder.num_steps": (0, 1_000_000),
     "lr_finder.n_trials": (1, 10_000),
     "lr_finder.epochs_warmup": (0, 1000),
     "lr_finder.smooth_f": (1e-3, 1),

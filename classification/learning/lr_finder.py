@@ -27,6 +27,7 @@ from classification.learning.learner import Learner
 from classification.learning.loop import fit
 from classification.learning.lr_range_test import num_test_epochs, range_test, steepest, untouched
 from classification.learning.lr_trials import choose, grid, run_trials
+from classification.learning.schedule import epochs_of
 from classification.learning.step import Task, TrainStep
 from classification.progress import progress_bar
 
@@ -125,7 +126,7 @@ def planned_images(config: Config, num_images: int, steps_per_epoch: int) -> int
         epochs = finder.epochs_warmup + num_test_epochs(config, steps_per_epoch)
     else:
         trials = len(grid(config)) if finder.mode == "grid_search" else finder.n_trials
-        epochs = trials * finder.num_epochs
+        epochs = trials * _trial_epochs(config, steps_per_epoch)
     return int(epochs * num_images)
 
 
@@ -199,7 +200,9 @@ def _trials(search: Search, count: Callable[[int], None]) -> Choice:
                 task,
                 search.loader,
                 search.val_store,
-                configs=[_short(c) for c in with_base_rate(search.configs, rate)],
+                configs=[
+                    _short(c, search.loader.num_steps) for c in with_base_rate(search.configs, rate)
+                ],
                 preprocessing=search.preprocessing,
                 description={},
                 folder=None,
@@ -218,15 +221,22 @@ def _trials(search: Search, count: Callable[[int], None]) -> Choice:
     return rate, reason, [t.to_dict() for t in trials]
 
 
-def _short(config: Config) -> Config:
-    """Return the config of a trial: the same recipe within `num_epochs`."""
+def _short(config: Config, steps_per_epoch: int) -> Config:
+    """Return the config of a trial: the same recipe within a few epochs."""
     finder, config = config.lr_finder, config.clone()
     config.defrost()
-    config.training.epochs = finder.num_epochs
+    config.training.epochs = _trial_epochs(config, steps_per_epoch)
     config.schedule.warmup_epochs = min(config.schedule.warmup_epochs, finder.epochs_warmup)
     config.early_stop.enable = False
     config.freeze()
     return config
+
+
+def _trial_epochs(config: Config, steps_per_epoch: int) -> int:
+    """Return the epochs of a trial: never more than half of the training's budget."""
+    finder = config.lr_finder
+    epochs = epochs_of(finder.num_epochs, finder.num_steps, steps_per_epoch)
+    return min(epochs, max(config.training.epochs // 2, 1))
 
 
 def _draw(found: FoundRate, path: Path) -> None:

@@ -46,9 +46,11 @@ TrainAt = Callable[[float, Callable[[Mapping[str, Any]], None]], None]
 def grid(config: Config) -> list[float]:
     """Return the rates of a grid search, thinned out evenly to `n_trials`."""
     finder = config.lr_finder
-    step = finder.step or (finder.max_lr - finder.min_lr) / max(finder.n_trials - 1, 1)
-    count = math.floor((finder.max_lr - finder.min_lr) / step + 1e-9) + 1
-    rates = [min(finder.min_lr + i * step, finder.max_lr) for i in range(count)]
+    if not finder.step:  # each the same multiple of the one before
+        rates = np.geomspace(finder.min_lr, finder.max_lr, finder.n_trials).tolist()
+        return [float(f"{rate:.3g}") for rate in rates]
+    count = math.floor((finder.max_lr - finder.min_lr) / finder.step + 1e-9) + 1
+    rates = [min(finder.min_lr + i * finder.step, finder.max_lr) for i in range(count)]
     if count <= finder.n_trials:
         return rates
     chosen = np.linspace(0, count - 1, finder.n_trials).round().astype(int)

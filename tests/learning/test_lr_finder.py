@@ -146,6 +146,20 @@ def test_a_long_grid_is_thinned_to_its_budget() -> None:
     assert rates == pytest.approx([0.001, 0.011, 0.020, 0.030], abs=1.1e-3)
 
 
+def test_a_grid_without_a_step_is_even_in_the_logarithm() -> None:
+    rates = grid(make_config(mode="grid_search", min_lr=0.001, max_lr=0.016, step=0, n_trials=3))
+    assert rates == pytest.approx([0.001, 0.004, 0.016])
+
+
+def test_trials_last_some_steps_but_no_longer_than_half_the_training() -> None:
+    config = make_config(mode="grid_search", step=0, n_trials=3, num_epochs=3, num_steps=60)
+    assert planned_images(config, num_images=200, steps_per_epoch=6) == 3 * 10 * 200
+    assert planned_images(config, num_images=1000, steps_per_epoch=31) == 3 * 3 * 1000
+    config.defrost()
+    config.training.epochs = 4
+    assert planned_images(config, num_images=200, steps_per_epoch=6) == 3 * 2 * 200
+
+
 def test_tpe_closes_in_prunes_and_trains_no_rate_twice() -> None:
     config = make_config(mode="tpe", min_lr=0.001, max_lr=0.03, step=0.001, n_trials=15)
     trials, trained = pretend(config)
