@@ -188,16 +188,19 @@ def test_diverged_and_nan_trials_are_not_chosen() -> None:
     assert choose([t for t in trials if t.state == "diverged"], 100)[0] is None
 
 
-def test_ties_within_the_noise_go_to_the_lowest_loss() -> None:
+def test_ties_within_the_noise_go_to_the_middle_rate() -> None:
     trials = [
-        Trial(0.001, 3, 80.0, 0.50, "complete"),
-        Trial(0.004, 3, 88.0, 0.30, "complete"),
-        Trial(0.016, 3, 90.0, 0.45, "complete"),
         Trial(0.030, 3, 91.0, 0.10, "pruned"),
+        Trial(0.016, 3, 90.0, 0.10, "complete"),
+        Trial(0.001, 3, 80.0, 0.50, "complete"),
+        Trial(0.002, 3, 87.5, 0.30, "complete"),
+        Trial(0.004, 3, 88.0, 0.30, "complete"),
     ]
     small, large = choose(trials, 100)[0], choose(trials, 100_000)[0]
-    assert small is not None and small.learning_rate == 0.004  # 90 +- 3
+    assert small is not None and small.learning_rate == 0.004  # of three within 90 +- 3
     assert large is not None and large.learning_rate == 0.016
+    two = choose([t for t in trials if t.learning_rate != 0.004], 100)[0]
+    assert two is not None and two.learning_rate == 0.002  # no middle: the lower one
 
 
 def test_auxiliary_rates_keep_their_proportion() -> None:
