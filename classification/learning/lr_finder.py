@@ -211,6 +211,7 @@ def _trials(search: Search, count: Callable[[int], None]) -> Choice:
                 frozen=search.frozen,
                 on_epoch=report,
             )
+        search.accelerator.free_memory()  # or else it keeps every trial's wrapped models
 
     trials = run_trials(config, train_at)
     chosen, reason = choose(trials, len(search.val_store))

@@ -126,7 +126,8 @@ class TrainStep:
         def run(*, synchronise: bool) -> tuple[torch.Tensor, torch.Tensor]:
             quiet = contextlib.nullcontext() if synchronise else self._no_sync()
             with quiet:
-                loss, logits = self.wrapped(inputs, aims)
+                with self.accelerator.autocast():
+                    loss, logits = self.wrapped(inputs, aims)
                 self.accelerator.backward(loss * weight)
             return loss, logits
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from support import make_class_folders
 
@@ -130,3 +131,32 @@ def test_bad_pictures_can_be_skipped(
     )
     assert "bad.png" in caplog.text
     assert json.loads((tmp_path / "o" / "metrics.jsonl").read_text())["images"] == 9
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_trains_in_the_precision_that_it_names(
+    precision: str, tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    computed = set()
+
+    def note(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        if isinstance(module, torch.nn.Conv2d) and torch.is_grad_enabled():
+            computed.add(output.dtype)
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # knows one precision a process
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        result = train(
+            tiny_template,
+            train_data_roots=data["train"],
+            val_data_roots=data["val"],
+            save_checkpoints_to=tmp_path,
+            epochs=1,
+            settings=[["training.precision", precision]],
+        )
+    finally:
+        hook.remove()
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert computed == {{"fp32": torch.float32, "bf16": torch.bfloat16}[precision]}
+    weights = torch.load(result.best, weights_only=True)["state_dict"]
+    assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.float32}
