@@ -45,10 +45,12 @@ def run_variant(
         )
         seconds = time.perf_counter() - started
         lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        report = Path(folder) / "lr_finder.json"
+        search = json.loads(report.read_text())["seconds"] if report.exists() else 0.0
     history = [json.loads(line) for line in lines]
     training = sum(entry["seconds"] for entry in history)
-    before = min(seconds - training, history[0]["seconds"])  # reading, the fit of the head
-    curve, spent = [], before
+    reading = min(seconds - training - search, history[0]["seconds"])  # and the fit of the head
+    curve, spent = [], search + reading
     for entry in history:
         spent += entry["seconds"]
         curve.append((spent / 60, entry["val_top1"]))
