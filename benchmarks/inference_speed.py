@@ -78,7 +78,7 @@ def main() -> None:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 name, fp32, variants = process.submit(prepare, model, Path(scratch)).result()
             seconds, latencies = measure(fp32, variants, arguments.rounds, arguments.seconds)
-            data = arguments.data_root if "@" not in model else None
+            data = arguments.data_root if "," in model else None
             rows += report(name, fp32, variants, seconds, latencies, data, figures)
     run = describe_run(["torch", "timm", "openvino", "nncf"])
     title = (
@@ -101,7 +101,7 @@ def prepare(model: str, folder: Path) -> tuple[str, Path, list[Variant]]:
 
 def find_model(model: str, folder: Path) -> tuple[str, Path, Path]:
     """Return a name, the FP32 and the int8 checkpoint."""
-    if "@" not in model:
+    if "," in model:
         fp32, int8 = map(Path, model.split(","))
         classifier = load_classifier(fp32)
         return (
