@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -62,10 +64,40 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_column(name)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table)
 
 
 def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
     """Write the flat object, if a file was asked for."""
     if path is not None:
         path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def write_markdown(
+    path: Path | None, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Write a page with one table, if a file was asked for."""
+    if path is not None:
+        lines = [" | ".join(cells) for cells in (header, ["---"] * len(header), *rows)]
+        table = "\n".join(f"| {line} |" for line in lines)
+        path.write_text(f"# {title}\n\n{table}\n", encoding="utf-8")
+
+
+def make_pictures(folder: Path, num_classes: int, *, per_class: int, size: tuple[int, int]) -> Path:
+    """Write JPEGs of coarse and fine random structure into folder/CLASS/N.jpg; return the folder.
+
+    They take about as long to decode as photographs of their size, (width, height).
+    """
+    rng = np.random.default_rng(0)
+    for number in range(num_classes):
+        (folder / f"class_{number}").mkdir(parents=True)
+        for i in range(per_class):
+            coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+            image = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+            noisy = image + rng.normal(0, 12, image.shape)
+            picture = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+            picture.save(folder / f"class_{number}" / f"{i:05d}.jpg", quality=85)
+    return folder

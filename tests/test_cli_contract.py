@@ -32,7 +32,9 @@ FLAGS = {
         "--load-weights", "--save-checkpoints-to", "--nncf-quantization",
         "--no-nncf-quantization", "--set",
     ],
-    "predict": ["--load-weights", "--input", "--output", "--top-k"],
+    "predict": [
+        "--load-weights", "--input", "--output", "--top-k", "--threshold", "--predict-max-count",
+    ],
 }  # fmt: skip
 INSTANTIATE = ["TEMPLATE", "WORKDIR", "--do-not-load-snapshot", "--force", "-v", "--verbose"]
 

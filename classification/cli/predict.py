@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classification.cli.arguments import parser_for
+from classification.cli.prediction_file import prediction_file
+from classification.cli.prediction_formats import (
+    Renderer,
+    render_csv,
+    render_jsonl,
+    render_table,
+)
 from classification.cli.run import run_command
 from classification.errors import UserError
 from classification.template import Template
 
 if TYPE_CHECKING:
     from classification.deployment.predictor import Prediction
+
+FORMATS: dict[str, Renderer] = {"csv": render_csv, "jsonl": render_jsonl}
 
 
 def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
@@ -31,16 +38,32 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         help="a checkpoint (.pth), an IR (.xml) or an ONNX file",
     )
     parser.add_argument(
-        "--input", required=True, metavar="PATH", help="a picture, or a folder of pictures"
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="pictures, folders of pictures, @FILE for a list of pictures, one path a line, "
+        "or - for such a list from standard input",
     )
     parser.add_argument(
         "--output",
         default="-",
         metavar="FORMAT",
-        help="csv or json to standard output, a file ending in .csv or .json, or - for a table",
+        help="csv or jsonl to standard output, a file ending in .csv or .jsonl, or - for a table",
     )
     parser.add_argument(
         "--top-k", type=int, default=1, metavar="K", help="classes to name for each picture"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="name only classes of at least this probability, 0 to 1; a picture without any is "
+        "not certain: its class is empty",
+    )
+    parser.add_argument(
+        "--predict-max-count", type=int, metavar="N", help="stop after so many pictures"
     )
     return parser
 
@@ -49,116 +72,111 @@ def main(argv: Sequence[str] | None = None, template_path: Path | None = None) -
     """Run the command; return its exit code, which bad pictures do not change."""
 
     def command() -> None:
-        arguments = build_parser().parse_args(argv)
-        predict(arguments.load_weights, arguments.input, arguments.output, arguments.top_k)
+        predict(**vars(build_parser().parse_args(argv)))
 
     return run_command(command)
 
 
-def predict(load_weights: str, source: str, output: str, top_k: int) -> None:
+def predict(
+    load_weights: str,
+    input: Sequence[str],
+    output: str,
+    top_k: int,
+    threshold: float,
+    predict_max_count: int | None,
+) -> None:
     """Write the predictions and tell how many pictures could not be read.
 
     Raises:
         UserError: the model, the pictures or the output cannot be used.
+        Interrupted: Ctrl-C or SIGTERM; it tells where the predictions so far are.
     """
     path, render = _destination(output)
+    if predict_max_count is not None and predict_max_count < 1:
+        raise UserError(f"--predict-max-count: {predict_max_count}; at least 1 is needed.")
+    pictures = islice(_pictures(input), predict_max_count)
+    total = None
+    if all(map(_is_lasting, input)):
+        total = sum(1 for _ in islice(_pictures(input), predict_max_count))
     from classification.deployment.predictor import Predictor
-    from classification.files import check_writable, write_text
+    from classification.files import check_writable
+    from classification.progress import progress_bar
 
     if path is not None:
         check_writable(path.parent)
     predictor = Predictor(load_weights)
+    predictions = predictor.stream(pictures, top_k, threshold)
     print(f"{load_weights}: {predictor.backend.precision}", file=sys.stderr)
     tally: Counter[str] = Counter()
-    predictions = _count(predictor.stream(source, top_k), tally)
-    text = render(predictions, min(top_k, len(predictor.class_names)))
-    if path is not None:
-        write_text(path, "".join(text))
-    else:
-        sys.stdout.writelines(text)
-        sys.stdout.flush()
-    summary = f"Predicted {tally['good']} of {tally.total()} pictures; {tally['bad']} unusable."
+    # On a terminal the predictions themselves show the progress.
+    show = path is not None or not sys.stdout.isatty()
+    with (
+        prediction_file(path, lambda: _seen(tally)) as out,
+        progress_bar("predicting", show=show) as report,
+    ):
+        for line in render(
+            _count(predictions, tally, lambda done: report(done, total)),
+            predictor.class_names,
+            top_k,
+        ):
+            out.write(line)
+    unsure = f", {tally['not certain']} not certain" if threshold else ""
+    summary = (
+        f"Predicted {tally['good']} of {_seen(tally)} pictures{unsure}; {tally['bad']} unusable."
+    )
     print(summary, file=sys.stderr)
 
 
-def _count(predictions: Iterable[Prediction], tally: Counter[str]) -> Iterator[Prediction]:
-    """Pass predictions on, counting the good and the bad ones."""
+def _pictures(sources: Sequence[str]) -> Iterator[Path]:
+    """Return the pictures of all sources, in order.
+
+    Raises:
+        UserError: at once, when one of them does not exist or holds no picture.
+    """
+    from classification.data.pictures import pictures_of, read_list
+
+    def of(source: str) -> Iterator[Path]:
+        if source == "-":
+            return read_list(sys.stdin.buffer)
+        if not source.startswith("@"):
+            return pictures_of(source)
+        try:
+            return read_list(Path(source[1:]).open("rb"))
+        except OSError as error:
+            raise UserError(f"--input {source}: cannot read the list: {error.strerror}.") from error
+
+    return chain.from_iterable([of(source) for source in sources])
+
+
+def _is_lasting(source: str) -> bool:
+    """Return whether a source can be read twice, unlike a pipe."""
+    return source != "-" and (not source.startswith("@") or Path(source[1:]).is_file())
+
+
+def _count(
+    predictions: Iterable[Prediction], tally: Counter[str], report: Callable[[int], None]
+) -> Iterator[Prediction]:
+    """Pass predictions on, counting the good, the bad and the uncertain ones."""
     for prediction in predictions:
-        tally["good" if prediction.error is None else "bad"] += 1
         yield prediction
+        tally["good" if prediction.error is None else "bad"] += 1
+        tally["not certain"] += prediction.error is None and not prediction.class_names
+        report(_seen(tally))
 
 
-Renderer = Callable[[Iterator["Prediction"], int], Iterator[str]]
+def _seen(tally: Counter[str]) -> int:
+    return tally["good"] + tally["bad"]
 
 
 def _destination(output: str) -> tuple[Path | None, Renderer]:
     """Return the file to write, None for standard output, and the format."""
-    formats: dict[str, Renderer] = {"csv": render_csv, "json": render_json}
     if output in ("-", ""):
         return None, render_table
-    if output in formats:
-        return None, formats[output]
+    if output in FORMATS:
+        return None, FORMATS[output]
     path = Path(output)
-    if path.suffix.removeprefix(".") in formats:
-        return path, formats[path.suffix.removeprefix(".")]
+    if path.suffix.removeprefix(".") in FORMATS:
+        return path, FORMATS[path.suffix.removeprefix(".")]
     raise UserError(
-        f"--output: '{output}' is none of csv, json, -, or a file ending in .csv or .json."
+        f"--output: '{output}' is none of csv, jsonl, -, or a file ending in .csv or .jsonl."
     )
-
-
-def render_csv(predictions: Iterator[Prediction], top_k: int) -> Iterator[str]:
-    """Yield lines of CSV: path, class_1, probability_1, ... class_k, probability_k, error."""
-    names = [f"{name}_{i}" for i in range(1, top_k + 1) for name in ("class", "probability")]
-    yield _csv_line(["path", *names, "error"])
-    for prediction in predictions:
-        pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
-        cells = [cell for name, value in pairs for cell in (name, f"{value:.6f}")]
-        missing = [""] * (len(names) - len(cells))
-        yield _csv_line([_readable(prediction.path), *cells, *missing, prediction.error or ""])
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
-
-
-def render_json(predictions: Iterator[Prediction], top_k: int) -> Iterator[str]:
-    """Yield a JSON array of {path, classes: [{class, probability}], error}, one a line."""
-    del top_k
-    separator = "[\n"
-    for prediction in predictions:
-        pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
-        row = {
-            "path": _readable(prediction.path),
-            "classes": [{"class": name, "probability": round(p, 6)} for name, p in pairs],
-            "error": prediction.error,
-        }
-        yield separator + json.dumps(row, ensure_ascii=False)
-        separator = ",\n"
-    yield "\n]\n" if separator.startswith(",") else "[]\n"
-
-
-def render_table(predictions: Iterator[Prediction], top_k: int) -> Iterator[str]:
-    """Yield a table for people, all at once."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    del top_k
-    table = Table("picture", "classes")
-    for prediction in predictions:
-        pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
-        answer = ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs)
-        # Text, for a path may hold brackets, which rich would take for markup.
-        cell = Text(answer) if prediction.error is None else Text(prediction.error, style="red")
-        table.add_row(Text(_readable(prediction.path), overflow="fold"), cell)
-    console = Console(soft_wrap=False)
-    with console.capture() as capture:
-        console.print(table)
-    yield capture.get()
-
-
-def _readable(path: str) -> str:
-    """Return a path as valid text; bytes of its name that are none become hexadecimal."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -11,6 +11,8 @@ import numpy as np
 from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
 
+PRECISION_HINTS = ("f32", "bf16", "f16")
+
 
 class Backend(Protocol):
     """A model that takes pictures as `load_image` returns them."""
@@ -37,13 +39,17 @@ def load_backend(path: str | Path, *, precision_hint: str | None = None) -> Back
 
     Args:
         path: .pth (also .pth.tar-N), .xml or .onnx.
-        precision_hint: "f32" computes in float32; None leaves it to the device, which for OpenVINO
-            may be bf16.
+        precision_hint: "f32" computes in float32, "bf16" and "f16" in less; None leaves it to the
+            device, which for OpenVINO may be bf16. A checkpoint is computed in float32.
 
     Raises:
-        UserError: the file is missing, unreadable, or of another kind.
+        UserError: the file is missing, unreadable, of another kind, or cannot be computed so.
     """
     path = Path(path)
+    if precision_hint not in (None, *PRECISION_HINTS):
+        raise UserError(
+            f"precision_hint: '{precision_hint}' is none of {', '.join(PRECISION_HINTS)}."
+        )
     if not path.is_file():
         raise UserError(f"{path}: no such model file.")
     if path.suffix in (".xml", ".onnx"):
@@ -51,6 +57,11 @@ def load_backend(path: str | Path, *, precision_hint: str | None = None) -> Back
 
         return OpenVINOBackend(path, precision_hint)
     if ".pth" in path.suffixes:
+        if precision_hint not in (None, "f32"):
+            raise UserError(
+                f"precision_hint: '{precision_hint}' is for IR and ONNX files; the checkpoint "
+                f"{path} is computed in f32."
+            )
         from classification.deployment.torch_backend import TorchBackend
 
         return TorchBackend(path)

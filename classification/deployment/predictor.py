@@ -10,16 +10,26 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.data.decode import IMAGE_SUFFIXES, DecodeError
+from classification.data.decode import DecodeError
+from classification.data.pictures import pictures_of
 from classification.data.preprocessing import load_image
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
 from classification.errors import UserError
 
+# Bytes of decoded pictures that may wait for the model: enough to decode while it is compiled.
+READ_AHEAD = 64 << 20
+MOST_AHEAD = 1024  # pictures, however small they are
+MOST_ENTRIES = 8  # batches; where most files are bad, their rows do not wait for a full batch
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one picture, best first; none when it could not be read."""
+    """The most probable classes of one picture, best first.
+
+    There are none when it could not be read, which `error` tells, or when none is as probable as
+    the threshold.
+    """
 
     path: str
     class_names: tuple[str, ...]
@@ -52,33 +62,50 @@ class Predictor:
         return self.backend.class_names
 
     def predict(
-        self, images: str | Path | Iterable[str | Path], top_k: int = 1
+        self,
+        images: str | Path | Iterable[str | Path],
+        top_k: int = 1,
+        threshold: float = 0.0,
     ) -> list[Prediction]:
         """Return what `stream` yields."""
-        return list(self.stream(images, top_k))
+        return list(self.stream(images, top_k, threshold))
 
     def stream(
-        self, images: str | Path | Iterable[str | Path], top_k: int = 1
+        self,
+        images: str | Path | Iterable[str | Path],
+        top_k: int = 1,
+        threshold: float = 0.0,
     ) -> Iterator[Prediction]:
-        """Yield one prediction a picture, in order; memory does not grow with their number.
+        """Return one prediction a picture, in order; memory does not grow with their number.
+
+        Pictures are decoded ahead, so that predictions lag behind what is taken from `images`.
 
         Args:
             images: a folder (with all folders in it), a picture, or any number of pictures.
             top_k: classes to name; at most all of them.
+            threshold: classes with a lower probability are not named.
 
         Raises:
-            UserError: a single path leads to no picture, or top_k is below 1. Pictures that cannot
-                be read are predictions with an `error`.
+            UserError: at once, when a single path leads to no picture, or top_k or the threshold
+                is out of range. Pictures that cannot be read are predictions with an `error`.
         """
         if top_k < 1:
             raise UserError(f"--top-k: {top_k} classes were asked for; at least 1 is needed.")
-        paths = find_pictures(images) if isinstance(images, (str, Path)) else images
+        if not 0 <= threshold <= 1:
+            raise UserError(f"--threshold: {threshold} is no probability, 0 to 1.")
+        paths = pictures_of(images) if isinstance(images, (str, Path)) else images
+        return self._stream(paths, top_k, threshold)
+
+    def _stream(
+        self, paths: Iterable[str | Path], top_k: int, threshold: float
+    ) -> Iterator[Prediction]:
         # What was decoded but not predicted yet: per batch its paths, each with its error if any.
         waiting: deque[list[tuple[str, str | None]]] = deque()
         for logits in self.backend.stream(self._batches(paths, waiting)):
-            yield from self._name(waiting.popleft(), logits, top_k)
+            yield from self._name(waiting.popleft(), logits, top_k, threshold)
         for entries in waiting:  # nothing but errors after the last batch
-            yield from self._name(entries, np.empty((0, len(self.class_names))), top_k)
+            nothing = np.empty((0, len(self.class_names)))
+            yield from self._name(entries, nothing, top_k, threshold)
 
     def _batches(
         self, paths: Iterable[str | Path], waiting: deque[list[tuple[str, str | None]]]
@@ -89,12 +116,12 @@ class Predictor:
         for path, image in self._decode(paths):
             if isinstance(image, DecodeError):
                 entries.append((str(path), str(image)))
-                continue
-            entries.append((str(path), None))
-            images.append(image)
-            if len(images) == self.batch_size:
+            else:
+                entries.append((str(path), None))
+                images.append(image)
+            if len(images) == self.batch_size or len(entries) == MOST_ENTRIES * self.batch_size:
                 waiting.append(entries)
-                yield np.stack(images)
+                yield np.stack(images or [self._blank()])
                 entries, images = [], []
         waiting.append(entries)
         if images:
@@ -104,10 +131,13 @@ class Predictor:
         self, paths: Iterable[str | Path]
     ) -> Iterator[tuple[str | Path, np.ndarray | DecodeError]]:
         """Yield each path with its picture or the reason why there is none, decoding ahead."""
+        preprocessing = self.backend.preprocessing
+        picture_bytes = preprocessing.height * preprocessing.width * 3
+        most_ahead = max(2 * self.batch_size, min(MOST_AHEAD, READ_AHEAD // picture_bytes))
 
         def load(path: str | Path) -> np.ndarray | DecodeError:
             try:
-                return load_image(path, self.backend.preprocessing)
+                return load_image(path, preprocessing)
             except DecodeError as error:
                 return error
 
@@ -116,16 +146,26 @@ class Predictor:
         try:
             for path in paths:
                 ahead.append((path, pool.submit(load, path)))
-                if len(ahead) > 2 * self.batch_size:
+                if len(ahead) > most_ahead:
                     oldest, picture = ahead.popleft()
                     yield oldest, picture.result()
-            for path, picture in ahead:
-                yield path, picture.result()
+            while ahead:
+                oldest, picture = ahead.popleft()
+                yield oldest, picture.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def _blank(self) -> np.ndarray:
+        """Return a picture whose prediction nobody asks for; no model is run on none at all."""
+        preprocessing = self.backend.preprocessing
+        return np.zeros((preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
+
     def _name(
-        self, entries: list[tuple[str, str | None]], logits: np.ndarray, top_k: int
+        self,
+        entries: list[tuple[str, str | None]],
+        logits: np.ndarray,
+        top_k: int,
+        threshold: float,
     ) -> Iterator[Prediction]:
         rows = iter(softmax(logits))
         for path, error in entries:
@@ -137,6 +177,7 @@ class Predictor:
                 yield Prediction(path, (), (), "the model's output is not a finite number")
                 continue
             best = np.argsort(-probabilities, kind="stable")[:top_k]
+            best = best[probabilities[best] >= threshold]
             names = tuple(self.class_names[i] for i in best)
             yield Prediction(path, names, tuple(float(probabilities[i]) for i in best))
 
@@ -146,28 +187,3 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
     exponentials = np.exp(shifted)
     return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
-def find_pictures(path: str | Path) -> list[Path]:
-    """Return a file itself, or all pictures below a folder, sorted; hidden ones are left out.
-
-    Raises:
-        UserError: there is no such file or folder, or no picture in it.
-    """
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder of pictures.")
-    pictures = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and file.is_file()
-    )
-    if not pictures:
-        raise UserError(
-            f"{path}: no pictures in this folder (suffixes {' '.join(sorted(IMAGE_SUFFIXES))})."
-        )
-    return pictures

@@ -4,14 +4,18 @@ import csv
 import io
 import json
 import os
+from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from classification.cli import predict as predict_module
 from classification.cli.predict import main
 from classification.data.preprocessing import Preprocessing
 from classification.deployment import predictor as predictor_module
+from classification.errors import Interrupted, UserError
 
 
 class ColourBackend:
@@ -64,18 +68,65 @@ def test_csv_has_no_more_columns_than_classes(folder, capsys):
     assert {len(row) for row in csv.reader(io.StringIO(out))} == {1 + 2 * 3 + 1}
 
 
-def test_json(folder, capsys):
-    out, _ = run(capsys, "--input", folder, "--output", "json", "--top-k", 1)
-    rows = json.loads(out)
+def rows_of(out) -> list[dict]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_json_lines(folder, capsys):
+    out, _ = run(capsys, "--input", folder, "--output", "jsonl", "--top-k", 1)
+    rows = rows_of(out)
     assert rows[0] == {
         "path": f"{folder}/2, blue.png",
         "classes": [{"class": "blau ü", "probability": 0.7}],
         "error": None,
     }
     assert rows[1]["classes"] == [] and "not a picture" in rows[1]["error"]
+    assert len(rows) == 3
 
 
-@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_threshold(folder, capsys):
+    flags = ["--input", folder, "--threshold", 0.8]
+    out, err = run(capsys, *flags, "--output", "jsonl")
+    assert [(row["classes"] != [], row["error"] is None) for row in rows_of(out)] == [
+        (False, True), (False, False), (True, True),
+    ]  # fmt: skip
+    assert err.splitlines()[-1] == "Predicted 2 of 3 pictures, 1 not certain; 1 unusable."
+    out, _ = run(capsys, *flags, "--output", "csv")
+    assert out.splitlines()[1] == f'"{folder}/2, blue.png",,,'
+    out, _ = run(capsys, *flags)
+    assert out.splitlines()[1].split() == ["(not", "certain)", *f"{folder}/2, blue.png".split()]
+
+
+def test_several_inputs(folder, tmp_path, capsys, monkeypatch):
+    """A picture, a folder, a list and standard input, in the order of the command line."""
+    (tmp_path / "list é.txt").write_text(f"{folder}/3.png\n\nmissing.png\n", encoding="utf-8")
+    stdin = io.TextIOWrapper(io.BytesIO(f"{folder}/[red]/1.png\n".encode()))
+    monkeypatch.setattr("sys.stdin", stdin)
+    inputs = [folder / "2, blue.png", f"@{tmp_path}/list é.txt", "-", folder / "[red]"]
+    out, _ = run(capsys, "--input", *inputs, "--output", "jsonl")
+    rows = rows_of(out)
+    assert [row["path"] for row in rows] == [
+        f"{folder}/2, blue.png", f"{folder}/3.png", "missing.png", f"{folder}/[red]/1.png",
+        f"{folder}/[red]/1.png",
+    ]  # fmt: skip
+    assert [bool(row["error"]) for row in rows] == [False, True, True, False, False]
+
+
+def test_an_empty_list_gives_no_rows(tmp_path, capsys):
+    (tmp_path / "list.txt").touch()
+    out, err = run(capsys, "--input", f"@{tmp_path}/list.txt", "--output", "jsonl")
+    assert out == "" and "Predicted 0 of 0 pictures" in err
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_max_count(folder, capsys, count):
+    out, _ = run(
+        capsys, "--input", folder, folder, "--output", "jsonl", "--predict-max-count", count
+    )
+    assert len(rows_of(out)) == min(count, 6)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_file(folder, tmp_path, capsys, suffix):
     on_screen, _ = run(capsys, "--input", folder, "--output", suffix)
     path = tmp_path / "new folder" / f"predictions.{suffix}"
@@ -86,17 +137,40 @@ def test_file(folder, tmp_path, capsys, suffix):
 
 
 @pytest.mark.parametrize("flags", [(), ("--output", "-")])
-def test_table(folder, capsys, flags, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+def test_table(folder, capsys, flags):
+    (folder / "4\n\x1b.png").write_text("text")
     out, _ = run(capsys, "--input", folder, "--top-k", 2, *flags)
-    assert "blau ü 70.0 %, green, dark 30.0 %" in out
-    assert "[red]/1.png" in out  # brackets are not taken for markup
-    assert "not a picture" in out
+    lines = out.splitlines()
+    assert lines[0].split() == ["classes", "picture"]
+    assert lines[1].startswith("blau ü 70.0 %, green, dark 30.0 %  ")
+    assert {line.index(str(folder)) for line in lines[1:]} == {lines[0].index("picture")}
+    assert lines[2].startswith("(unusable) ") and "3.png: not a picture" in lines[2]
+    assert "4\\n\\x1b.png" in lines[3]
+    assert lines[4].endswith("[red]/1.png")
+
+
+@pytest.mark.parametrize("output", ["csv", "jsonl", "-"])
+def test_rows_are_written_as_they_come(folder, output, monkeypatch):
+    """While pictures are still being read, the first rows are there."""
+    monkeypatch.setattr(predictor_module, "READ_AHEAD", 0)
+    rows = []
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(write=rows.append, isatty=lambda: False,
+                                                      flush=lambda: None))  # fmt: skip
+    written_before = []
+
+    def pictures(sources):
+        for _ in range(1000):
+            written_before.append(len(rows))
+            yield folder / "2, blue.png"
+
+    monkeypatch.setattr(predict_module, "_pictures", pictures)
+    assert main(["--load-weights", "model.xml", "--input", "-", "--output", output]) == 0
+    assert 800 < max(written_before) < 1000 <= len(rows)
 
 
 def test_single_picture(folder, capsys):
-    out, err = run(capsys, "--input", folder / "2, blue.png", "--output", "json")
-    assert len(json.loads(out)) == 1
+    out, err = run(capsys, "--input", folder / "2, blue.png", "--output", "jsonl")
+    assert len(rows_of(out)) == 1
     assert err.splitlines()[-1] == "Predicted 1 of 1 pictures; 0 unusable."
 
 
@@ -107,7 +181,7 @@ def test_name_that_is_no_text(tmp_path, capsys):
         Image.new("RGB", (9, 9), (180, 20, 0)).save(folder / os.fsdecode(b"\xff.png"))
     except OSError:
         pytest.skip("the file system refuses such names")
-    for output in ("csv", "json", "-"):
+    for output in ("csv", "jsonl", "-"):
         out, _ = run(capsys, "--input", folder, "--output", output)
         assert "udcff" in out and "red" in out
 
@@ -116,8 +190,9 @@ def test_name_that_is_no_text(tmp_path, capsys):
     ("flags", "message"),
     [
         (["--input", "nowhere"], "nowhere: no such file or folder"),
-        (["--input", ".", "--output", "out.txt"], "--output: 'out.txt' is none of csv, json"),
-        (["--input", ".", "--top-k", "0"], "--top-k: 0"),
+        (["--input", ".", "--output", "out.txt"], "--output: 'out.txt' is none of csv, jsonl"),
+        (["--input", "@nowhere"], "--input @nowhere: cannot read the list"),
+        (["--input", ".", "--predict-max-count", "0"], "--predict-max-count: 0"),
     ],
 )
 def test_user_errors(capsys, flags, message):
@@ -127,16 +202,43 @@ def test_user_errors(capsys, flags, message):
     assert f"error: {message}" in captured.err and "Traceback" not in captured.err
 
 
-def test_a_failure_leaves_an_older_file_alone(folder, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("flags", [("--top-k", 0), ("--threshold", 2)])
+def test_out_of_range(folder, capsys, flags):
+    assert main(["--load-weights", "m.xml", "--input", str(folder), *map(str, flags)]) == 2
+    assert f"error: {flags[0]}: {flags[1]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted after {} pictures"),
+        (Interrupted(143, "terminated"), 143, "interrupted after {} pictures"),
+        (UserError("the folder has gone."), 2, "the folder has gone.\nStopped after {} pictures"),
+    ],
+)
+@pytest.mark.parametrize("batches", [0, 2])
+def test_a_failure_leaves_an_older_file_alone(
+    folder, tmp_path, capsys, monkeypatch, failure, code, message, batches
+):
     path = tmp_path / "predictions.csv"
     path.write_text("older")
+    original = ColourBackend.stream
 
-    def fail(self, batches):
-        next(iter(batches))
-        raise KeyboardInterrupt
-        yield
+    def fail(self, source):
+        yield from islice(original(self, source), batches)
+        raise failure
 
     monkeypatch.setattr(ColourBackend, "stream", fail)
-    flags = ["--load-weights", "m.xml", "--input", str(folder), "--output", str(path)]
-    assert main(flags) == 130
+    source = tmp_path / "list.txt"
+    source.write_text(f"{folder}/2, blue.png\n" * 100)
+    flags = ["--load-weights", "m.xml", "--input", f"@{source}", "--output", str(path)]
+    assert main(flags) == code
+    err = capsys.readouterr().err
     assert path.read_text() == "older"
+    part = tmp_path / "predictions.csv.part"
+    assert message.format(32 * batches) in err
+    if batches:
+        assert f"their predictions are in {part}." in err
+        assert len(list(csv.reader(part.open()))) == 1 + 64
+    else:
+        assert "nothing was written" in err and not part.exists()

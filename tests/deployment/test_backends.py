@@ -68,22 +68,52 @@ def test_an_error_of_the_source_reaches_the_caller(backend, pictures):
         list(backend.stream(batches()))
 
 
-def test_openvino_needs_no_torch(exported, picture_file):
+@pytest.mark.parametrize("name", ["model.xml", "model.onnx"])
+def test_openvino_needs_no_torch(exported, picture_file, name):
+    """Nor anything else that is slow to import: that is what makes a cold start fast."""
     program = (
         "import sys\n"
-        "from classification import Predictor\n"
-        "(answer,) = Predictor(sys.argv[1]).predict(sys.argv[2])\n"
-        "print(answer.class_names[0], 'torch' in sys.modules)"
+        "from classification.cli.predict import main\n"
+        "assert main(['--load-weights', *sys.argv[1:], '--output', 'csv']) == 0\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
     )
-    for name in ("model.xml", "model.onnx"):
-        command = [sys.executable, "-c", program, str(exported / name), str(picture_file)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        assert answer.strip().endswith("False")
+    command = [sys.executable, "-c", program, str(exported / name), "--input", str(picture_file)]
+    *rows, modules = subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert len(rows) == 2 and "openvino" in modules.split()
+    heavy = {"torch", "timm", "nncf", "sklearn", "scipy", "pandas", "matplotlib", "accelerate"}
+    assert not heavy & set(modules.split())
 
 
 def test_int8_ir_names_its_precision(exported_int8):
     backend = load_backend(exported_int8 / "model.xml", precision_hint="f32")
     assert backend.precision == "INT8 IR on cpu, float layers in f32"
+
+
+def test_a_checkpoint_is_computed_in_f32_only(checkpoint):
+    with pytest.raises(UserError, match="'bf16' is for IR and ONNX files"):
+        load_backend(checkpoint, precision_hint="bf16")
+
+
+def test_precision_hint_that_does_not_exist(exported):
+    with pytest.raises(UserError, match="'fp32' is none of f32, bf16, f16"):
+        load_backend(exported / "model.xml", precision_hint="fp32")
+
+
+def test_precision_that_the_cpu_lacks(exported):
+    """OpenVINO would take the hint and compute in another precision."""
+    if "FP16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has it")
+    with pytest.raises(UserError, match="cannot compute in f16, only in f32"):
+        load_backend(exported / "model.xml", precision_hint="f16")
+
+
+def test_a_small_batch_after_a_large_one_compiles_nothing(exported, pictures, expected_logits):
+    backend = load_backend(exported / "model.xml", precision_hint="f32")
+    large, small = backend.stream([pictures[:8], pictures[8:11]])
+    assert list(backend._compiled) == [(8, "THROUGHPUT")]
+    np.testing.assert_allclose(np.concatenate([large, small]), expected_logits[:11], atol=1e-4)
 
 
 @pytest.fixture

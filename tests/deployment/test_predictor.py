@@ -8,7 +8,7 @@ from PIL import Image
 
 from classification.data.preprocessing import Preprocessing
 from classification.deployment import predictor as predictor_module
-from classification.deployment.predictor import Predictor, find_pictures
+from classification.deployment.predictor import Predictor
 from classification.errors import UserError
 
 COLOURS = {"red": (250, 10, 30), "green": (20, 240, 10), "blue": (5, 15, 255)}
@@ -99,7 +99,7 @@ def test_no_pictures_at_all(predictor):
     assert predictor.predict([]) == []
 
 
-def test_reads_only_a_little_ahead(predictor, tmp_path):
+def test_reads_only_a_little_ahead(predictor, tmp_path, monkeypatch):
     path = paint(tmp_path / "a.png", "red")
     taken = []
 
@@ -108,10 +108,26 @@ def test_reads_only_a_little_ahead(predictor, tmp_path):
             taken.append(1)
             yield path
 
+    monkeypatch.setattr(predictor_module, "READ_AHEAD", 20 * 8 * 8 * 3)  # 20 pictures
     predictions = predictor.stream(endless())
     for _ in range(10):
         next(predictions)
-    assert len(taken) <= 10 + 5 * predictor.batch_size
+    assert 20 < len(taken) <= 10 + 20 + 2 * predictor.batch_size
+    predictions.close()
+
+
+def test_rows_of_bad_files_do_not_wait_for_good_ones(predictor, tmp_path, monkeypatch):
+    monkeypatch.setattr(predictor_module, "READ_AHEAD", 0)
+    taken = []
+
+    def missing():
+        while True:
+            taken.append(1)
+            yield tmp_path / "missing.png"
+
+    predictions = predictor.stream(missing())
+    assert all(next(predictions).error for _ in range(100))
+    assert len(taken) < 200
     predictions.close()
 
 
@@ -125,23 +141,27 @@ def test_output_that_is_no_number(predictor, tmp_path, monkeypatch):
 
 def test_top_k_below_one(predictor, tmp_path):
     with pytest.raises(UserError, match="--top-k: 0"):
-        predictor.predict(paint(tmp_path / "a.png", "red"), top_k=0)
+        predictor.stream(paint(tmp_path / "a.png", "red"), top_k=0)
 
 
-def test_finding_pictures(tmp_path):
-    paths = [paint(tmp_path / name, "red") for name in ("b/c/2.PNG", "b/1.jpg", "3.webp")]
-    for name in (".hidden.png", ".trash/4.png", "__MACOSX/._5.png"):
-        paint(tmp_path / name, "red")
-    (tmp_path / "notes.txt").touch()
-    assert find_pictures(tmp_path) == sorted(paths)
-    assert find_pictures(str(paths[0])) == [paths[0]]
+def test_threshold(predictor, tmp_path):
+    """Red has 0.85 and 0.09 here: see the test of the softmax."""
+    path = paint(tmp_path / "a.png", "red")
+    named = {
+        threshold: predictor.predict(path, top_k=2, threshold=threshold)[0].class_names
+        for threshold in (0, 0.09, 0.5, 0.9, 1)
+    }
+    assert named == {0: ("red", "blue"), 0.09: ("red", "blue"), 0.5: ("red",), 0.9: (), 1: ()}
+    for threshold in (-0.1, 1.1, math.nan):
+        with pytest.raises(UserError, match="--threshold"):
+            predictor.stream(path, threshold=threshold)
 
 
-def test_finding_nothing(tmp_path):
+def test_a_path_without_pictures_is_refused_at_once(predictor, tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
-        find_pictures(tmp_path / "nowhere")
+        predictor.stream(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no pictures in this folder"):
-        find_pictures(tmp_path)
+        predictor.stream(str(tmp_path))
 
 
 def test_folder_with_a_real_model(exported, tmp_path):

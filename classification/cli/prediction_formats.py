@@ -1,0 +1,83 @@
+"""Predictions as lines of CSV, of JSON, or of a table for people, one picture after the other."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from classification.deployment.predictor import Prediction
+
+Renderer = Callable[[Iterable["Prediction"], Sequence[str], int], Iterator[str]]
+WIDEST = 60  # cells of the table's column of classes; a longer entry moves only its own path
+UNSURE, UNUSABLE = "(not certain)", "(unusable)"
+
+
+def render_csv(
+    predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int
+) -> Iterator[str]:
+    """Yield lines of CSV: path, class_1, probability_1, ... class_k, probability_k, error.
+
+    There are no more columns than classes; what is not named is empty.
+    """
+    numbers = range(1, min(top_k, len(class_names)) + 1)
+    columns = [f"{name}_{i}" for i in numbers for name in ("class", "probability")]
+    yield _csv_line(["path", *columns, "error"])
+    for prediction in predictions:
+        pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
+        cells = [cell for name, value in pairs for cell in (name, f"{value:.6f}")]
+        missing = [""] * (len(columns) - len(cells))
+        yield _csv_line([_text(prediction.path), *cells, *missing, prediction.error or ""])
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def render_jsonl(
+    predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int
+) -> Iterator[str]:
+    """Yield one JSON object a line: {path, classes: [{class, probability}], error}."""
+    del class_names, top_k
+    for prediction in predictions:
+        pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
+        row = {
+            "path": _text(prediction.path),
+            "classes": [{"class": name, "probability": round(p, 6)} for name, p in pairs],
+            "error": prediction.error,
+        }
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def render_table(
+    predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int
+) -> Iterator[str]:
+    """Yield lines of two columns: the classes, and the path, which may be long."""
+    from rich.cells import cell_len
+
+    longest = max(map(cell_len, class_names)) + len(" 100.0 %")
+    width = max(len(UNSURE), min(WIDEST, min(top_k, len(class_names)) * (longest + 2) - 2))
+
+    def line(answer: str, path: str) -> str:
+        return f"{answer}{' ' * (width - cell_len(answer))}  {path}\n"
+
+    yield line("classes", "picture")
+    for prediction in predictions:
+        pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
+        answer = ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs) or UNSURE
+        path = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _text(prediction.path))
+        yield (
+            line(answer, path)
+            if prediction.error is None
+            else line(UNUSABLE, f"{path}: {prediction.error}")
+        )
+
+
+def _text(path: str) -> str:
+    """Return a path as valid text; bytes of its name that are none become hexadecimal."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")

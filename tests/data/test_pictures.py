@@ -1,0 +1,72 @@
+"""Finding pictures without holding them all."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from classification.data import pictures
+from classification.data.pictures import find_pictures, pictures_of, read_list
+from classification.errors import UserError
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def test_all_depths_sorted_without_litter(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path, "b/c/2.PNG", "b/1.jpg", "a.webp", "c.txt", ".hidden.png", ".trash/4.png",
+        "__MACOSX/5.png",
+    )  # fmt: skip
+    found = [path.relative_to(root).as_posix() for path in find_pictures(root)]
+    assert found == ["a.webp", "b/1.jpg", "b/c/2.PNG"]
+
+
+def test_folders_are_read_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, *(f"{folder}/{i}.png" for folder in "abc" for i in range(3)))
+    read = []
+    scandir = os.scandir
+    monkeypatch.setattr(
+        pictures.os, "scandir", lambda path: read.append(Path(path).name) or scandir(path)
+    )
+    found = find_pictures(tmp_path)
+    assert [next(found).name for _ in range(3)] == ["0.png", "1.png", "2.png"]
+    assert read == [tmp_path.name, "a"]
+
+
+def test_a_circle_of_links(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a/1.png")
+    (tmp_path / "a" / "top").symlink_to(tmp_path)
+    assert list(find_pictures(tmp_path)) == [tmp_path / "a" / "1.png"]
+    assert "link to a folder above it" in caplog.text
+
+
+def test_a_file_is_taken_whatever_its_name(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "no suffix", format="PNG")
+    assert list(pictures_of(str(tmp_path / "no suffix"))) == [tmp_path / "no suffix"]
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file or folder"):
+        pictures_of(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no pictures in this folder"):
+        pictures_of(touch(tmp_path, "notes.txt"))
+
+
+def test_list() -> None:
+    file = io.BytesIO(b"\xef\xbb\xbfa b.png\r\n\n  \n/x/\xff.png\nlast.jpg")
+    assert list(read_list(file)) == [
+        Path("a b.png"), Path(os.fsdecode(b"/x/\xff.png")), Path("last.jpg"),
+    ]  # fmt: skip
+    assert file.closed
