@@ -14,6 +14,7 @@ from classification.data.decode import IMAGE_SUFFIXES, DecodeError
 from classification.data.preprocessing import load_image
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
+from classification.deployment.probabilities import to_probabilities
 from classification.errors import UserError
 
 
@@ -23,7 +24,7 @@ class Prediction:
 
     path: str
     class_names: tuple[str, ...]
-    probabilities: tuple[float, ...]  # softmax over all classes, so they need not add up to 1
+    probabilities: tuple[float, ...]  # of these classes only, so they need not add up to 1
     error: str | None = None
 
 
@@ -127,7 +128,7 @@ class Predictor:
     def _name(
         self, entries: list[tuple[str, str | None]], logits: np.ndarray, top_k: int
     ) -> Iterator[Prediction]:
-        rows = iter(softmax(logits))
+        rows = iter(to_probabilities(logits, self.backend.task))
         for path, error in entries:
             if error is not None:
                 yield Prediction(path, (), (), error)
@@ -139,13 +140,6 @@ class Predictor:
             best = np.argsort(-probabilities, kind="stable")[:top_k]
             names = tuple(self.class_names[i] for i in best)
             yield Prediction(path, names, tuple(float(probabilities[i]) for i in best))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities [N, C] float64 of logits [N, C]."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
-    exponentials = np.exp(shifted)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def find_pictures(path: str | Path) -> list[Path]:

@@ -15,6 +15,7 @@ from classification.deployment import predictor as predictor_module
 
 
 class ColourBackend:
+    task = "multi-class"
     class_names = ("red", "green, dark", "blau ü")
     preprocessing = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
     precision = "FP32 stub"

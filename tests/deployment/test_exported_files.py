@@ -16,7 +16,10 @@ def contents(folder) -> dict[str, bytes]:
 
 
 def test_files_and_labels(exported):
-    assert sorted(contents(exported)) == ["labels.txt", "model.bin", "model.onnx", "model.xml"]
+    assert sorted(contents(exported)) == [
+        "labels.txt", "model.bin", "model.onnx", "model.torchscript.pt", "model.xml",
+        "model_with_preprocessing.bin", "model_with_preprocessing.xml",
+    ]  # fmt: skip
     labels = (exported / "labels.txt").read_text(encoding="utf-8")
     assert labels == "zebra crossing\napple\nÜnïcode 日本\nx<&>\"'\n"
 
@@ -31,7 +34,7 @@ def test_result(checkpoint, exported, tmp_path):
 
 
 def test_onnx_alone(checkpoint, exported, tmp_path, monkeypatch):
-    def copy(model, description, path):  # writing it again would take seconds
+    def copy(model, description, path, *, fp16):  # writing it again would take seconds
         return Path(shutil.copy(exported / "model.onnx", path))
 
     monkeypatch.setattr(export_module, "write_onnx", copy)
