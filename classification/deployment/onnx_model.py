@@ -62,13 +62,13 @@ def write_onnx(
 def _halve_weights(graph: onnx_ir.Graph) -> None:
     """Replace large float32 weights by float16 ones and a cast, which runtimes fold on loading."""
     first = graph[0]
-    for value in list(graph.initializers.values()):
+    for name, value in list(graph.initializers.items()):
         half = halved(value.const_value.numpy()) if value.const_value is not None else None
         if half is None:
             continue
-        weights = onnx_ir.Value(name=f"{value.name}_fp16", const_value=onnx_ir.tensor(half))
+        weights = onnx_ir.Value(name=f"{name}_fp16", const_value=onnx_ir.tensor(half))
         cast = onnx_ir.node("Cast", [weights], {"to": onnx_ir.DataType.FLOAT})
-        del graph.initializers[value.name]
+        del graph.initializers[name]
         graph.register_initializer(weights)
         graph.insert_before(first, cast)
         value.replace_all_uses_with(cast.outputs[0])

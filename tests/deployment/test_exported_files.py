@@ -58,6 +58,28 @@ def test_failed_comparison_leaves_an_older_export_alone(checkpoint, older, monke
     assert contents(older) == before
 
 
+def test_interruption_never_mixes_two_exports(checkpoint, older, monkeypatch):
+    before = contents(older)
+    original = Path.replace
+
+    def interrupt(path, target):
+        if path.name == "model.xml":
+            raise KeyboardInterrupt
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoint, save_model_to=older, openvino_input_format="RGB")
+    after = contents(older)
+    assert after["model.bin"] != before["model.bin"]
+    assert "model.xml" not in after and "labels.txt" not in after
+
+
+def test_files_of_an_earlier_export_are_named(checkpoint, older, caplog):
+    export(checkpoint, save_model_to=older)
+    assert "model.onnx is left from an earlier export" in caplog.text
+
+
 def test_full_disk_leaves_an_older_export_alone(checkpoint, older, monkeypatch):
     def fill_the_disk(model, path, **options):
         path.write_bytes(b"<?xml")

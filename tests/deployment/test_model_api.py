@@ -38,13 +38,18 @@ def expected(checkpoint, photo, tmp_path) -> np.ndarray:
     return np.array([found[name] for name in predictor.class_names])
 
 
-def check(model, checkpoint, photos, tmp_path) -> None:
+# Of scores, where the graph resizes: it rounds some halves the other way than Pillow, and so small
+# a network is upset by few pixels. Without antialiasing it would be 0.1.
+RESIZED = 5e-3
+
+
+def check(model, checkpoint, photos, tmp_path, tolerance: float = 1e-3) -> None:
     for photo in photos:
         want = expected(checkpoint, photo, tmp_path)
         answer = model(np.ascontiguousarray(photo[:, :, ::-1]))
-        np.testing.assert_allclose(answer.raw_scores, want, atol=1e-3)
+        np.testing.assert_allclose(answer.raw_scores, want, atol=tolerance)
         assert answer.top_labels[0].name == LABELS[want.argmax()]
-        assert answer.top_labels[0].confidence == pytest.approx(want.max(), abs=1e-3)
+        assert answer.top_labels[0].confidence == pytest.approx(want.max(), abs=tolerance)
 
 
 @pytest.mark.parametrize("folder", ["exported", "exported_rgb", "exported_fp16"])
@@ -55,7 +60,8 @@ def test_plain_ir_on_pictures_of_its_size(folder, checkpoint, tmp_path, request)
 
 def test_ir_with_preprocessing_on_pictures_of_any_size(exported, checkpoint, tmp_path):
     model = client(exported / "model_with_preprocessing.xml")
-    check(model, checkpoint, photographs(SIZES), tmp_path)
+    check(model, checkpoint, photographs([(40, 32)]), tmp_path)
+    check(model, checkpoint, photographs(SIZES), tmp_path, RESIZED)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,7 @@ def test_several_labels_with_preprocessing(several_labels, tmp_path):
     for photo in photographs(SIZES):
         want = expected(several_labels / "best.pth", photo, tmp_path)
         bgr = np.ascontiguousarray(photo[None, :, :, ::-1])
-        np.testing.assert_allclose(compiled(bgr)["probabilities"][0], want, atol=1e-3)
+        np.testing.assert_allclose(compiled(bgr)["probabilities"][0], want, atol=RESIZED)
     # The client would apply its own sigmoid to them.
     with pytest.raises(WrapperError):
         client(path)
