@@ -28,6 +28,7 @@ setup(
         "openvino",  # IR: conversion and inference
         "nncf",  # int8 quantization
         "onnxscript",  # the ONNX exporter of torch
+        "onnx-ir",  # weights and metadata of an exported ONNX graph
         "pyyaml",  # templates
         "yacs",  # the config tree
         "safetensors",  # initial weights without pickles
@@ -51,6 +52,7 @@ setup(
             "types-PyYAML",
             "import-linter",  # direction of the imports
             "onnxruntime",  # an independent reader of exported ONNX
+            "openvino-model-api",  # an independent client of exported IRs
             "pytorch-metric-learning",  # an independent implementation of AM-softmax
             "torchmetrics",  # an independent implementation of the metrics
         ]

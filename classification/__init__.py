@@ -5,7 +5,12 @@ The verbs are imported on first use, so that `import classification` stays fast.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+# OpenVINO and NNCF report their use to Intel unless told otherwise, which would need a file in the
+# user's home. Both do without this module if it cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"
 

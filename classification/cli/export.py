@@ -1,4 +1,4 @@
-"""`export.py`: write a trained model as OpenVINO IR or ONNX."""
+"""`export.py`: write a trained model as OpenVINO IR, ONNX or TorchScript."""
 
 from __future__ import annotations
 
@@ -22,10 +22,25 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         "--save-model-to",
         required=True,
         metavar="FOLDER",
-        help="where model.xml, model.bin, model.onnx and labels.txt go",
+        help="where the models and labels.txt go",
     )
-    _add_format_flag(parser, template, "openvino", True, "OpenVINO IR with FP32 or int8 weights")
-    _add_format_flag(parser, template, "onnx", False, "ONNX, whose input is RGB")
+    _add_format_flag(parser, template, "openvino", True, "OpenVINO IR: model.xml, model.bin")
+    parser.add_argument(
+        "--embed-preprocessing",
+        action="store_true",
+        help="also an IR from raw BGR pixels [N, H, W, 3] uint8 of any size to probabilities: "
+        "model_with_preprocessing.xml, .bin",
+    )
+    _add_format_flag(parser, template, "onnx", False, "ONNX, whose input is RGB: model.onnx")
+    _add_format_flag(
+        parser, template, "torchscript", False, "float32, whose input is RGB: model.torchscript.pt"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="of the float weights in IR and ONNX; fp16 halves the files",
+    )
     parser.add_argument(
         "--openvino-input-format",
         choices=OPENVINO_INPUT_FORMATS,

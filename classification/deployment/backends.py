@@ -19,6 +19,7 @@ class Backend(Protocol):
 
     path: Path
     class_names: tuple[str, ...]
+    task: str  # multi-class or multi-label
     preprocessing: Preprocessing
     device: str  # such as "cpu" or "cuda"
     precision: str  # of weights and of computation, in words

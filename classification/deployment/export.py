@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from classification.deployment.metadata import Description
 from classification.deployment.onnx_model import write_onnx
 from classification.deployment.openvino_backend import default_precision
 from classification.deployment.parity import Parity, compare, comparison_images
+from classification.deployment.torchscript import write_torchscript
 from classification.errors import UserError
 from classification.files import check_writable
 from classification.models.checkpoint import Classifier, load_classifier
@@ -22,6 +24,13 @@ from classification.models.complexity import measure_complexity
 from classification.template import OPENVINO_INPUT_FORMATS
 
 logger = logging.getLogger(__name__)
+
+IR = "model.xml"
+EMBEDDED_IR = "model_with_preprocessing.xml"
+ONNX = "model.onnx"
+TORCHSCRIPT = "model.torchscript.pt"
+LABELS = "labels.txt"
+PRECISIONS = ("fp32", "fp16")
 
 
 @dataclass(frozen=True)
@@ -37,20 +46,27 @@ def export(
     *,
     save_model_to: str | Path,
     openvino: bool = True,
+    embed_preprocessing: bool = False,
     onnx: bool = False,
+    torchscript: bool = False,
+    precision: str = "fp32",
     openvino_input_format: str = "BGR",
     classes: Sequence[str] | None = None,
     sample_images: Sequence[str | Path] = (),
 ) -> ExportResult:
-    """Write a checkpoint as OpenVINO IR, ONNX or both, with `labels.txt`.
+    """Write a checkpoint as OpenVINO IR, ONNX or TorchScript, with `labels.txt`.
 
     All files are written and compared with PyTorch before the first older one is replaced.
 
     Args:
         load_weights: a checkpoint of `train` or `compress`.
-        save_model_to: a folder for model.xml, model.bin, model.onnx and labels.txt.
-        openvino: write the IR: planar, normalised, in the order of `openvino_input_format`.
-        onnx: write ONNX: planar, normalised, RGB.
+        save_model_to: a folder for the models and labels.txt.
+        openvino: write model.xml and .bin: planar, normalised, in `openvino_input_format`.
+        embed_preprocessing: write model_with_preprocessing.xml and .bin: from BGR pixels
+            [N, H, W, 3] uint8 of any size to probabilities.
+        onnx: write model.onnx: planar, normalised, RGB.
+        torchscript: write model.torchscript.pt: planar, normalised, RGB, in float32.
+        precision: "fp32" or "fp16", in which IR and ONNX keep float weights.
         openvino_input_format: "BGR" or "RGB".
         classes: the classes that the checkpoint is believed to have, in order; None = any.
         sample_images: pictures to compare on instead of scikit-learn's photographs.
@@ -58,30 +74,26 @@ def export(
     Raises:
         UserError: the checkpoint or folder cannot be used, or a file does not agree with PyTorch.
     """
-    if not (openvino or onnx):
-        raise UserError("Nothing to export: choose --openvino, --onnx or both.")
-    if openvino_input_format not in OPENVINO_INPUT_FORMATS:
-        raise UserError(
-            f"--openvino-input-format: '{openvino_input_format}' is none of "
-            f"{', '.join(OPENVINO_INPUT_FORMATS)}."
-        )
+    files = {
+        IR: openvino,
+        EMBEDDED_IR: embed_preprocessing,
+        ONNX: onnx,
+        TORCHSCRIPT: torchscript,
+    }
+    names = [name for name, wanted in files.items() if wanted]
+    _check_options(names, precision, openvino_input_format)
     classifier = load_classifier(load_weights)
-    _check_classes(classifier, classes)
-    if onnx and classifier.precision == "INT8":
-        raise UserError(
-            f"{load_weights}: an int8 checkpoint can be exported to OpenVINO only; use --no-onnx, "
-            "or export the FP32 checkpoint it was made from."
-        )
+    _check_classifier(classifier, load_weights, names, classes)
     images = comparison_images(classifier.preprocessing, sample_images)
     folder = Path(save_model_to)
     check_writable(folder)
+    described = _describe(classifier, names, precision, openvino_input_format)
     try:
         # Inside the folder and not beside it: the same file system, and surely writable.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
-            formats = [openvino_input_format] if openvino else []
-            written = _write(classifier, Path(temporary), formats, onnx)
-            parity = _compare_all(classifier, written, images)
-            paths = tuple(path.replace(folder / path.name) for path in written)
+            written = _write(classifier, described, Path(temporary), fp16=precision == "fp16")
+            parity = _compare_all(classifier, described, Path(temporary), images)
+            paths = _replace(written, folder)
     except OSError as error:
         raise UserError(
             f"{folder}: cannot write the model: {error}. "
@@ -95,47 +107,87 @@ def export(
     return ExportResult(paths, parity)
 
 
-def _check_classes(classifier: Classifier, classes: Sequence[str] | None) -> None:
+def _check_options(names: Sequence[str], precision: str, openvino_input_format: str) -> None:
+    if not names:
+        raise UserError(
+            "Nothing to export: choose among --openvino, --embed-preprocessing, --onnx and "
+            "--torchscript."
+        )
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision: '{precision}' is none of {', '.join(PRECISIONS)}.")
+    if openvino_input_format not in OPENVINO_INPUT_FORMATS:
+        raise UserError(
+            f"--openvino-input-format: '{openvino_input_format}' is none of "
+            f"{', '.join(OPENVINO_INPUT_FORMATS)}."
+        )
+
+
+def _check_classifier(
+    classifier: Classifier,
+    path: str | Path,
+    names: Sequence[str],
+    classes: Sequence[str] | None,
+) -> None:
     if classes and tuple(classes) != classifier.class_names:
         raise UserError(
             f"--classes: the checkpoint's classes are {','.join(classifier.class_names)}, "
             f"not {','.join(classes)}. They are part of the model; leave --classes out."
         )
+    if classifier.precision == "INT8" and {ONNX, TORCHSCRIPT} & set(names):
+        # NNCF's quantizers become operations that only OpenVINO knows.
+        raise UserError(
+            f"{path}: an int8 checkpoint can be exported to OpenVINO only; use --no-onnx and "
+            "--no-torchscript, or export the FP32 checkpoint it was made from."
+        )
+
+
+def _describe(
+    classifier: Classifier, names: Sequence[str], precision: str, openvino_input_format: str
+) -> dict[str, Description]:
+    """Return what each file is to say of itself."""
+    size = (classifier.preprocessing.height, classifier.preprocessing.width)
+    parameters, gflops = measure_complexity(classifier.model, *size)
+    plain = Description(
+        class_names=classifier.class_names,
+        preprocessing=classifier.preprocessing,
+        input_format="RGB",
+        precision="INT8" if classifier.precision == "INT8" else precision.upper(),
+        parameters=parameters,
+        gflops=gflops,
+        task=classifier.task,
+    )
+    variants = {
+        IR: replace(plain, input_format=openvino_input_format),
+        EMBEDDED_IR: replace(plain, input_format="BGR", embedded=True),
+        ONNX: plain,
+        TORCHSCRIPT: replace(plain, precision="FP32"),
+    }
+    return {name: variants[name] for name in names}
 
 
 def _write(
-    classifier: Classifier, folder: Path, ir_formats: Sequence[str], onnx: bool
+    classifier: Classifier, described: dict[str, Description], folder: Path, *, fp16: bool
 ) -> list[Path]:
-    """Write the files into an empty folder; the .bin stands before its .xml."""
+    """Write the files into an empty folder; return them, each .bin before its .xml."""
     written: list[Path] = []
-    for input_format in ir_formats:
-        xml, weights = write_ir(
-            classifier.model, _describe(classifier, input_format), folder / "model.xml"
-        )
-        written += [weights, xml]
-    if onnx:
-        path = folder / "model.onnx"
-        written.append(write_onnx(classifier.model, _describe(classifier, "RGB"), path))
-    labels = folder / "labels.txt"
+    for name, description in described.items():
+        path = folder / name
+        if name == ONNX:
+            written.append(write_onnx(classifier.model, description, path, fp16=fp16))
+        elif name == TORCHSCRIPT:
+            written.append(write_torchscript(classifier.model, description, path))
+        else:
+            written += reversed(write_ir(classifier.model, description, path, fp16=fp16))
+    labels = folder / LABELS
     labels.write_text("".join(f"{name}\n" for name in classifier.class_names), encoding="utf-8")
     return [*written, labels]
 
 
-def _describe(classifier: Classifier, input_format: str) -> Description:
-    size = (classifier.preprocessing.height, classifier.preprocessing.width)
-    parameters, gflops = measure_complexity(classifier.model, *size)
-    return Description(
-        class_names=classifier.class_names,
-        preprocessing=classifier.preprocessing,
-        input_format=input_format,
-        precision=classifier.precision,
-        parameters=parameters,
-        gflops=gflops,
-    )
-
-
 def _compare_all(
-    classifier: Classifier, written: Sequence[Path], images: np.ndarray
+    classifier: Classifier,
+    described: dict[str, Description],
+    folder: Path,
+    images: Sequence[np.ndarray],
 ) -> tuple[Parity, ...]:
     """Compare each model file with PyTorch.
 
@@ -143,10 +195,30 @@ def _compare_all(
         UserError: one differs too much.
     """
     parity = tuple(
-        compare(path, classifier, images) for path in written if path.suffix in (".xml", ".onnx")
+        compare(folder / name, description, classifier, images)
+        for name, description in described.items()
     )
     for result in parity:
         if not result.passed:
-            raise UserError(f"Nothing was exported, for the file would be wrong: {result}.")
+            hint = " --precision fp32 is closer." if result.precision == "FP16" else ""
+            raise UserError(f"Nothing was exported, for the file would be wrong: {result}.{hint}")
         logger.info("%s", result)
     return parity
+
+
+def _replace(written: Sequence[Path], folder: Path) -> tuple[Path, ...]:
+    """Move the files into the folder so that an interruption never mixes two exports.
+
+    All older ones go before the first new one comes, and an .xml comes after its weights: what an
+    interruption can leave behind is an incomplete export, which every reader notices.
+    """
+    for path in written:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    names = {path.name for path in written}
+    for path in reversed(written):
+        (folder / path.name).unlink(missing_ok=True)
+    for name in (IR, EMBEDDED_IR, ONNX, TORCHSCRIPT):
+        if name not in names and (folder / name).exists():
+            logger.warning("%s is left from an earlier export.", folder / name)
+    return tuple(path.replace(folder / path.name) for path in written)

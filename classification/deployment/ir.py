@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 
 import openvino as ov
 import torch
+from openvino import opset13 as opset
+from openvino.preprocess import PrePostProcessor
 
+from classification.deployment.half_precision import halved
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
+from classification.deployment.probabilities import MULTI_LABEL
+from classification.deployment.resize import pillow_resize
+from classification.deployment.torchscript import trace
 from classification.errors import UserError
 
 
-def write_ir(model: torch.nn.Module, description: Description, path: Path) -> tuple[Path, Path]:
+def write_ir(
+    model: torch.nn.Module, description: Description, path: Path, *, fp16: bool = False
+) -> tuple[Path, Path]:
     """Write `path` (.xml) and its weights beside it (.bin); return both.
+
+    Args:
+        model: see `convert_to_ir`.
+        description: see `convert_to_ir`.
+        path: ends in .xml.
+        fp16: keep float weights in half precision; they are computed with as before.
 
     Raises:
         OSError: the files cannot be written.
         UserError: the network's first layer cannot be turned to BGR.
     """
     converted = convert_to_ir(model, description)
+    if fp16:
+        _halve_weights(converted)
     try:
         ov.save_model(converted, path, compress_to_fp16=False)
     except RuntimeError as error:  # all that OpenVINO says of a full disk is "iostream error"
@@ -29,7 +44,10 @@ def write_ir(model: torch.nn.Module, description: Description, path: Path) -> tu
 
 
 def convert_to_ir(model: torch.nn.Module, description: Description) -> ov.Model:
-    """Return the graph from `image` [?, 3, H, W] float32, normalised, to `logits` [?, C] float32.
+    """Return the graph from `image` to `logits` [?, C] float32, or to `probabilities`.
+
+    Its input is [?, 3, H, W] float32, normalised; if `description.embedded`, [?, ?, ?, 3] uint8
+    of any size.
 
     Args:
         model: maps normalised RGB to logits; in evaluation mode, on the CPU. Quantizers of NNCF
@@ -39,21 +57,12 @@ def convert_to_ir(model: torch.nn.Module, description: Description) -> ov.Model:
     if description.input_format == "BGR":
         model = with_reversed_input(model)
     size = (description.preprocessing.height, description.preprocessing.width)
-    with warnings.catch_warnings(), torch.no_grad():
-        # OpenVINO reads traced graphs; PyTorch wants to be rid of them, but for now int8 models
-        # have no other way.
-        warnings.simplefilter("ignore", FutureWarning)
-        # `parity` judges the result, on more than one picture.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        traced = torch.jit.trace(model, torch.zeros(2, 3, *size), strict=False, check_trace=False)
+    traced = trace(model, description.preprocessing)
     converted = ov.convert_model(traced, input=ov.PartialShape([-1, 3, *size]))
-    for port, name, layout in (
-        (converted.input(0), "image", "NCHW"),
-        (converted.output(0), "logits", "NC"),
-    ):
-        port.tensor.set_names({name})
-        port.node.set_friendly_name(name)
-        ov.layout_helpers.set_layout(port, ov.Layout(layout))
+    _name(converted.input(0), "image", "NCHW")
+    _name(converted.output(0), "logits", "NC")
+    if description.embedded:
+        converted = _embed(converted, description)
     for section, values in (
         (MODEL_API_SECTION, description.model_api_section()),
         (OWN_SECTION, description.own_section()),
@@ -61,6 +70,53 @@ def convert_to_ir(model: torch.nn.Module, description: Description) -> ov.Model:
         for key, value in values.items():
             converted.set_rt_info(value, [section, key])
     return converted
+
+
+def _name(port: ov.Output, name: str, layout: str) -> None:
+    port.tensor.set_names({name})
+    port.node.set_friendly_name(name)
+    ov.layout_helpers.set_layout(port, ov.Layout(layout))
+
+
+def _embed(model: ov.Model, description: Description) -> ov.Model:
+    """Put resizing and normalisation before the graph, softmax or sigmoid behind it.
+
+    The logits keep their name, so that `OpenVINOBackend` finds them.
+    """
+    preprocessing = description.preprocessing
+    mean, std = preprocessing.mean, preprocessing.std
+    if description.input_format == "BGR":
+        mean, std = mean[::-1], std[::-1]
+    processor = PrePostProcessor(model)
+    tensor = processor.input().tensor().set_element_type(ov.Type.u8)
+    tensor.set_layout(ov.Layout("NHWC")).set_shape([-1, -1, -1, 3])
+    processor.input().model().set_layout(ov.Layout("NCHW"))
+    steps = processor.input().preprocess()
+    steps.custom(pillow_resize(preprocessing.height, preprocessing.width))
+    steps.convert_element_type(ov.Type.f32)
+    steps.mean([255 * value for value in mean]).scale([255 * value for value in std])
+    model = processor.build()
+    logits = model.output(0).node.input_value(0)
+    if description.task == MULTI_LABEL:
+        probabilities = opset.sigmoid(logits)
+    else:
+        probabilities = opset.softmax(logits, axis=1)
+    embedded = ov.Model([probabilities], model.get_parameters(), model.get_friendly_name())
+    _name(embedded.input(0), "image", "NHWC")
+    _name(embedded.output(0), "probabilities", "NC")
+    return embedded
+
+
+def _halve_weights(model: ov.Model) -> None:
+    """Replace large float32 constants by float16 ones and a conversion to float32."""
+    for node in model.get_ops():
+        half = halved(node.data) if node.get_type_name() == "Constant" else None
+        if half is None:
+            continue
+        readers = list(node.output(0).get_target_inputs())
+        converted = opset.convert(opset.constant(half), "f32")
+        for reader in readers:
+            reader.replace_source_output(converted.output(0))
 
 
 def with_reversed_input(model: torch.nn.Module) -> torch.nn.Module:

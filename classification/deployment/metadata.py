@@ -1,7 +1,8 @@
 """What a deployed file says of itself, so that no client has to guess.
 
-An IR carries it as `rt_info`, an ONNX file as `metadata_props`, both in two sections: `model_info`
-for clients that know OpenVINO's Model API, `classification` for ours, which loses nothing.
+An IR carries it as `rt_info`, an ONNX file as `metadata_props`, a TorchScript file as extra files,
+all in two sections: `model_info` for clients that know OpenVINO's Model API, `classification` for
+ours, which loses nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from classification import __version__
 from classification.data.preprocessing import Preprocessing
+from classification.deployment.probabilities import MULTI_CLASS, MULTI_LABEL, TASKS
 from classification.errors import UserError
 
 MODEL_API_SECTION = "model_info"
@@ -26,9 +28,11 @@ class Description:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     input_format: str  # order of the input's colour channels: BGR or RGB
-    precision: str  # of the weights: FP32 or INT8
+    precision: str  # of the weights: FP32, FP16 or INT8
     parameters: float  # millions
     gflops: float  # of one image
+    task: str = MULTI_CLASS
+    embedded: bool = False  # preprocessing and probabilities are part of the graph
 
     def own_section(self) -> dict[str, str]:
         """Return what `read_description` reads, as strings."""
@@ -40,30 +44,49 @@ class Description:
             "precision": self.precision,
             "parameters": repr(self.parameters),
             "gflops": repr(self.gflops),
+            "task": self.task,
+            "embedded": str(self.embedded),
         }
 
     def model_api_section(self) -> dict[str, str]:
-        """Return the keys of OpenVINO's Model API for a classifier of one label.
+        """Return the keys of OpenVINO's Model API for a classifier; none if it would be wrong.
 
-        Its clients hand over BGR pixels of 0..255, reverse the channels if told to, subtract the
-        means and divide by the scales (both in the order of the model's input), and apply softmax.
-        Labels are separated by blanks, so blanks within one become underscores.
+        Its clients hand over BGR pixels of 0..255. Unless the graph does all of that, they stretch
+        the picture (without the antialiasing of `load_image`), reverse the channels if told to,
+        subtract the means and divide by the scales, both in the order of the model's input. They
+        apply softmax to what does not look like probabilities, but for several labels a sigmoid to
+        whatever they get. Labels are separated by blanks, so blanks within one become underscores.
         """
+        if self.embedded and self.task == MULTI_LABEL:
+            return {}
+        return {
+            "model_type": "Classification",
+            "labels": " ".join("_".join(name.split()) for name in self.class_names),
+            **(self._embedded_keys() if self.embedded else self._normalisation_keys()),
+            "multilabel": str(self.task == MULTI_LABEL),
+            "hierarchical": "False",
+            "confidence_threshold": "0.5",  # of several labels
+            "output_raw_scores": "True",  # the probabilities of all classes
+        }
+
+    def _embedded_keys(self) -> dict[str, str]:
+        return {
+            "embedded_processing": "True",
+            "orig_height": str(self.preprocessing.height),
+            "orig_width": str(self.preprocessing.width),
+        }
+
+    def _normalisation_keys(self) -> dict[str, str]:
         mean = [255 * value for value in self.preprocessing.mean]
         scale = [255 * value for value in self.preprocessing.std]
         if self.input_format == "BGR":
             mean, scale = mean[::-1], scale[::-1]
         return {
-            "model_type": "Classification",
-            "labels": " ".join("_".join(name.split()) for name in self.class_names),
             "mean_values": " ".join(f"{value:.8g}" for value in mean),
             "scale_values": " ".join(f"{value:.8g}" for value in scale),
             "reverse_input_channels": str(self.input_format == "RGB"),
             "resize_type": "standard",  # stretched, not padded or cropped
             "interpolation_mode": "LINEAR",
-            "multilabel": "False",
-            "hierarchical": "False",
-            "output_raw_scores": "True",
         }
 
 
@@ -74,6 +97,9 @@ def read_description(values: Mapping[str, str], path: Path) -> Description:
         UserError: the section is missing or incomplete, as in files of other programs.
     """
     try:
+        task = values.get("task", MULTI_CLASS)  # older files do not say
+        if task not in TASKS:
+            raise ValueError(f"task '{task}' is none of {', '.join(TASKS)}")
         return Description(
             class_names=tuple(json.loads(values["class_names"])),
             preprocessing=Preprocessing.from_dict(json.loads(values["preprocessing"])),
@@ -81,6 +107,8 @@ def read_description(values: Mapping[str, str], path: Path) -> Description:
             precision=values["precision"],
             parameters=float(values["parameters"]),
             gflops=float(values["gflops"]),
+            task=task,
+            embedded=values.get("embedded") == "True",
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

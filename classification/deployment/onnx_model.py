@@ -6,19 +6,25 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import onnx_ir
 import torch
 
+from classification.deployment.half_precision import halved
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
 
 OPSET = 18  # the oldest that the exporter writes without converting
 
 
-def write_onnx(model: torch.nn.Module, description: Description, path: Path) -> Path:
+def write_onnx(
+    model: torch.nn.Module, description: Description, path: Path, *, fp16: bool = False
+) -> Path:
     """Write one file: `image` [batch, 3, H, W] float32, normalised RGB, to `logits` [batch, C].
 
     Args:
         model: maps normalised RGB to logits; in evaluation mode, on the CPU, not quantized.
         description: goes into `metadata_props`, under "SECTION KEY" as Model API reads it.
+        path: ends in .onnx.
+        fp16: keep weights in half precision; input, output and activations stay float32.
 
     Raises:
         OSError: the file cannot be written.
@@ -41,6 +47,8 @@ def write_onnx(model: torch.nn.Module, description: Description, path: Path) -> 
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     _drop_debug_information(program.model)
+    if fp16:
+        _halve_weights(program.model.graph)
     for section, values in (
         (MODEL_API_SECTION, description.model_api_section()),
         (OWN_SECTION, description.own_section()),
@@ -49,6 +57,21 @@ def write_onnx(model: torch.nn.Module, description: Description, path: Path) -> 
             program.model.metadata_props[f"{section} {key}"] = value
     program.save(path, external_data=False)
     return path
+
+
+def _halve_weights(graph: onnx_ir.Graph) -> None:
+    """Replace large float32 weights by float16 ones and a cast, which runtimes fold on loading."""
+    first = graph[0]
+    for name, value in list(graph.initializers.items()):
+        half = halved(value.const_value.numpy()) if value.const_value is not None else None
+        if half is None:
+            continue
+        weights = onnx_ir.Value(name=f"{name}_fp16", const_value=onnx_ir.tensor(half))
+        cast = onnx_ir.node("Cast", [weights], {"to": onnx_ir.DataType.FLOAT})
+        del graph.initializers[name]
+        graph.register_initializer(weights)
+        graph.insert_before(first, cast)
+        value.replace_all_uses_with(cast.outputs[0])
 
 
 def _drop_debug_information(model: Any) -> None:

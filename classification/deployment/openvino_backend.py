@@ -40,6 +40,7 @@ class OpenVINOBackend:
         self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
         self.path = path
         self.class_names = description.class_names
+        self.task = description.task
         self.preprocessing = description.preprocessing
         self.device = DEVICE.lower()
         kind = "ONNX" if path.suffix == ".onnx" else "IR"
@@ -165,7 +166,9 @@ def _check_precision(core: ov.Core, precision_hint: str | None) -> None:
 
 
 def with_pixel_input(model: ov.Model, description: Description) -> ov.Model:
-    """Return the model with an input of [N, H, W, 3] uint8 RGB; normalisation joins its graph."""
+    """Return the model from [N, H, W, 3] uint8 RGB to logits; normalisation joins its graph."""
+    if description.embedded:
+        return _with_rgb_input_and_logits(model)
     processor = PrePostProcessor(model)
     processor.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     processor.input().model().set_layout(ov.Layout("NCHW"))
@@ -174,6 +177,16 @@ def with_pixel_input(model: ov.Model, description: Description) -> ov.Model:
     steps.scale([255 * value for value in description.preprocessing.std])
     if description.input_format == "BGR":
         steps.reverse_channels()
+    return processor.build()
+
+
+def _with_rgb_input_and_logits(model: ov.Model) -> ov.Model:
+    """Turn round the colours and drop the probabilities of a graph with embedded preprocessing."""
+    model.add_outputs("logits")
+    model.remove_result(model.get_results()[0])
+    processor = PrePostProcessor(model)
+    processor.input().tensor().set_layout(ov.Layout("NHWC"))
+    processor.input().preprocess().reverse_channels()
     return processor.build()
 
 
@@ -205,7 +218,7 @@ def _own_section(model: ov.Model) -> dict[str, str]:
 
 def _check_interface(model: ov.Model, description: Description, path: Path) -> None:
     size = (description.preprocessing.height, description.preprocessing.width)
-    expected_input = ov.PartialShape([-1, 3, *size])
+    expected_input = ov.PartialShape([-1, -1, -1, 3] if description.embedded else [-1, 3, *size])
     expected_output = ov.PartialShape([-1, len(description.class_names)])
     shapes = [port.partial_shape for port in (*model.inputs, *model.outputs)]
     if shapes != [expected_input, expected_output]:

@@ -15,6 +15,7 @@ from classification.data.pictures import pictures_of
 from classification.data.preprocessing import load_image
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
+from classification.deployment.probabilities import to_probabilities
 from classification.errors import UserError
 
 # Bytes of decoded pictures that may wait for the model: enough to decode while it is compiled.
@@ -33,7 +34,7 @@ class Prediction:
 
     path: str
     class_names: tuple[str, ...]
-    probabilities: tuple[float, ...]  # softmax over all classes, so they need not add up to 1
+    probabilities: tuple[float, ...]  # of these classes only, so they need not add up to 1
     error: str | None = None
 
 
@@ -167,7 +168,7 @@ class Predictor:
         top_k: int,
         threshold: float,
     ) -> Iterator[Prediction]:
-        rows = iter(softmax(logits))
+        rows = iter(to_probabilities(logits, self.backend.task))
         for path, error in entries:
             if error is not None:
                 yield Prediction(path, (), (), error)
@@ -180,10 +181,3 @@ class Predictor:
             best = best[probabilities[best] >= threshold]
             names = tuple(self.class_names[i] for i in best)
             yield Prediction(path, names, tuple(float(probabilities[i]) for i in best))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities [N, C] float64 of logits [N, C]."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
-    exponentials = np.exp(shifted)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

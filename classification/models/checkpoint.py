@@ -36,6 +36,10 @@ class Classifier:
     def precision(self) -> str:
         return "INT8" if self.contents["compression"] else "FP32"
 
+    @property
+    def task(self) -> str:
+        return str(self.contents.get("task", "multi-class"))
+
 
 def describe(
     *,

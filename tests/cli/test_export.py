@@ -32,7 +32,10 @@ def test_defaults_without_a_template(calls):
             "load_weights": "a é/best.pth",
             "save_model_to": "b c",
             "openvino": True,
+            "embed_preprocessing": False,
             "onnx": False,
+            "torchscript": False,
+            "precision": "fp32",
             "openvino_input_format": "BGR",
             "classes": None,
         }
@@ -59,7 +62,7 @@ def test_flags_win_over_the_template(calls, tiny_template):
 def test_help_tells_the_defaults(tiny_template):
     text = " ".join(command.build_parser(load_template(tiny_template)).format_help().split())
     assert "default: True) --onnx, --no-onnx" in text
-    assert "RGB (default: False)" in text
+    assert "RGB: model.onnx (default: False)" in text
     assert "(default: BGR)" in text
 
 

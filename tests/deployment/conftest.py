@@ -87,9 +87,17 @@ def classifier(checkpoint: Path) -> Classifier:
 
 @pytest.fixture(scope="session")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with model.xml (BGR), model.bin, model.onnx and labels.txt."""
+    """A folder with all kinds of files: FP32, the IRs BGR."""
     folder = tmp_path_factory.mktemp("an export é")
-    export(checkpoint, save_model_to=folder, onnx=True)
+    export(checkpoint, save_model_to=folder, embed_preprocessing=True, onnx=True, torchscript=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported_fp16(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model.xml (BGR), model.bin, model.onnx, FP16, and labels.txt."""
+    folder = tmp_path_factory.mktemp("fp16 export")
+    export(checkpoint, save_model_to=folder, onnx=True, precision="fp16")
     return folder
 
 

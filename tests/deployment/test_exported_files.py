@@ -16,7 +16,10 @@ def contents(folder) -> dict[str, bytes]:
 
 
 def test_files_and_labels(exported):
-    assert sorted(contents(exported)) == ["labels.txt", "model.bin", "model.onnx", "model.xml"]
+    assert sorted(contents(exported)) == [
+        "labels.txt", "model.bin", "model.onnx", "model.torchscript.pt", "model.xml",
+        "model_with_preprocessing.bin", "model_with_preprocessing.xml",
+    ]  # fmt: skip
     labels = (exported / "labels.txt").read_text(encoding="utf-8")
     assert labels == "zebra crossing\napple\nÜnïcode 日本\nx<&>\"'\n"
 
@@ -31,7 +34,7 @@ def test_result(checkpoint, exported, tmp_path):
 
 
 def test_onnx_alone(checkpoint, exported, tmp_path, monkeypatch):
-    def copy(model, description, path):  # writing it again would take seconds
+    def copy(model, description, path, *, fp16):  # writing it again would take seconds
         return Path(shutil.copy(exported / "model.onnx", path))
 
     monkeypatch.setattr(export_module, "write_onnx", copy)
@@ -53,6 +56,28 @@ def test_failed_comparison_leaves_an_older_export_alone(checkpoint, older, monke
     with pytest.raises(UserError, match=r"Nothing was exported.*at most 0\.5"):
         export(checkpoint, save_model_to=older, openvino_input_format="RGB")
     assert contents(older) == before
+
+
+def test_interruption_never_mixes_two_exports(checkpoint, older, monkeypatch):
+    before = contents(older)
+    original = Path.replace
+
+    def interrupt(path, target):
+        if path.name == "model.xml":
+            raise KeyboardInterrupt
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoint, save_model_to=older, openvino_input_format="RGB")
+    after = contents(older)
+    assert after["model.bin"] != before["model.bin"]
+    assert "model.xml" not in after and "labels.txt" not in after
+
+
+def test_files_of_an_earlier_export_are_named(checkpoint, older, caplog):
+    export(checkpoint, save_model_to=older)
+    assert "model.onnx is left from an earlier export" in caplog.text
 
 
 def test_full_disk_leaves_an_older_export_alone(checkpoint, older, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,13 @@ def test_model_api_values_follow_the_channel_order():
     assert rgb["reverse_input_channels"] == "True"
 
 
+def test_task_and_embedding_are_kept(tmp_path):
+    raw = replace(description(), task="multi-label", embedded=True)
+    assert read_description(raw.own_section(), tmp_path) == raw
+    older = {k: v for k, v in raw.own_section().items() if k not in ("task", "embedded")}
+    assert read_description(older, tmp_path) == description()
+
+
 def test_model_api_labels_are_one_word_each():
     assert description().model_api_section()["labels"].split(" ") == ["b_ü", "a"]
 
@@ -47,6 +55,7 @@ def test_incomplete_description_is_a_user_error(tmp_path, key):
         ("preprocessing", json.dumps({"height": 3})),
         ("preprocessing", "[]"),
         ("gflops", "many"),
+        ("task", "regression"),
     ],
 )
 def test_garbled_description_is_a_user_error(tmp_path, key, value):

@@ -1,36 +1,52 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from classification.deployment.parity import Parity, compare, comparison_images
+from classification.deployment import export as export_module
+from classification.deployment.parity import Parity, compare, comparison_images, resize
 from classification.errors import UserError
 
 
-def test_figures(exported, classifier, pictures, expected_logits):
-    result = compare(exported / "model.xml", classifier, pictures)
+@pytest.fixture
+def figures(exported, classifier, pictures):
+    """Return a function that compares a file of the session with the model as it is by then."""
+
+    def figures(name: str = "model.xml") -> Parity:
+        described = export_module._describe(classifier, [name], "fp32", "BGR")
+        return compare(exported / name, described[name], classifier, pictures)
+
+    return figures
+
+
+def test_figures(figures, expected_logits):
+    result = figures()
     assert result.passed
     assert (result.images, result.same_top1) == (13, 13)
-    assert result.logit_std == pytest.approx(expected_logits.std(), rel=1e-4)
+    assert result.deviation == pytest.approx(expected_logits.std(), rel=1e-4)
     assert result.rms_difference <= result.max_difference < 1e-4
 
 
-def test_a_small_change_of_the_weights_is_noticed(exported, classifier, pictures):
+def test_a_small_change_of_the_weights_is_noticed(figures, classifier):
     classifier.model.get_classifier().bias.data[1] += 0.01
-    result = compare(exported / "model.xml", classifier, pictures)
+    result = figures()
     assert not result.passed
     assert result.max_difference == pytest.approx(0.01, abs=1e-4)
     assert result.rms_difference == pytest.approx(0.01 / np.sqrt(4), abs=1e-4)
 
 
-def test_swapped_colours_are_noticed(exported, classifier, pictures):
+@pytest.mark.parametrize("name", ["model.xml", "model_with_preprocessing.xml"])
+def test_swapped_colours_are_noticed(figures, classifier, name):
     weight = classifier.model.conv_stem.weight
     weight.data = weight.data.flip(1)
-    assert not compare(exported / "model.xml", classifier, pictures).passed
+    assert not figures(name).passed
 
 
-def test_not_a_number_does_not_pass(exported, classifier, pictures):
+@pytest.mark.parametrize("name", ["model.xml", "model_with_preprocessing.xml"])
+def test_not_a_number_does_not_pass(figures, classifier, name):
     classifier.model.get_classifier().bias.data[0] = float("nan")
-    assert not compare(exported / "model.xml", classifier, pictures).passed
+    assert not figures(name).passed
 
 
 @pytest.mark.parametrize(
@@ -38,17 +54,27 @@ def test_not_a_number_does_not_pass(exported, classifier, pictures):
     [
         ("FP32", 0.0019, 0.0019, True),
         ("FP32", 0.0021, 0.0001, False),
+        ("FP16", 0.039, 0.019, True),
+        ("FP16", 0.041, 0.001, False),
         ("INT8", 1.5, 0.3, True),
         ("INT8", 1.5, 1.1, False),
     ],
 )
 def test_tolerance(tmp_path, precision, max_difference, rms_difference, passed):
-    result = Parity(tmp_path, precision, 20, 20, max_difference, rms_difference, logit_std=2.0)
+    result = Parity(tmp_path, precision, 20, 20, max_difference, rms_difference, deviation=2.0)
     assert result.passed is passed
+
+
+@pytest.mark.parametrize("precision", ["FP32", "FP16"])
+def test_no_float_file_may_change_an_answer(tmp_path, precision):
+    result = Parity(tmp_path, precision, 20, 20, 1e-6, 1e-6, deviation=2.0)
+    assert result.passed and not replace(result, same_top1=19).passed
 
 
 def test_photographs_and_noise(classifier):
     images = comparison_images(classifier.preprocessing)
+    assert len({image.shape for image in images}) == 3
+    images = resize(images, classifier.preprocessing)
     assert images.shape == (20, 40, 32, 3) and images.dtype == np.uint8
     assert len(np.unique(images.reshape(20, -1), axis=0)) == 20
     # Neighbours in photographs resemble each other, in noise they do not.
@@ -59,7 +85,7 @@ def test_photographs_and_noise(classifier):
 def test_given_pictures(classifier, tmp_path):
     Image.new("RGB", (90, 70), (10, 200, 30)).save(tmp_path / "green.png")
     images = comparison_images(classifier.preprocessing, [tmp_path / "green.png"])
-    np.testing.assert_array_equal(images, np.broadcast_to([10, 200, 30], (1, 40, 32, 3)))
+    np.testing.assert_array_equal(images, np.broadcast_to([10, 200, 30], (1, 70, 90, 3)))
 
 
 def test_unreadable_given_picture(classifier, tmp_path):

@@ -17,6 +17,7 @@ COLOURS = {"red": (250, 10, 30), "green": (20, 240, 10), "blue": (5, 15, 255)}
 class ColourBackend:
     """Logits are the mean red, green and blue of a picture, in units of 100."""
 
+    task = "multi-class"
     class_names = ("red", "green", "blue")
     preprocessing = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
 

@@ -1,0 +1,26 @@
+"""From logits to probabilities, by what the classes mean to each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MULTI_CLASS = "multi-class"  # a picture is of one class: softmax
+MULTI_LABEL = "multi-label"  # each class is there or not: sigmoid
+TASKS = (MULTI_CLASS, MULTI_LABEL)
+
+
+def to_probabilities(logits: np.ndarray, task: str) -> np.ndarray:
+    """Return probabilities [N, C] float64 of logits [N, C]."""
+    return sigmoid(logits) if task == MULTI_LABEL else softmax(logits)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities [N, C] float64 that add up to 1, of logits [N, C]."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    exponentials = np.exp(shifted)
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities [N, C] float64, each by itself, of logits [N, C]."""
+    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))  # overflows nowhere
