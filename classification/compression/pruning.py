@@ -24,6 +24,8 @@ def prune(model: nn.Module, share: float, images: torch.Tensor) -> nn.Module:
         images: one or more, normalised, to find the layers with.
     """
     import nncf
+    from nncf.torch.function_hook.hook_storage import decode_hook_name
+    from nncf.torch.function_hook.wrapper import get_hook_storage
 
     masked = nncf.prune(
         copy.deepcopy(model),
@@ -31,9 +33,12 @@ def prune(model: nn.Module, share: float, images: torch.Tensor) -> nn.Module:
         ratio=share,
         examples_inputs=images[:1],
     )
-    zeroed = nncf.strip(masked, strip_format=nncf.StripFormat.IN_PLACE).state_dict()
     pruned = copy.deepcopy(model)
-    pruned.load_state_dict({name: zeroed[name] for name in pruned.state_dict()})
+    with torch.no_grad():  # nncf.strip would need torchao for it
+        for hook_name, mask in get_hook_storage(masked).named_hooks():
+            _, parameter, _ = decode_hook_name(hook_name)
+            weight = pruned.get_parameter(parameter)
+            weight.copy_(mask(weight))
     return pruned
 
 

@@ -47,20 +47,21 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
     Raises:
         UserError: a setting is wrong, would change the trained model, or would have no effect.
     """
-    for key, _ in settings:
-        if any(key == own or key.startswith(f"{own}.") for own in _OF_THE_MODEL):
+    config = from_dict(to_dict(trained)).clone()
+    config.defrost()
+    merge_settings(config, settings)
+    for key in _OF_THE_MODEL:
+        if get(config, key) != get(trained, key):
             raise UserError(
                 f"--set {key}: belongs to the trained model, which is compressed as it is. "
                 "Train with this setting first."
             )
-        if key in _OWN_WAY or key == "training.epochs":
+    for key in {key for key, _ in settings} & {*_OWN_WAY, "training.epochs"}:
+        if get(config, key) != _OWN_WAY.get(key):
             raise UserError(
                 f"--set {key}: has no effect on the fine-tuning of a compression; see the section "
                 "compression of the config for what has, as compression.epochs."
             )
-    config = from_dict(to_dict(trained)).clone()
-    config.defrost()
-    merge_settings(config, settings)
     for key, value in _OWN_WAY.items():
         section, name = key.split(".")
         merge(config, {section: {name: value}})
