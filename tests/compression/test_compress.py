@@ -112,6 +112,7 @@ def test_sizes_are_reported(compressed: CompressResult, tmp_path: Path) -> None:
 def test_good_enough_at_once_means_no_fine_tuning(
     fp32: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     result = run(fp32, data, tmp_path, ANY_DROP)
     assert read_checkpoint(result.best)["training"] is None
     assert not (tmp_path / "metrics.jsonl").exists()
@@ -121,6 +122,7 @@ def test_good_enough_at_once_means_no_fine_tuning(
 def test_a_failed_gate_names_layers_and_keeps_the_model(
     fp32: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     with pytest.raises(AccuracyDropError, match="--accept-accuracy-drop") as failure:
         run(fp32, data, tmp_path, NEVER_ENOUGH, ["compression.epochs", "0"])
     assert "more than compression.max_accuracy_drop allows" in str(failure.value)
