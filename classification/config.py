@@ -156,9 +156,14 @@ def default_config() -> Config:
     c.compression = CfgNode()
     c.compression.calibration_images = 300  # of the training set
     c.compression.preset = "mixed"  # mixed | performance: asymmetric or symmetric activations
-    c.compression.epochs = 2  # of fine-tuning after quantization; 0 = none
+    c.compression.max_accuracy_drop = 0.5  # points of validation top-1 that may be lost
+    # Of fine-tuning, at most; it ends before, when the drop is small enough and no better epoch
+    # comes. -1 = as many as 300 steps take, 3 to 30; 0 = none.
+    c.compression.epochs = -1
     c.compression.rate_factor = 0.035  # its learning rate as a multiple of the training's
-    c.compression.ignored_layers = []  # regular expressions of layer names to leave in FP32
+    # Regular expressions of whole layer names, as "blocks.0.0.conv_dw", to leave in FP32.
+    c.compression.ignored_layers = []
+    c.compression.pruned_share = 0.3  # of the weights that --nncf-pruning sets to zero
     return c
 
 
@@ -312,7 +317,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "training.clip_gradient_norm": (0, 1e9),
     "evaluation.batch_size": (1, 1_000_000),
     "compression.calibration_images": (1, 1_000_000),
-    "compression.epochs": (0, 10_000),
+    "compression.max_accuracy_drop": (-100, 100),
+    "compression.epochs": (-1, 10_000),
+    "compression.pruned_share": (0.001, 0.99),
     "compression.rate_factor": (1e-9, 10),
 }
 

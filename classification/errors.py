@@ -18,6 +18,10 @@ class DivergedError(UserError):
     """The loss or the outputs are not finite: the learning rate was too high."""
 
 
+class AccuracyDropError(UserError):
+    """Compression cost more accuracy than allowed; the checkpoint was written all the same."""
+
+
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C arrived and the work was saved; `exit_code` is 143 or 130."""
 

@@ -37,7 +37,10 @@ SCHEMA: dict[str, Any] = {
         "openvino": {"default": bool, "input_format": str},
         "onnx": {"default": bool},
     },
-    "optimisations": {"nncf_quantization": {"default": bool}},
+    "optimisations": {
+        "nncf_quantization": {"default": bool},
+        "nncf_pruning": {"default": bool},
+    },
     "metrics": [{"key": str, "display_name": str, "unit": str, "value": float}],
     "gpu_num": int,
     "tensorboard": bool,

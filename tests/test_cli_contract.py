@@ -30,7 +30,8 @@ FLAGS = {
     "compress": [
         "--train-ann-files", "--train-data-roots", "--val-ann-files", "--val-data-roots",
         "--load-weights", "--save-checkpoints-to", "--nncf-quantization",
-        "--no-nncf-quantization", "--set",
+        "--no-nncf-quantization", "--nncf-pruning", "--no-nncf-pruning", "--resume-from",
+        "--accept-accuracy-drop", "--set",
     ],
     "predict": [
         "--load-weights", "--input", "--output", "--top-k", "--threshold", "--predict-max-count",

@@ -18,7 +18,10 @@ from classification.template import Template
 
 def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
     """Return the parser."""
-    parser = parser_for("compress", "Quantize a trained checkpoint and fine-tune it briefly.")
+    parser = parser_for(
+        "compress",
+        "Quantize or prune a trained checkpoint; fine-tune it where that costs accuracy.",
+    )
     add_data_flags(parser, "train", "val")
     parser.add_argument(
         "--load-weights", required=True, metavar="CHECKPOINT", help="a checkpoint of train.py"
@@ -29,16 +32,30 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--nncf-quantization",
         action=argparse.BooleanOptionalAction,
-        default=_quantization_default(template),
+        default=_default(template, "nncf_quantization"),
         help="int8 weights and activations",
+    )
+    parser.add_argument(
+        "--nncf-pruning",
+        action=argparse.BooleanOptionalAction,
+        default=_default(template, "nncf_pruning"),
+        help="set the smallest weights to zero: compression.pruned_share of them",
+    )
+    parser.add_argument(
+        "--resume-from", metavar="CHECKPOINT", help="go on with this interrupted fine-tuning"
+    )
+    parser.add_argument(
+        "--accept-accuracy-drop",
+        action="store_true",
+        help="exit with 0 even if more is lost than compression.max_accuracy_drop",
     )
     add_set_flag(parser)
     return parser
 
 
-def _quantization_default(template: Template | None) -> bool:
+def _default(template: Template | None, key: str) -> bool:
     optimisations = template.values.get("optimisations") if template is not None else None
-    return bool(((optimisations or {}).get("nncf_quantization") or {}).get("default", False))
+    return bool(((optimisations or {}).get(key) or {}).get("default", False))
 
 
 def main(argv: Sequence[str] | None = None, template_path: Path | None = None) -> int:

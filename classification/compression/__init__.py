@@ -1,1 +1,1 @@
-"""Making a trained model smaller: int8."""
+"""Making a trained model smaller: int8, zeros."""

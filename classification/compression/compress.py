@@ -1,4 +1,4 @@
-"""The verb `compress`: an int8 model from a trained checkpoint, with a short fine-tuning."""
+"""The verb `compress`: a pruned model, an int8 one or both in one, from a trained checkpoint."""
 
 from __future__ import annotations
 
@@ -10,39 +10,43 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
-from classification.compression.quantization import quantize
-from classification.config import Config, from_dict, merge, merge_settings, to_dict, validate
-from classification.data.loader import TrainLoader
+from classification.compression.pruning import prune, share_of_zeros
+from classification.compression.quantization import calibration_batches, quantize
+from classification.compression.sensitivity import describe_sensitivity, rank_layers
+from classification.compression.size import Size, deployed_size
+from classification.compression.stage import fine_tuning_config, run_stage
+from classification.compression.workbench import Outcome, Workbench
 from classification.data.readers import read_samples
-from classification.data.store import ImageStore
-from classification.errors import DivergedError, UserError
-from classification.evaluation.metrics import compute_metrics
+from classification.errors import AccuracyDropError, UserError
 from classification.learning.allocator import keep_freed_memory
-from classification.learning.early_stop import EarlyStop
 from classification.learning.interruption import StopSignal
-from classification.learning.loop import fit
-from classification.learning.losses import create_loss
 from classification.learning.random_state import seed_everything
 from classification.learning.run_folder import RunFolder
-from classification.learning.task import SingleTask
-from classification.learning.train import create_accelerator, open_stores
-from classification.learning.validate import compute_logits
-from classification.models.checkpoint import Classifier, describe, load_classifier
-from classification.models.quantized import describe_quantized
+from classification.learning.train import create_accelerator, open_stores, read_resumable
+from classification.models.checkpoint import Classifier, load_classifier
+from classification.models.classifier import create_classifier
+from classification.models.quantized import (
+    INT8,
+    PRUNED,
+    describe_quantized,
+    restore_quantized,
+)
 
 logger = logging.getLogger(__name__)
+
+SENSITIVITY_IMAGES = 32
 
 
 @dataclass(frozen=True)
 class CompressResult:
-    """The int8 checkpoint and validation top-1 in percent."""
+    """The compressed checkpoint, validation top-1 in percent, and what an IR's weights take."""
 
     best: Path
     top1_fp32: float
-    top1_quantized: float  # before the fine-tuning
     top1: float
+    size_fp32: Size
+    size: Size
 
 
 def compress(
@@ -54,28 +58,42 @@ def compress(
     val_ann_files: str | Path | Sequence[str | Path] = "",
     save_checkpoints_to: str | Path = "outputs_int8",
     nncf_quantization: bool = True,
+    nncf_pruning: bool = False,
+    resume_from: str | Path | None = None,
+    accept_accuracy_drop: bool = False,
     settings: Sequence[Sequence[str]] = (),
 ) -> CompressResult:
-    """Quantize a trained checkpoint to int8 and keep the best of it and its fine-tuned epochs.
+    """Prune a trained checkpoint, quantize it to int8, or both; fine-tune; keep the best.
+
+    An int8 model is fine-tuned only when it lost more than `compression.max_accuracy_drop` points
+    of validation top-1, a pruned one always. The float model is the teacher.
 
     Args:
-        load_weights: a checkpoint of `train`.
+        load_weights: a checkpoint of `train`, or a pruned one.
         train_data_roots: the training images; they calibrate the ranges and fine-tune.
+        nncf_quantization: make it int8.
+        nncf_pruning: set `compression.pruned_share` of the weights to zero. With both flags the
+            pruned FP32 model is kept in the folder `pruned`.
+        resume_from: an interrupted fine-tuning's checkpoint; all else is to be as before.
+        accept_accuracy_drop: warn instead of raising AccuracyDropError.
         settings: pairs of "section.key" and a value that override the checkpoint's config.
 
     Raises:
+        AccuracyDropError: more was lost than allowed; `best.pth` is there all the same.
         UserError: the checkpoint or the data cannot be used, or nothing was asked for.
-        Interrupted: SIGTERM or Ctrl-C; `best.pth` is kept as far as it had come.
+        Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
-    if not nncf_quantization:
-        raise UserError("Nothing to do: give --nncf-quantization.")
+    if not (nncf_quantization or nncf_pruning):
+        raise UserError("Nothing to do: give --nncf-quantization, --nncf-pruning or both.")
     classifier = load_classifier(load_weights)
     if classifier.precision == "INT8":
         raise UserError(f"{load_weights}: is int8 already; give the checkpoint it was made from.")
     config = fine_tuning_config(classifier.config, settings)
+    resume = _read_resumed(resume_from, quantized=nncf_quantization, pruned=nncf_pruning)
     keep_freed_memory()
     accelerator = create_accelerator(config, gpu_num=1)
-    folder = RunFolder(Path(save_checkpoints_to), config.training.keep_checkpoints)
+    folder = Path(save_checkpoints_to)
+    run_folder = RunFolder(folder, config.training.keep_checkpoints)
     # A model of some of the folders' classes is compressed with pictures of those.
     names = classifier.class_names
     read = partial(read_samples, class_names=names, classes=names)
@@ -87,97 +105,140 @@ def compress(
         train_store, val_store = open_stores(
             train_samples, val_samples, classifier.preprocessing, config, accelerator, stop
         )
+        bench = Workbench(classifier, config, train_store, val_store, accelerator, stop)
+        reference = bench.measure(classifier.model)
+        logger.info("FP32: val top-1 %.2f %%", reference.top1)
+        if resume is not None:
+            _check_resumed(resume, bench, reference)
+        stages = partial(run_stage, bench, reference=reference)
+        images = calibration_batches(train_store, classifier.preprocessing, config)
+        model, outcome = classifier.model, reference
+        if nncf_pruning and not (resume and resume["compression"]["method"] == INT8):
+            inner = (
+                RunFolder(folder / "pruned", run_folder.keep) if nncf_quantization else run_folder
+            )
+            model = _restore(classifier, resume) if resume else _prune(bench, images[0])
+            outcome = stages(
+                model, _describe(PRUNED, model, reference), folder=inner, tune_always=True,
+                resume=resume,
+            )  # fmt: skip
+            resume = None
+        if nncf_quantization:
+            model = _restore(classifier, resume) if resume else _quantize(model, images, bench)
+            outcome = stages(
+                model, _describe(INT8, model, reference), folder=run_folder, tune_always=False,
+                resume=resume,
+            )  # fmt: skip
+        best = folder / "best.pth"
+        excess = reference.top1 - outcome.top1 - config.compression.max_accuracy_drop
+        if excess > 1e-9 and nncf_quantization:
+            _name_what_hurts(model, classifier.model, images, bench)
+        result = _report(best, classifier, load_classifier(best), reference, outcome)
+        if excess > 1e-9:
+            _complain(excess, bench, outcome.against(reference), best, accept_accuracy_drop)
+    return result
 
-        def validate(model: torch.nn.Module) -> Mapping[str, Any]:
-            return _validate(model, val_store, classifier, config, accelerator, stop)
 
-        fp32 = validate(classifier.model)
-        logger.info("FP32: val top-1 %.2f %%", fp32["top1"])
-        model = quantize(classifier.model, train_store, classifier.preprocessing, config)
-        int8 = validate(model)
-        logger.info("int8, calibrated on training images: val top-1 %.2f %%", int8["top1"])
-        description = describe(
-            template_name=classifier.contents["template_name"],
-            class_names=names,
-            config=config,
-            compression=describe_quantized(model),
+def _read_resumed(
+    path: str | Path | None, *, quantized: bool, pruned: bool
+) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    contents = read_resumable(path)
+    method = (contents["compression"] or {}).get("method")
+    if not ((method == INT8 and quantized) or (method == PRUNED and pruned)):
+        raise UserError(
+            f"--resume-from {path}: is no point of a compression with these flags. Use the flags, "
+            "--load-weights and data of the interrupted run."
         )
-        first = {
-            **description,
-            "state_dict": model.state_dict(),
-            "selected": "raw",
-            "epoch": 0,
-            "step": 0,
-            "metrics": {"val_top1": int8["top1"], "val_loss": int8["cross_entropy"]},
-            "training": None,
-        }
-        folder.save(first, epoch=0, is_best=True)
-        best = EarlyStop(exact=True)
-        best.observe(-1, int8["top1"], int8["cross_entropy"], len(val_store))
-        if config.compression.epochs:
-            try:
-                fit(
-                    SingleTask(model, create_loss(config, train_store.samples.counts())),
-                    TrainLoader(train_store, config),
-                    val_store,
-                    configs=[config],
-                    preprocessing=classifier.preprocessing,
-                    description=description,
-                    folder=folder,
-                    accelerator=accelerator,
-                    stop=stop,
-                    to_beat=best,
-                    frozen=[config.training.freeze_batch_norm],
-                )
-            except DivergedError as error:
-                logger.warning("%s\nThe fine-tuning ends here; the best so far is kept.", error)
+    return contents
+
+
+def _check_resumed(resume: Mapping[str, Any], bench: Workbench, reference: Outcome) -> None:
+    """Refuse other data or another float model than the interrupted run's."""
+    found = [len(bench.train_store), reference.top1, list(bench.classifier.class_names)]
+    saved = [
+        resume["training"]["num_images"],
+        resume["compression"]["reference_top1"],
+        resume["class_names"],
+    ]
+    names = ("number of training images", "val top-1 of --load-weights", "classes")
+    for name, now, then in zip(names, found, saved, strict=True):
+        if now != then:
+            raise UserError(
+                f"--resume-from: the {name} was {then} in the interrupted run, now it is {now}. "
+                "Use the same --load-weights and data."
+            )
+
+
+def _describe(method: str, model: torch.nn.Module, reference: Outcome) -> dict[str, Any]:
+    description = describe_quantized(model) if method == INT8 else {"method": method}
+    return description | {"zeros": share_of_zeros(model), "reference_top1": reference.top1}
+
+
+def _restore(classifier: Classifier, resume: Mapping[str, Any]) -> torch.nn.Module:
+    model = create_classifier(classifier.config, len(classifier.class_names))
+    if resume["compression"]["method"] == INT8:
+        model = restore_quantized(model, resume["compression"])
+    model.load_state_dict(resume["state_dict"])
+    return model
+
+
+def _prune(bench: Workbench, images: torch.Tensor) -> torch.nn.Module:
+    share = bench.config.compression.pruned_share
+    model = prune(bench.classifier.model, share, images.to(bench.accelerator.device))
     logger.info(
-        "int8: val top-1 %.2f %% (%+.2f against FP32): %s",
-        best.best_top1,
-        best.best_top1 - fp32["top1"],
-        folder.path / "best.pth",
+        "set the %.1f %% of the weights to zero that are smallest", 100 * share_of_zeros(model)
     )
-    return CompressResult(folder.path / "best.pth", fp32["top1"], int8["top1"], best.best_top1)
+    return model
 
 
-def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Config:
-    """Return the config of the fine-tuning: the training's, at a small rate and a few epochs."""
-    config = from_dict(to_dict(trained)).clone()
-    config.defrost()
-    merge_settings(config, settings)
-    changes = {
-        "training": {"epochs": max(config.compression.epochs, 1)},
-        "optimizer": {
-            "base_learning_rate": config.optimizer.base_learning_rate
-            * config.compression.rate_factor
-        },
-        "schedule": {"warmup_epochs": 0.0},
-        "mutual_learning": {"enable": False},
-        "lr_finder": {"enable": False},
-        "ema": {"enable": False},  # the average of quantizer ranges is no quantizer's range
-    }
-    merge(config, changes)
-    validate(config)
-    config.freeze()
-    return config
+def _quantize(
+    model: torch.nn.Module, images: Sequence[torch.Tensor], bench: Workbench
+) -> torch.nn.Module:
+    logger.info("calibrating int8 on %d training images", sum(map(len, images)))
+    return quantize(model, images, bench.config)
 
 
-def _validate(
+def _report(
+    best: Path, classifier: Classifier, compressed: Classifier, reference: Outcome, outcome: Outcome
+) -> CompressResult:
+    before, after = deployed_size(classifier), deployed_size(compressed)
+    logger.info("%s: val top-1 %.2f %% (%s)", best, outcome.top1, outcome.against(reference))
+    logger.info(
+        "weights of the IR: %.2f MB, %.2f times smaller than FP32's %.2f MB; "
+        "gzip %.2f MB, FP32's %.2f MB; %.1f %% zeros",
+        after.bytes / 1e6,
+        before.bytes / after.bytes,
+        before.bytes / 1e6,
+        after.gzip_bytes / 1e6,
+        before.gzip_bytes / 1e6,
+        100 * share_of_zeros(compressed.model),
+    )
+    return CompressResult(best, reference.top1, outcome.top1, before, after)
+
+
+def _name_what_hurts(
+    quantized: torch.nn.Module,
     model: torch.nn.Module,
-    store: ImageStore,
-    classifier: Classifier,
-    config: Config,
-    accelerator: Accelerator,
-    stop: StopSignal,
-) -> Mapping[str, Any]:
-    logits = compute_logits(
-        model.to(accelerator.device),
-        store,
-        classifier.preprocessing,
-        batch_size=config.evaluation.batch_size,
-        accelerator=accelerator,
-        stop=stop,
+    batches: Sequence[torch.Tensor],
+    bench: Workbench,
+) -> None:
+    images = torch.cat(list(batches))[:SENSITIVITY_IMAGES].to(bench.accelerator.device)
+    logger.info("measuring which layers quantization hurts")
+    whole, errors = rank_layers(
+        quantized.eval(), model.eval(), images, lambda: bench.stop.requested
     )
-    if logits is None:
-        raise stop.interruption("interrupted before anything was saved")
-    return compute_metrics(logits, store.samples.targets)
+    logger.info("%s", describe_sensitivity(whole, errors, len(images)))
+
+
+def _complain(excess: float, bench: Workbench, change: str, best: Path, accept: bool) -> None:
+    allowed = bench.config.compression.max_accuracy_drop
+    message = (
+        f"The compressed model loses {allowed + excess:.2f} points of validation top-1, "
+        f"{excess:.2f} more than compression.max_accuracy_drop allows ({change}). "
+        f"It is kept: {best}"
+    )
+    if not accept:
+        raise AccuracyDropError(f"{message}. --accept-accuracy-drop takes it as it is.")
+    logger.warning("%s", message)

@@ -1,17 +1,24 @@
-"""Post-training quantization of a torch model with NNCF."""
+"""Post-training quantization of a torch model with NNCF: every weight in int8."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
+from classification.compression.bias_correction import correct_biases
+from classification.compression.layers import matching_layers, weighty_layers
 from classification.config import Config
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.store import ImageStore
+from classification.models.cosine_head import CosineHead
+from classification.models.quantized import weight_quantizers
 
 CALIBRATION_BATCH = 10  # images
+CORRECTION_IMAGES = 60  # for the biases: held in memory at once, as many as NNCF takes of 300
 
 
 def calibration_indices(num_images: int, wanted: int, seed: int) -> np.ndarray:
@@ -20,33 +27,103 @@ def calibration_indices(num_images: int, wanted: int, seed: int) -> np.ndarray:
     return generator.permutation(num_images)[:wanted]
 
 
-def quantize(
-    model: torch.nn.Module,
-    store: ImageStore,
-    preprocessing: Preprocessing,
-    config: Config,
-) -> torch.nn.Module:
+def calibration_batches(
+    store: ImageStore, preprocessing: Preprocessing, config: Config
+) -> list[torch.Tensor]:
+    """Return the images to calibrate with, normalised: equal batches [N, 3, H, W] float32."""
+    wanted = config.compression.calibration_images
+    indices = calibration_indices(len(store), wanted, config.training.seed)
+    return list(_batches(store, indices, preprocessing))
+
+
+def quantize(model: nn.Module, batches: Sequence[torch.Tensor], config: Config) -> nn.Module:
     """Return an int8 copy of the model with ranges and biases set from training images.
 
-    Weights are quantized per channel, activations per tensor; biases are corrected for the shift
-    that quantization brings (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
+    Weights are quantized per channel, activations per tensor; biases are then corrected for the
+    shift that quantization brings. Layers that NNCF leaves in floating point (squeeze and
+    excitation, which suffers from quantized activations, and a cosine head) keep computing so,
+    but their weights are int8 too: in a MobileNetV3 they are a third of all.
+
+    Args:
+        model: on its device.
+        batches: of `calibration_batches`.
+
+    Raises:
+        UserError: `compression.ignored_layers` is no list of regular expressions of layer names.
     """
     import nncf
 
-    indices = calibration_indices(
-        len(store), config.compression.calibration_images, config.training.seed
-    )
-    batches = list(_batches(store, indices, preprocessing))
-    quantized: torch.nn.Module = nncf.quantize(
+    device = next(model.parameters()).device
+    batches = [batch.to(device) for batch in batches]
+    ignored = matching_layers(model, config.compression.ignored_layers)
+    in_float = ignored + [n for n, m in model.named_modules() if isinstance(m, CosineHead)]
+    quantized: nn.Module = nncf.quantize(
         model.eval(),
         nncf.Dataset(batches),
         preset=nncf.QuantizationPreset(config.compression.preset),
         subset_size=len(batches),
         ignored_scope=nncf.IgnoredScope(
-            patterns=list(config.compression.ignored_layers), validate=False
+            patterns=[f"{re.escape(name.replace('.', '/'))}/.*" for name in in_float],
+            validate=False,
         ),
+        # Its torch backend has the fast kind only, which sees each layer by itself: not enough for
+        # a MobileNetV3 (57.9 % top-1 falls to 42.2, with the full kind to 56.7, by NNCF's own
+        # reference figures). `correct_biases` is the full kind.
+        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
     )
+    _quantize_remaining_weights(quantized, batches[0], ignored)
+    correct_biases(quantized, model, torch.cat(list(batches))[:CORRECTION_IMAGES])
     return quantized
+
+
+def _quantize_remaining_weights(
+    model: nn.Module, images: torch.Tensor, ignored: Sequence[str]
+) -> None:
+    """Give each weight that NNCF left in floating point a quantizer of its own, per channel."""
+    from nncf.common.quantization.structs import QuantizationScheme
+    from nncf.torch.function_hook.wrapper import register_pre_function_hook
+    from nncf.torch.quantization.layers import PTQuantizerSpec, SymmetricQuantizer
+
+    done = weight_quantizers(model)
+    for name, module in weighty_layers(model):
+        if name in done or name in ignored:
+            continue
+        operation = "conv2d" if isinstance(module, nn.Conv2d) else "linear"
+        weight = module.get_parameter("weight").detach()
+        if isinstance(module, CosineHead):
+            weight = nn.functional.normalize(weight)  # what arrives at the operation
+        scale = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
+        spec = PTQuantizerSpec(
+            num_bits=8,
+            mode=QuantizationScheme.SYMMETRIC,
+            signedness_to_force=True,
+            narrow_range=True,
+            half_range=False,
+            scale_shape=tuple(scale.shape),
+            logarithm_scale=False,
+        )
+        quantizer = SymmetricQuantizer(spec).to(weight.device)
+        quantizer.scale = nn.Parameter(scale - quantizer.eps)
+        operation_name = f"{name.replace('.', '/')}/{operation}/0"
+        register_pre_function_hook(model, operation_name, 1, quantizer)
+    missing = _never_called(model, images)
+    if missing:
+        raise RuntimeError(f"quantizers that act on nothing: {', '.join(missing)}")
+
+
+def _never_called(model: nn.Module, images: torch.Tensor) -> list[str]:
+    """Return the weight quantizers that a forward pass does not reach."""
+    quantizers = weight_quantizers(model)
+    waiting = set(quantizers)
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: waiting.discard(name))
+        for name, module in quantizers.items()
+    ]
+    with torch.inference_mode():
+        model(images[:1])
+    for handle in handles:
+        handle.remove()
+    return sorted(waiting)
 
 
 def _batches(

@@ -43,7 +43,7 @@ class MutualTask(nn.Module):
         self.losses = nn.ModuleList(losses)
         self.weight = weight
         for i, own in enumerate(preprocessings):
-            factor, offset = _renormalization(preprocessings[0], own)
+            factor, offset = renormalization(preprocessings[0], own)
             self.register_buffer(f"factor_{i}", factor, persistent=False)
             self.register_buffer(f"offset_{i}", offset, persistent=False)
 
@@ -82,7 +82,7 @@ def mutual_loss(logits: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(divergences).sum() / (len(logits) - 1)
 
 
-def _renormalization(main: Preprocessing, own: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
+def renormalization(main: Preprocessing, own: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
     """Return factor and offset [1, 3, 1, 1] from the main model's normalisation to another."""
     mean, std = torch.tensor(main.mean), torch.tensor(main.std)
     own_mean, own_std = torch.tensor(own.mean), torch.tensor(own.std)

@@ -17,6 +17,7 @@ from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
 from classification.files import write_bytes
 from classification.models.classifier import create_classifier
+from classification.models.quantized import INT8, restore_quantized
 
 FORMAT = "classification-checkpoint"
 FORMAT_VERSION = 1
@@ -34,7 +35,7 @@ class Classifier:
 
     @property
     def precision(self) -> str:
-        return "INT8" if self.contents["compression"] else "FP32"
+        return "INT8" if is_quantized(self.contents) else "FP32"
 
     @property
     def task(self) -> str:
@@ -108,6 +109,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return contents
 
 
+def is_quantized(contents: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint needs quantizers; the zeros of a pruned one speak for it."""
+    return bool(contents["compression"]) and contents["compression"]["method"] == INT8
+
+
 def load_classifier(path: str | Path) -> Classifier:
     """Build the model a checkpoint describes and load its selected weights.
 
@@ -119,9 +125,7 @@ def load_classifier(path: str | Path) -> Classifier:
     class_names = tuple(contents["class_names"])
     preprocessing = Preprocessing.from_dict(contents["preprocessing"])
     model = create_classifier(config, len(class_names))
-    if contents["compression"]:
-        from classification.models.quantized import restore_quantized
-
+    if is_quantized(contents):
         model = restore_quantized(model, contents["compression"])
     try:
         model.load_state_dict(contents["state_dict"])

@@ -13,12 +13,14 @@ import torch
 # a busy machine with few cores.
 os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "600")
 
+INT8, PRUNED = "int8", "pruned"  # what a checkpoint's compression may be
+
 
 def describe_quantized(model: torch.nn.Module) -> dict[str, Any]:
     """Return what `restore_quantized` needs, as strings: NNCF's config in JSON."""
     import nncf.torch
 
-    return {"method": "int8", "nncf_config": json.dumps(nncf.torch.get_config(model))}
+    return {"method": INT8, "nncf_config": json.dumps(nncf.torch.get_config(model))}
 
 
 def restore_quantized(model: torch.nn.Module, compression: Mapping[str, Any]) -> torch.nn.Module:
@@ -37,3 +39,18 @@ def restore_quantized(model: torch.nn.Module, compression: Mapping[str, Any]) ->
 def is_quantizer_parameter(name: str) -> bool:
     """Return whether a parameter belongs to one of NNCF's quantizers."""
     return "__nncf_hooks" in name
+
+
+def weight_quantizers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Return the quantizers of weights by the name of their layer, as "blocks.0.0.conv_pw"."""
+    from nncf.torch.function_hook.hook_storage import decode_hook_name
+    from nncf.torch.function_hook.wrapper import get_hook_storage
+
+    quantizers = {}
+    for hook_name, module in get_hook_storage(model).named_hooks():
+        kind, operation, port = decode_hook_name(hook_name)
+        if kind == "pre_hooks" and port == 1:
+            layer = operation.rsplit("/", 2)[0].replace("/", ".")
+            if isinstance(getattr(model.get_submodule(layer), "weight", None), torch.nn.Parameter):
+                quantizers[layer] = module
+    return quantizers

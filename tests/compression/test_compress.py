@@ -1,122 +1,255 @@
-"""int8 from a trained checkpoint: what it keeps, what it refuses, what it really quantizes."""
+"""The verb: what it keeps, what it refuses, when it fine-tunes, how it fails and goes on."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support import INT8_TEMPLATE, data_flags, run_python
+from support import data_flags, differences, run_python
 
-from classification import compress, evaluate, export, train
-from classification.compression.quantization import calibration_indices
-from classification.errors import UserError
+from classification import compress, evaluate, export
+from classification.compression.compress import CompressResult
+from classification.compression.layers import weighty_layers
+from classification.compression.pruning import share_of_zeros
+from classification.compression.stage import epochs_at_most
+from classification.config import default_config
+from classification.errors import AccuracyDropError, Interrupted, UserError
+from classification.learning.learner import Learner
 from classification.models.checkpoint import load_classifier, read_checkpoint
 
+ANY_DROP = ["compression.max_accuracy_drop", "100"]
+NEVER_ENOUGH = ["compression.max_accuracy_drop", "-100"]
+ONE_EPOCH = ["compression.epochs", "1"]
 
-@pytest.fixture(scope="module")
-def trained(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fp32")
-    template = folder / "template.yaml"
-    template.write_text(INT8_TEMPLATE, encoding="utf-8")
-    return train(
-        template,
+
+def run(
+    weights: Path, data: dict[str, Path], folder: Path, *settings: list[str], **flags: Any
+) -> CompressResult:
+    return compress(
+        weights,
         train_data_roots=data["train"],
         val_data_roots=data["val"],
-        save_checkpoints_to=folder / "outputs",
-    ).best
+        save_checkpoints_to=folder,
+        settings=settings,
+        **flags,
+    )
 
 
 @pytest.fixture(scope="module")
 def compressed(
-    trained: Path, data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    return compress(
-        trained,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=tmp_path_factory.mktemp("int8"),
-        settings=[["compression.epochs", "1"]],
-    ).best
+    fp32: Path, data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> CompressResult:
+    """Return int8 of a pruned model, fine-tuned for an epoch as pruned and for none as int8."""
+    return run(fp32, data, tmp_path_factory.mktemp("int8"), ANY_DROP, ONE_EPOCH, nncf_pruning=True)
 
 
-def test_calibration_draws_different_images_and_repeats() -> None:
-    first = calibration_indices(100, 30, seed=1)
-    assert len(set(first.tolist())) == 30 and max(first) < 100
-    assert np.array_equal(first, calibration_indices(100, 30, seed=1))
-    assert not np.array_equal(first, calibration_indices(100, 30, seed=2))
-    assert sorted(calibration_indices(5, 30, seed=1)) == [0, 1, 2, 3, 4]
-
-
-def test_checkpoint_is_plain_data_and_rebuilds_the_model(compressed: Path, trained: Path) -> None:
-    contents = torch.load(compressed, weights_only=True)  # a foreign reader
+def test_checkpoint_is_plain_data_and_rebuilds_the_model(
+    compressed: CompressResult, fp32: Path
+) -> None:
+    contents = torch.load(compressed.best, weights_only=True)  # a foreign reader
     assert contents["compression"]["method"] == "int8"
     assert isinstance(contents["compression"]["nncf_config"], str)
-    assert contents["class_names"] == read_checkpoint(trained)["class_names"]
-    one, two = (load_classifier(compressed) for _ in range(2))
+    assert contents["class_names"] == read_checkpoint(fp32)["class_names"]
+    one, two = (load_classifier(compressed.best) for _ in range(2))
     assert one.precision == "INT8"
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(one.model(images), two.model(images))
 
 
-def test_evaluates_as_it_was_measured(compressed: Path, data: dict[str, Path]) -> None:
-    measured = evaluate(compressed, test_data_roots=data["val"])
-    assert measured["top1"] == pytest.approx(read_checkpoint(compressed)["metrics"]["val_top1"])
+def test_evaluates_as_it_was_measured(compressed: CompressResult, data: dict[str, Path]) -> None:
+    measured = evaluate(compressed.best, test_data_roots=data["val"])["top1"]
+    assert measured == pytest.approx(compressed.top1)
+    assert measured == pytest.approx(read_checkpoint(compressed.best)["metrics"]["val_top1"])
 
 
-def test_the_ir_holds_eight_bit_weights(compressed: Path, tmp_path: Path) -> None:
+def test_the_ir_holds_eight_bit_weights_and_the_zeros(
+    compressed: CompressResult, tmp_path: Path
+) -> None:
     import openvino as ov
 
-    export(compressed, save_model_to=tmp_path)
+    export(compressed.best, save_model_to=tmp_path)
     sizes: dict[str, int] = {}
+    zeros = 0
     for node in ov.Core().read_model(tmp_path / "model.xml").get_ops():
         if node.get_type_name() == "Constant":
             kind = node.get_element_type().get_type_name()
             sizes[kind] = sizes.get(kind, 0) + int(np.prod(node.get_output_shape(0)))
-    weights = sum(p.numel() for p in load_classifier(compressed).model.parameters() if p.ndim > 1)
-    # All but the squeeze-and-excitation layers, which NNCF leaves in floating point.
-    assert sizes["i8"] > 0.6 * weights
+            zeros += int((node.get_data() == 0).sum()) if kind == "i8" else 0
+    layers = weighty_layers(load_classifier(compressed.best).model)
+    weights = sum(layer.get_parameter("weight").numel() for _, layer in layers)
+    assert sizes["i8"] == weights
+    assert sizes["f32"] < 0.1 * weights
+    assert zeros >= 0.299 * weights
+
+
+def test_pruned_model_is_an_ordinary_one(
+    compressed: CompressResult, data: dict[str, Path], tmp_path: Path
+) -> None:
+    pruned = load_classifier(compressed.best.parent / "pruned" / "best.pth")
+    assert pruned.precision == "FP32"
+    assert share_of_zeros(pruned.model) == pytest.approx(0.3, abs=2e-3)
+    assert pruned.contents["compression"]["method"] == "pruned"
+    result = export(compressed.best.parent / "pruned" / "best.pth", save_model_to=tmp_path,
+                    onnx=True)  # fmt: skip
+    assert all(parity.passed for parity in result.parity)
+    assert share_of_zeros(load_classifier(compressed.best).model) >= share_of_zeros(pruned.model)
+
+
+def test_sizes_are_reported(compressed: CompressResult, tmp_path: Path) -> None:
+    export(compressed.best, save_model_to=tmp_path)
+    # Class names are longer in an exported .xml, but the weights are the same.
+    assert compressed.size.bytes == (tmp_path / "model.bin").stat().st_size
+    assert compressed.size.gzip_bytes < compressed.size.bytes
+    assert compressed.size_fp32.bytes > 3 * compressed.size.bytes
+
+
+def test_good_enough_at_once_means_no_fine_tuning(
+    fp32: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    result = run(fp32, data, tmp_path, ANY_DROP)
+    assert read_checkpoint(result.best)["training"] is None
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert "no fine-tuning" in caplog.text and "calibrating int8 on 20 training" in caplog.text
+
+
+def test_a_failed_gate_names_layers_and_keeps_the_model(
+    fp32: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with pytest.raises(AccuracyDropError, match="--accept-accuracy-drop") as failure:
+        run(fp32, data, tmp_path, NEVER_ENOUGH, ["compression.epochs", "0"])
+    assert "more than compression.max_accuracy_drop allows" in str(failure.value)
+    assert "compression.ignored_layers '[" in caplog.text
+    kept = tmp_path / "best.pth"
+    assert load_classifier(kept).precision == "INT8"
+    assert (tmp_path / "metrics.jsonl").exists() is False
+
+
+def test_a_failed_gate_can_be_accepted_and_the_fine_tuning_ends_at_its_bound(
+    fp32: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = NEVER_ENOUGH, ["compression.epochs", "2"]
+    result = run(fp32, data, tmp_path, *settings, accept_accuracy_drop=True)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert evaluate(result.best, test_data_roots=data["val"])["top1"] == pytest.approx(result.top1)
+    assert any(r.levelname == "WARNING" and "allows" in r.message for r in caplog.records)
+
+
+def test_fine_tuning_ends_two_epochs_after_the_best_once_good_enough(
+    fp32: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    result = run(
+        fp32, data, tmp_path, ANY_DROP, ["compression.epochs", "30"],
+        nncf_quantization=False, nncf_pruning=True,
+    )  # fmt: skip
+    epochs = len((tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert read_checkpoint(result.best)["epoch"] + 2 == epochs < 30
+
+
+def test_the_bound_is_computed_from_the_steps_of_an_epoch() -> None:
+    config = default_config()
+    assert [epochs_at_most(config, steps) for steps in (1, 20, 1000)] == [30, 15, 3]
+    config.compression.epochs = 7
+    assert epochs_at_most(config, 20) == 7
+
+
+@pytest.mark.parametrize("technique", ["int8", "pruned"])
+def test_resumed_equals_uninterrupted(
+    technique: str, fp32: Path, data: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = NEVER_ENOUGH, ["compression.epochs", "2"]
+    flags = {
+        "nncf_pruning": technique == "pruned",
+        "nncf_quantization": technique == "int8",
+        "accept_accuracy_drop": True,
+    }
+    run(fp32, data, tmp_path / "whole", *settings, **flags)
+    original = Learner.set_rate
+
+    def set_rate(self: Learner, step: int) -> float:
+        if step == 5:  # of 4 an epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "set_rate", set_rate)
+        with pytest.raises(Interrupted):
+            run(fp32, data, tmp_path / "parts", *settings, **flags)
+    latest = tmp_path / "parts" / "latest.pth"
+    assert torch.load(latest, weights_only=True)["step"] == 6
+    run(fp32, data, tmp_path / "parts", *settings, **flags, resume_from=latest)
+    whole, parts = (read_checkpoint(tmp_path / name / "latest.pth") for name in ("whole", "parts"))
+    assert whole["step"] == 8 and differences(whole, parts) == []
+
+
+def test_it_does_not_go_on_with_something_else(
+    compressed: CompressResult, fp32: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="no point of a compression"):
+        run(fp32, data, tmp_path, resume_from=fp32)
+    pruned = compressed.best.parent / "pruned" / "latest.pth"
+    with pytest.raises(UserError, match="number of training images"):
+        other = {"train": data["val"], "val": data["val"]}
+        run(fp32, other, tmp_path, resume_from=pruned, nncf_pruning=True)
 
 
 def test_a_diverging_fine_tuning_keeps_the_calibrated_model(
-    trained: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fp32: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    result = compress(
-        trained,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=tmp_path,
-        settings=[
-            ["optimizer.base_learning_rate", "1000"],
-            ["optimizer.weight_decay", "10"],
-            ["compression.rate_factor", "1"],
-            ["optimizer.no_bias_decay", "false"],
-        ],
+    result = run(
+        fp32,
+        data,
+        tmp_path,
+        NEVER_ENOUGH,
+        ["compression.epochs", "2"],
+        ["compression.rate_factor", "10"],
+        ["optimizer.base_learning_rate", "1000"],
+        ["optimizer.weight_decay", "10"],
+        ["optimizer.no_bias_decay", "false"],
+        accept_accuracy_drop=True,
     )
     assert "not finite" in caplog.text and "kept" in caplog.text
-    assert result.top1 == result.top1_quantized
+    assert read_checkpoint(result.best)["epoch"] == 0
     assert evaluate(result.best, test_data_roots=data["val"])["top1"] == pytest.approx(result.top1)
 
 
 def test_it_is_not_compressed_twice(
-    compressed: Path, data: dict[str, Path], tmp_path: Path
+    compressed: CompressResult, data: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="int8 already"):
-        compress(
-            compressed,
-            train_data_roots=data["train"],
-            val_data_roots=data["val"],
-            save_checkpoints_to=tmp_path,
-        )
+        run(compressed.best, data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("input.height", "96", "belongs to the trained model"),
+        ("model.dropout", "0.5", "belongs to the trained model"),
+        ("ema.enable", "true", "has no effect"),
+        ("training.epochs", "3", "has no effect"),
+        ("compression.ignored_layers", "[nothing_like_it]", "matches no layer"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_errors(
+    key: str, value: str, message: str, fp32: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(fp32, data, tmp_path, [key, value])
 
 
 def test_nothing_asked_for_is_an_error(
-    tiny_work_dir: Path, trained: Path, data: dict[str, Path]
+    tiny_work_dir: Path, fp32: Path, data: dict[str, Path]
 ) -> None:
     done = run_python(
-        *("compress.py", *data_flags(data), "--load-weights", trained, "--no-nncf-quantization"),
+        *("compress.py", *data_flags(data), "--load-weights", fp32, "--no-nncf-quantization"),
         cwd=tiny_work_dir,
     )
     assert done.returncode == 2

@@ -95,7 +95,11 @@ def test_trains_evaluates_exports_and_compresses(path, data, tmp_path):
         save_checkpoints_to=tmp_path / "outputs",
     )
     compressed = compress(
-        trained.best, **roots, settings=SETTINGS, save_checkpoints_to=tmp_path / "int8"
+        trained.best,
+        **roots,
+        settings=[(key, value) for key, value in SETTINGS if key.startswith("compression.")],
+        save_checkpoints_to=tmp_path / "int8",
+        accept_accuracy_drop=True,  # two epochs from random weights are no accuracy to keep
     )
     for name, best in (("fp32", trained.best), ("int8", compressed.best)):
         export(best, save_model_to=tmp_path / name)
@@ -105,7 +109,7 @@ def test_trains_evaluates_exports_and_compresses(path, data, tmp_path):
             from_checkpoint, abs=25 if name == "int8" else 1e-6
         )
     fp32, int8 = ((tmp_path / name / "model.bin").stat().st_size for name in ("fp32", "int8"))
-    assert int8 < 0.55 * fp32  # squeeze-and-excitation stays in float, a quarter in these nets
+    assert fp32 >= 3.4 * int8
 
 
 def top1(weights: Path, images: Path) -> float:

@@ -1,0 +1,36 @@
+"""What a model weighs when it is deployed."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from classification.deployment.ir import write_ir
+from classification.deployment.metadata import Description
+from classification.models.checkpoint import Classifier
+
+
+class Size(NamedTuple):
+    """Bytes of the weights of an IR, its .bin, and of the same after gzip; of the .xml beside."""
+
+    bytes: int
+    gzip_bytes: int
+    xml_bytes: int
+
+
+def deployed_size(classifier: Classifier) -> Size:
+    """Write a classifier as IR into a temporary folder and return what it takes there."""
+    description = Description(
+        class_names=classifier.class_names,
+        preprocessing=classifier.preprocessing,
+        input_format="RGB",
+        precision=classifier.precision,
+        parameters=0.0,
+        gflops=0.0,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        xml, weights = write_ir(classifier.model.cpu(), description, Path(folder) / "model.xml")
+        data = weights.read_bytes()
+        return Size(len(data), len(gzip.compress(data, mtime=0)), xml.stat().st_size)

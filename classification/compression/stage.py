@@ -1,0 +1,211 @@
+"""One stage of a compression: save the model as it comes, fine-tune it, keep the best."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from classification.compression.distillation import DistillationTask, teachers_of
+from classification.compression.pruning import keep_zeros
+from classification.compression.workbench import Outcome, Workbench
+from classification.config import Config, from_dict, get, merge, merge_settings, to_dict, validate
+from classification.data.loader import TrainLoader
+from classification.errors import DivergedError, UserError
+from classification.learning.early_stop import EarlyStop
+from classification.learning.loop import fit
+from classification.learning.losses import create_loss
+from classification.learning.random_state import seed_everything
+from classification.learning.run_folder import RunFolder
+from classification.models.checkpoint import describe, read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 2  # epochs without a better one, once the accuracy is good enough
+USUAL_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 300, 3, 30
+
+# What a fine-tuning of a few epochs at a small rate does in its own way.
+_OWN_WAY: Mapping[str, Any] = {
+    "schedule.name": "cosine",
+    "schedule.warmup_epochs": 0.0,
+    "early_stop.enable": False,  # see `_GoodEnough`
+    "mutual_learning.enable": False,  # auxiliaries teach, but learn no more
+    "lr_finder.enable": False,
+    "ema.enable": False,  # the average of quantizer ranges is no quantizer's range
+    "sam.enable": False,  # twice the cost of steps that hardly move
+}
+# What cannot change without becoming another model.
+_OF_THE_MODEL = ("model", "input", "loss.name", "loss.scale")
+
+
+def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Config:
+    """Return the config of the fine-tuning: the training's, at a small rate and a few epochs.
+
+    Raises:
+        UserError: a setting is wrong, would change the trained model, or would have no effect.
+    """
+    config = from_dict(to_dict(trained)).clone()
+    config.defrost()
+    merge_settings(config, settings)
+    for key in _OF_THE_MODEL:
+        if get(config, key) != get(trained, key):
+            raise UserError(
+                f"--set {key}: belongs to the trained model, which is compressed as it is. "
+                "Train with this setting first."
+            )
+    for key in {key for key, _ in settings} & {*_OWN_WAY, "training.epochs"}:
+        if get(config, key) != _OWN_WAY.get(key):
+            raise UserError(
+                f"--set {key}: has no effect on the fine-tuning of a compression; see the section "
+                "compression of the config for what has, as compression.epochs."
+            )
+    for key, value in _OWN_WAY.items():
+        section, name = key.split(".")
+        merge(config, {section: {name: value}})
+    config.optimizer.base_learning_rate *= config.compression.rate_factor
+    validate(config)
+    config.freeze()
+    return config
+
+
+def epochs_at_most(config: Config, num_steps: int) -> int:
+    """Return the bound of the fine-tuning, for epochs of so many steps."""
+    if config.compression.epochs >= 0:
+        return int(config.compression.epochs)
+    return min(max(math.ceil(USUAL_STEPS / num_steps), FEWEST_EPOCHS), MOST_EPOCHS)
+
+
+def run_stage(
+    bench: Workbench,
+    model: torch.nn.Module,
+    compression: Mapping[str, Any],
+    *,
+    reference: Outcome,
+    folder: RunFolder,
+    tune_always: bool,
+    resume: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Leave the best of a compressed model and its fine-tuned epochs in `best.pth`, and in `model`.
+
+    Args:
+        model: compressed; changed in place.
+        compression: what the checkpoint says of it.
+        reference: the float model's outcome, which may be missed by
+            `compression.max_accuracy_drop`.
+        tune_always: fine-tune also when the accuracy is good enough as it is.
+        resume: a checkpoint of this stage's fine-tuning to go on from.
+    """
+    goal = reference.top1 - bench.config.compression.max_accuracy_drop
+    description = describe(
+        template_name=bench.classifier.contents["template_name"],
+        class_names=bench.classifier.class_names,
+        config=bench.config,
+        compression=compression,
+    )
+    best = EarlyStop(exact=True)
+    if resume is None:
+        start = bench.measure(model)
+        logger.info(
+            "%s, before fine-tuning: val top-1 %.2f %% (%s)",
+            compression["method"],
+            start.top1,
+            start.against(reference),
+        )
+        folder.save(_as_it_comes(model, description, start), epoch=0, is_best=True)
+        best.observe(-1, start.top1, start.loss, len(bench.val_store))
+        if start.top1 >= goal - 1e-9 and not tune_always:
+            logger.info("the drop is small enough: no fine-tuning")
+            return start
+        if not bench.config.compression.epochs:
+            return start
+    _fine_tune(bench, model, description, folder, goal, best, resume)
+    model.load_state_dict(read_checkpoint(folder.path / "best.pth")["state_dict"])
+    return bench.measure(model)
+
+
+def _as_it_comes(
+    model: torch.nn.Module, description: Mapping[str, Any], outcome: Outcome
+) -> dict[str, Any]:
+    return {
+        **description,
+        "state_dict": model.state_dict(),
+        "selected": "raw",
+        "epoch": 0,
+        "step": 0,
+        "metrics": {"val_top1": outcome.top1, "val_loss": outcome.loss},
+        "training": None,
+    }
+
+
+def _fine_tune(
+    bench: Workbench,
+    model: torch.nn.Module,
+    description: Mapping[str, Any],
+    folder: RunFolder,
+    goal: float,
+    best: EarlyStop,
+    resume: Mapping[str, Any] | None,
+) -> None:
+    loader = TrainLoader(bench.train_store, bench.config)
+    config = bench.config.clone()
+    config.defrost()
+    config.training.epochs = epochs_at_most(config, loader.num_steps)
+    config.freeze()
+    teachers = teachers_of(bench.classifier)
+    logger.info(
+        "fine-tuning for %d epochs at most, rate %.3g, with %d teacher%s: the FP32 model%s",
+        config.training.epochs,
+        config.optimizer.base_learning_rate,
+        len(teachers),
+        "s" if len(teachers) > 1 else "",
+        " and its auxiliaries" if len(teachers) > 1 else "",
+    )
+    seed_everything(config.training.seed)
+    if get(description, "compression.zeros"):
+        keep_zeros(model)
+    loss = create_loss(config, bench.train_store.samples.counts())
+    try:
+        fit(
+            DistillationTask(model, loss, teachers),
+            loader,
+            bench.val_store,
+            configs=[config],
+            preprocessing=bench.classifier.preprocessing,
+            description=description,
+            folder=folder,
+            accelerator=bench.accelerator,
+            stop=bench.stop,
+            to_beat=best,
+            resume=resume,
+            frozen=[config.training.freeze_batch_norm],
+            on_epoch=_GoodEnough(goal, best.best_top1, resume),
+        )
+    except _EnoughError:
+        logger.info("the drop is small enough and no better epoch came: the fine-tuning ends")
+    except DivergedError as error:
+        logger.warning("%s\nThe fine-tuning ends here; the best so far is kept.", error)
+
+
+class _EnoughError(Exception):
+    """The fine-tuning has reached what it was for."""
+
+
+class _GoodEnough:
+    """Ends a fine-tuning when its goal is met and no better epoch came for a while."""
+
+    def __init__(self, goal: float, start: float, resume: Mapping[str, Any] | None) -> None:
+        self.goal, self.best, self.waited = goal, start, 0
+        for entry in resume["training"]["history"] if resume else ():
+            self._observe(entry)
+
+    def _observe(self, entry: Mapping[str, Any]) -> None:
+        self.best = max(self.best, entry["val_top1"])
+        self.waited = 0 if entry["is_best"] else self.waited + 1
+
+    def __call__(self, entry: Mapping[str, Any]) -> None:
+        self._observe(entry)
+        if self.best >= self.goal and self.waited >= PATIENCE:
+            raise _EnoughError

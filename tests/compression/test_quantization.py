@@ -1,0 +1,131 @@
+"""Every weight is int8, the biases are corrected, named layers are left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support import ROOT
+from torch import nn
+
+from classification.compression.bias_correction import correct_biases
+from classification.compression.layers import matching_layers, weighty_layers
+from classification.compression.quantization import calibration_indices, quantize
+from classification.compression.size import deployed_size
+from classification.config import default_config
+from classification.data.preprocessing import Preprocessing
+from classification.errors import UserError
+from classification.models.checkpoint import Classifier
+from classification.models.classifier import create_classifier
+from classification.models.quantized import (
+    describe_quantized,
+    restore_quantized,
+    weight_quantizers,
+)
+from classification.template import load_template
+
+PATHS = sorted((ROOT / "model_templates" / "custom-classification").glob("*/template.yaml"))
+
+QUICK = ("mobilenet_v3_small", "efficientnet_b0")  # both kinds of squeeze and excitation
+
+
+def test_calibration_draws_different_images_and_repeats() -> None:
+    first = calibration_indices(100, 30, seed=1).tolist()
+    assert len(set(first)) == 30 and max(first) < 100
+    assert first == calibration_indices(100, 30, seed=1).tolist()
+    assert first != calibration_indices(100, 30, seed=2).tolist()
+    assert sorted(calibration_indices(5, 30, seed=1)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=p.parent.name, marks=() if p.parent.name in QUICK else pytest.mark.slow)
+        for p in PATHS
+    ],
+)
+def test_int8_weights_are_3_4_times_smaller(path: Path) -> None:
+    """The sizes depend neither on the weights nor on the resolution."""
+    config = load_template(path).config([["input.height", "32"], ["input.width", "32"]])
+    model = create_classifier(config, 20).eval()
+    int8 = quantize(model, [torch.randn(2, 3, 32, 32)], config)
+    preprocessing = Preprocessing.from_config(config)
+    names = tuple(map(str, range(20)))
+    sizes = [
+        deployed_size(Classifier(m, names, preprocessing, config, {"compression": c}))
+        for m, c in ((model, None), (int8, {"method": "int8"}))
+    ]
+    parameters = sum(p.numel() for p in model.parameters())
+    assert sizes[0].bytes == pytest.approx(4 * parameters, rel=0.02)  # guards the comparison
+    assert sizes[0].bytes >= 3.4 * sizes[1].bytes
+    assert len(PATHS) == 6
+
+
+def test_all_layers_are_quantized_also_squeeze_and_excitation(
+    network: nn.Module, images: torch.Tensor
+) -> None:
+    int8 = quantize(network, [images], default_config())
+    assert weight_quantizers(int8).keys() == {name for name, _ in weighty_layers(network)}
+    weight = network.get_parameter("blocks.0.0.se.conv_reduce.weight")
+    quantizer = weight_quantizers(int8)["blocks.0.0.se.conv_reduce"]
+    with torch.no_grad():
+        step = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+        torch.testing.assert_close(quantizer(weight), (weight / step).round() * step)
+
+
+def test_a_rebuilt_model_is_the_same(network: nn.Module, images: torch.Tensor) -> None:
+    config = default_config()
+    config.model.backbone, config.loss.name = "mobilenetv3_small_050", "am_softmax"
+    model = create_classifier(config, 3).eval()
+    int8 = quantize(model, [images], config)
+    assert "classifier" in weight_quantizers(int8)  # a cosine head
+    rebuilt = restore_quantized(create_classifier(config, 3), describe_quantized(int8))
+    rebuilt.load_state_dict(int8.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(rebuilt(images), int8(images))
+
+
+def test_ignored_layers_stay_in_float(network: nn.Module, images: torch.Tensor) -> None:
+    config = default_config()
+    config.compression.ignored_layers = ["blocks.1..*", "blocks.0.0.se.conv_reduce"]
+    ignored = set(matching_layers(network, config.compression.ignored_layers))
+    assert {"blocks.1.0.conv_pw", "blocks.1.1.conv_dw", "blocks.0.0.se.conv_reduce"} <= ignored
+    int8 = quantize(network, [images], config)
+    assert weight_quantizers(int8).keys() == {n for n, _ in weighty_layers(network)} - ignored
+
+
+@pytest.mark.parametrize("pattern", ["no_such_layer", "blocks.("])
+def test_a_pattern_that_means_nothing_is_an_error(network: nn.Module, pattern: str) -> None:
+    with pytest.raises(UserError, match=r"compression\.ignored_layers"):
+        matching_layers(network, [pattern])
+
+
+def test_corrected_biases_give_the_float_means(network: nn.Module, images: torch.Tensor) -> None:
+    """Looked at from outside: batch norms' outputs, recomputed from their inputs."""
+    config = default_config()
+    int8 = quantize(network, [images], config)
+    for parameter in int8.bn1, int8.blocks[2][0].bn1, int8.blocks[4][0].bn2:
+        with torch.no_grad():
+            parameter.bias += 0.3  # as if quantization had shifted them
+    correct_biases(int8, network, images)
+    for name in ("bn1", "blocks.1.0.bn2", "blocks.2.0.bn1", "blocks.4.0.bn2"):
+        expected, found = (_output_means(model, name, images) for model in (network, int8))
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    with torch.inference_mode():
+        torch.testing.assert_close(int8(images).mean(0), network(images).mean(0), atol=2e-3, rtol=0)
+
+
+def _output_means(model: nn.Module, name: str, images: torch.Tensor) -> torch.Tensor:
+    seen = []
+    norm = model.get_submodule(name)
+    handle = norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    with torch.inference_mode():
+        model(images)
+        handle.remove()
+        shape = (1, -1, 1, 1)
+        inputs = (seen[0] - norm.running_mean.view(shape)) / torch.sqrt(
+            norm.running_var.view(shape) + norm.eps
+        )
+        outputs = inputs * norm.weight.view(shape) + norm.bias.view(shape)
+    return outputs.mean(dim=(0, 2, 3))
