@@ -25,6 +25,7 @@ FLAGS = {
     ],
     "export": [
         "--load-weights", "--save-model-to", "--openvino", "--no-openvino", "--onnx", "--no-onnx",
+        "--embed-preprocessing", "--torchscript", "--no-torchscript", "--precision",
         "--openvino-input-format", "--classes",
     ],
     "compress": [

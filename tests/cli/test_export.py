@@ -61,7 +61,7 @@ def test_flags_win_over_the_template(calls, tiny_template):
 
 def test_help_tells_the_defaults(tiny_template):
     text = " ".join(command.build_parser(load_template(tiny_template)).format_help().split())
-    assert "default: True) --onnx, --no-onnx" in text
+    assert "default: True) --embed-preprocessing" in text
     assert "RGB: model.onnx (default: False)" in text
     assert "(default: BGR)" in text
 
