@@ -103,17 +103,18 @@ def test_a_pattern_that_means_nothing_is_an_error(network: nn.Module, pattern: s
 
 def test_corrected_biases_give_the_float_means(network: nn.Module, images: torch.Tensor) -> None:
     """Looked at from outside: batch norms' outputs, recomputed from their inputs."""
-    config = default_config()
-    int8 = quantize(network, [images], config)
+    # As the correction sees them: another order of summing rounds some values to the next step.
+    images = images.contiguous(memory_format=torch.channels_last)
+    int8 = quantize(network, [images], default_config())
     for parameter in int8.bn1, int8.blocks[2][0].bn1, int8.blocks[4][0].bn2:
         with torch.no_grad():
             parameter.bias += 0.3  # as if quantization had shifted them
     correct_biases(int8, network, images)
     for name in ("bn1", "blocks.1.0.bn2", "blocks.2.0.bn1", "blocks.4.0.bn2"):
         expected, found = (_output_means(model, name, images) for model in (network, int8))
-        torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     with torch.inference_mode():
-        torch.testing.assert_close(int8(images).mean(0), network(images).mean(0), atol=2e-3, rtol=0)
+        torch.testing.assert_close(int8(images).mean(0), network(images).mean(0), atol=1e-4, rtol=0)
 
 
 def _output_means(model: nn.Module, name: str, images: torch.Tensor) -> torch.Tensor:
