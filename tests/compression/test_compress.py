@@ -210,7 +210,7 @@ def test_a_diverging_fine_tuning_keeps_the_calibrated_model(
         tmp_path,
         NEVER_ENOUGH,
         ["compression.epochs", "2"],
-        ["compression.rate_factor", "10"],
+        ["compression.rate_factor", "1"],
         ["optimizer.base_learning_rate", "1000"],
         ["optimizer.weight_decay", "10"],
         ["optimizer.no_bias_decay", "false"],
