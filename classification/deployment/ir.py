@@ -15,6 +15,7 @@ from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, D
 from classification.deployment.probabilities import MULTI_LABEL
 from classification.deployment.resize import pillow_resize
 from classification.deployment.torchscript import trace
+from classification.deployment.weight_scales import move_scales_behind
 from classification.errors import UserError
 
 
@@ -59,6 +60,7 @@ def convert_to_ir(model: torch.nn.Module, description: Description) -> ov.Model:
     size = (description.preprocessing.height, description.preprocessing.width)
     traced = trace(model, description.preprocessing)
     converted = ov.convert_model(traced, input=ov.PartialShape([-1, 3, *size]))
+    move_scales_behind(converted)
     _name(converted.input(0), "image", "NCHW")
     _name(converted.output(0), "logits", "NC")
     if description.embedded:
