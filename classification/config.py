@@ -121,7 +121,7 @@ def default_config() -> Config:
     # Of grid_search and tpe; 0: a grid of n_trials rates, each the same multiple of the one before,
     # or any rate at all.
     c.lr_finder.step = 0.001
-    c.lr_finder.num_epochs = 3  # of each short training, or of the range test
+    c.lr_finder.num_epochs = 3  # of each short training, at most half the budget; of the range test
     c.lr_finder.num_steps = 0  # that each short training has at least: for small sets
     c.lr_finder.n_trials = 15  # short trainings at most
     c.lr_finder.epochs_warmup = (
