@@ -81,10 +81,9 @@ def default_config() -> Config:
     c.sam.rho = 0.05  # distance to that point, in L2 norm
     c.sam.adaptive = False  # ASAM: distances in proportion to each weight; rho is then about 0.5
     c.sam.interval = 1  # steps from one second pass to the next
-    c.sam.reuse = (
-        0.0  # LookSAM's alpha: how much of the last second pass acts in between; 0 = none,
-    )
-    # else interval must be above 1
+    # LookSAM's alpha: how much of the last second pass acts in between; 0 = none, else the interval
+    # must be above 1.
+    c.sam.reuse = 0.0
 
     c.mutual_learning = CfgNode()
     c.mutual_learning.enable = False  # train the auxiliaries beside the model, each from the others
@@ -122,7 +121,7 @@ def default_config() -> Config:
     # Of grid_search and tpe; 0: a grid of n_trials rates, each the same multiple of the one before,
     # or any rate at all.
     c.lr_finder.step = 0.001
-    c.lr_finder.num_epochs = 3  # of each short training, or of the range test
+    c.lr_finder.num_epochs = 3  # of each short training, at most half the budget; of the range test
     c.lr_finder.num_steps = 0  # that each short training has at least: for small sets
     c.lr_finder.n_trials = 15  # short trainings at most
     c.lr_finder.epochs_warmup = (

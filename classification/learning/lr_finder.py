@@ -178,6 +178,7 @@ def _range_test(search: Search, count: Callable[[int], None]) -> Choice:
         progress=count,
         stop=lambda: search.stop.requested,
     )
+    search.accelerator.free_memory()
     rate, reason = steepest(curve), "where the smoothed training loss falls steepest"
     if rate is None:
         rate = search.configs[0].optimizer.base_learning_rate
@@ -195,23 +196,26 @@ def _trials(search: Search, count: Callable[[int], None]) -> Choice:
             count(entry["images"])
             on_epoch(entry)
 
-        with untouched(search.task) as task:
-            fit(
-                task,
-                search.loader,
-                search.val_store,
-                configs=[
-                    _short(c, search.loader.num_steps) for c in with_base_rate(search.configs, rate)
-                ],
-                preprocessing=search.preprocessing,
-                description={},
-                folder=None,
-                accelerator=search.accelerator,
-                stop=search.stop,
-                frozen=search.frozen,
-                on_epoch=report,
-            )
-        search.accelerator.free_memory()  # or else it keeps every trial's wrapped models
+        try:
+            with untouched(search.task) as task:
+                fit(
+                    task,
+                    search.loader,
+                    search.val_store,
+                    configs=[
+                        _short(c, search.loader.num_steps)
+                        for c in with_base_rate(search.configs, rate)
+                    ],
+                    preprocessing=search.preprocessing,
+                    description={},
+                    folder=None,
+                    accelerator=search.accelerator,
+                    stop=search.stop,
+                    frozen=search.frozen,
+                    on_epoch=report,
+                )
+        finally:
+            search.accelerator.free_memory()  # or else it keeps every trial's wrapped models
 
     trials = run_trials(config, train_at)
     chosen, reason = choose(trials, len(search.val_store))

@@ -101,9 +101,10 @@ def steepest(curve: Curve) -> float | None:
 def untouched(task: Task) -> Generator[Task, None, None]:
     """Yield a copy of the task to train; the random generators are put back afterwards."""
     state = get_random_state()
-    copied = copy.deepcopy(task)
-    yield copied
-    set_random_state(state)
+    try:
+        yield copy.deepcopy(task)
+    finally:  # also when a trial is given up
+        set_random_state(state)
 
 
 def _steps(loader: TrainLoader, epochs: int) -> Generator[list[Batch], None, None]:

@@ -47,8 +47,7 @@ def grid(config: Config) -> list[float]:
     """Return the rates of a grid search, thinned out evenly to `n_trials`."""
     finder = config.lr_finder
     if not finder.step:  # each the same multiple of the one before
-        rates = np.geomspace(finder.min_lr, finder.max_lr, finder.n_trials).tolist()
-        return [float(f"{rate:.3g}") for rate in rates]
+        return [float(r) for r in np.geomspace(finder.min_lr, finder.max_lr, finder.n_trials)]
     count = math.floor((finder.max_lr - finder.min_lr) / finder.step + 1e-9) + 1
     rates = [min(finder.min_lr + i * finder.step, finder.max_lr) for i in range(count)]
     if count <= finder.n_trials:

@@ -8,8 +8,10 @@ import math
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
+from support import differences
 from torch import nn
 from torch_lr_finder import LRFinder
 
@@ -17,8 +19,10 @@ from classification import train
 from classification.config import Config, default_config, merge
 from classification.errors import UserError
 from classification.learning.lr_finder import planned_images, with_base_rate
-from classification.learning.lr_range_test import steepest
+from classification.learning.lr_range_test import steepest, untouched
 from classification.learning.lr_trials import Trial, choose, grid, run_trials
+from classification.learning.random_state import get_random_state
+from classification.learning.task import SingleTask
 from classification.models.checkpoint import read_checkpoint
 
 
@@ -149,6 +153,19 @@ def test_a_long_grid_is_thinned_to_its_budget() -> None:
 def test_a_grid_without_a_step_is_even_in_the_logarithm() -> None:
     rates = grid(make_config(mode="grid_search", min_lr=0.001, max_lr=0.016, step=0, n_trials=3))
     assert rates == pytest.approx([0.001, 0.004, 0.016])
+    config = make_config(mode="grid_search", min_lr=0.00123456, max_lr=0.0166666, step=0)
+    assert (min(grid(config)), max(grid(config))) == (0.00123456, 0.0166666)
+
+
+def test_a_trial_that_is_given_up_leaves_nothing_changed() -> None:
+    task = SingleTask(nn.Linear(2, 2), nn.CrossEntropyLoss())
+    weight, state = task.main.weight.clone(), get_random_state()
+    with pytest.raises(optuna.TrialPruned), untouched(task) as copied:
+        nn.init.normal_(copied.main.weight)
+        np.random.random()
+        raise optuna.TrialPruned
+    assert torch.equal(task.main.weight, weight)
+    assert differences(state, get_random_state()) == []
 
 
 def test_trials_last_some_steps_but_no_longer_than_half_the_training() -> None:
