@@ -35,6 +35,7 @@ from classification.config import Config
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.store import usable_cores
 from classification.deployment.openvino_backend import DEVICE, OpenVINOBackend
+from classification.deployment.openvino_core import openvino_core
 from classification.models.checkpoint import describe, load_classifier, write_checkpoint
 from classification.models.classifier import create_classifier
 from classification.template import load_template
@@ -231,7 +232,7 @@ def eager(model: torch.nn.Module, images: torch.Tensor) -> Run:
 
 def bare(path: Path, images: np.ndarray, mode: str, precision_hint: str | None) -> Run:
     """Return a call of the exported graph by OpenVINO alone, all its requests at once."""
-    core = ov.Core()
+    core = openvino_core()
     model = core.read_model(path)
     model.reshape(list(images.shape))
     hint = {"INFERENCE_PRECISION_HINT": precision_hint} if precision_hint else {}

@@ -12,6 +12,7 @@ import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
 from classification.deployment.metadata import OWN_SECTION, Description, read_description
+from classification.deployment.openvino_core import openvino_core
 from classification.errors import UserError
 
 DEVICE = "CPU"
@@ -30,9 +31,8 @@ class OpenVINOBackend:
             UserError: the file cannot be read, does not say what it expects, or this CPU cannot
                 compute in the wanted precision.
         """
-        self._core = ov.Core()
-        _check_precision(self._core, precision_hint)
-        model = _read_model(self._core, path)
+        _check_precision(precision_hint)
+        model = _read_model(path)
         description = read_description(_own_section(model), path)
         _check_interface(model, description, path)
         self._model = with_pixel_input(model, description)
@@ -47,7 +47,7 @@ class OpenVINOBackend:
         part = "float layers" if description.precision == "INT8" else "computing"
         self.precision = (
             f"{description.precision} {kind} on {self.device}, {part} in "
-            f"{precision_hint or default_precision(self._core)}"
+            f"{precision_hint or default_precision()}"
         )
         self.parameters = description.parameters
         self.gflops = description.gflops
@@ -101,7 +101,7 @@ class OpenVINOBackend:
             height, width = self.preprocessing.height, self.preprocessing.width
             model.reshape([batch_size, height, width, 3])
             config = {"PERFORMANCE_HINT": hint, **self._precision}
-            self._compiled[key] = self._core.compile_model(model, DEVICE, config)
+            self._compiled[key] = openvino_core().compile_model(model, DEVICE, config)
         return self._compiled[key]
 
 
@@ -147,16 +147,16 @@ def _finish(
     return logits, request.ends_batch
 
 
-def default_precision(core: ov.Core | None = None) -> str:
+def default_precision() -> str:
     """Return the precision that OpenVINO computes float models in here, unless told: f32, bf16."""
-    hint: ov.Type = (core or ov.Core()).get_property(DEVICE, "INFERENCE_PRECISION_HINT")
+    hint: ov.Type = openvino_core().get_property(DEVICE, "INFERENCE_PRECISION_HINT")
     return str(hint.to_string())
 
 
-def _check_precision(core: ov.Core, precision_hint: str | None) -> None:
+def _check_precision(precision_hint: str | None) -> None:
     """Refuse what OpenVINO would quietly compute in float32."""
     names = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
-    capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    capabilities = openvino_core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     if precision_hint and names[precision_hint] not in capabilities:
         possible = [hint for hint, name in names.items() if name in capabilities]
         raise UserError(
@@ -190,12 +190,12 @@ def _with_rgb_input_and_logits(model: ov.Model) -> ov.Model:
     return processor.build()
 
 
-def _read_model(core: ov.Core, path: Path) -> ov.Model:
+def _read_model(path: Path) -> ov.Model:
     weights = path.with_suffix(".bin")
     if path.suffix == ".xml" and not weights.is_file():
         raise UserError(f"{path}: its weights are missing: there is no {weights.name} beside it.")
     try:
-        return core.read_model(path)
+        return openvino_core().read_model(path)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{path}: OpenVINO cannot read this model: {reason}") from error

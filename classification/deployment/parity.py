@@ -97,9 +97,9 @@ def compare(
 
 def _run_embedded(path: Path, images: Sequence[np.ndarray]) -> np.ndarray:
     """Return the probabilities [N, C] that an IR with embedded preprocessing gives to pictures."""
-    import openvino as ov
+    from classification.deployment.openvino_core import openvino_core
 
-    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     bgr = (np.ascontiguousarray(image[None, :, :, ::-1]) for image in images)
     return np.concatenate([compiled(image)[0] for image in bgr])
 

@@ -70,27 +70,28 @@ class Worker:
     def _do(self, claim: Claim) -> None:
         job = claim.job
         logger.info("%s: begins", job.key)
-        with Heartbeat(self._queue, claim, self._heartbeat_seconds) as heartbeat:
-            try:
+        heartbeat = Heartbeat(self._queue, claim, self._heartbeat_seconds)
+        try:
+            with heartbeat:  # over before the job is ended, which would look like its loss
                 result = measure(job, self._place)
-            except Interrupted:
-                if not heartbeat.lost:
-                    raise
-                logger.warning("%s: another worker has it by now", job.key)
-                return
-            except Exception as error:  # whatever happens to one job, the others go on
-                message = str(error) if isinstance(error, UserError) else repr(error)
-                logger.debug("%s", job.key, exc_info=True)
-                with _undisturbed():
-                    self._queue.fail(claim, message)
-                    self._place.drop_checkpoints(job)  # a retry starts anew
-                    self._after_job()
-                logger.error("%s %s: failed: %s", self._progress(), job.key, message)
-                return
+        except Interrupted:
+            if not heartbeat.lost:
+                raise
+            logger.warning("%s: another worker has it by now", job.key)
+            return
+        except Exception as error:  # whatever happens to one job, the others go on
+            message = str(error) if isinstance(error, UserError) else repr(error)
+            logger.debug("%s", job.key, exc_info=True)
             with _undisturbed():
-                if self._queue.complete(claim, result) and not self._place.keep_checkpoints:
-                    self._place.drop_checkpoints(job)
+                self._queue.fail(claim, message)
+                self._place.drop_checkpoints(job)  # a retry starts anew
                 self._after_job()
+            logger.error("%s %s: failed: %s", self._progress(), job.key, message)
+            return
+        with _undisturbed():
+            if self._queue.complete(claim, result) and not self._place.keep_checkpoints:
+                self._place.drop_checkpoints(job)
+            self._after_job()
         logger.info("%s %s: %s", self._progress(), job.key, summary(result))
 
     def _progress(self) -> str:

@@ -18,6 +18,7 @@ from classification.compression.layers import weighty_layers
 from classification.compression.pruning import share_of_zeros
 from classification.compression.stage import epochs_at_most
 from classification.config import default_config
+from classification.deployment.openvino_core import openvino_core
 from classification.errors import AccuracyDropError, Interrupted, UserError
 from classification.learning.learner import Learner
 from classification.models.checkpoint import load_classifier, read_checkpoint
@@ -71,12 +72,11 @@ def test_evaluates_as_it_was_measured(compressed: CompressResult, data: dict[str
 def test_the_ir_holds_eight_bit_weights_and_the_zeros(
     compressed: CompressResult, tmp_path: Path
 ) -> None:
-    import openvino as ov
 
     export(compressed.best, save_model_to=tmp_path)
     sizes: dict[str, int] = {}
     zeros = 0
-    for node in ov.Core().read_model(tmp_path / "model.xml").get_ops():
+    for node in openvino_core().read_model(tmp_path / "model.xml").get_ops():
         if node.get_type_name() == "Constant":
             kind = node.get_element_type().get_type_name()
             sizes[kind] = sizes.get(kind, 0) + int(np.prod(node.get_output_shape(0)))

@@ -9,6 +9,7 @@ import openvino as ov
 import pytest
 
 from classification.deployment.backends import load_backend
+from classification.deployment.openvino_core import openvino_core
 from classification.errors import UserError
 
 
@@ -103,7 +104,7 @@ def test_precision_hint_that_does_not_exist(exported):
 
 def test_precision_that_the_cpu_lacks(exported):
     """OpenVINO would take the hint and compute in another precision."""
-    if "FP16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "FP16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has it")
     with pytest.raises(UserError, match="cannot compute in f16, only in f32"):
         load_backend(exported / "model.xml", precision_hint="f16")
@@ -160,7 +161,7 @@ def test_foreign_ir(copied):
 
 
 def test_description_that_does_not_fit_the_graph(copied):
-    model = ov.Core().read_model(copied / "model.xml")
+    model = openvino_core().read_model(copied / "model.xml")
     model.set_rt_info(json.dumps(["only", "three", "names"]), ["classification", "class_names"])
     ov.save_model(model, copied / "other.xml")
     with pytest.raises(UserError, match=r"its description promises .*\[\?,3\]"):

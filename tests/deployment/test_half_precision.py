@@ -6,6 +6,7 @@ import pytest
 
 from classification.deployment.backends import load_backend
 from classification.deployment.half_precision import halved
+from classification.deployment.openvino_core import openvino_core
 
 
 def test_large_tensors_are_halved():
@@ -50,7 +51,7 @@ def test_files_hold_half_floats(exported_fp16, exported):
     assert large and {w.data_type for w in large} == {onnx.TensorProto.FLOAT16}
     constants = [
         node.get_element_type()
-        for node in ov.Core().read_model(exported_fp16 / "model.xml").get_ops()
+        for node in openvino_core().read_model(exported_fp16 / "model.xml").get_ops()
         if node.get_type_name() == "Constant" and np.prod(node.shape) >= 2048
     ]
     assert constants and set(constants) == {ov.Type.f16}

@@ -10,6 +10,7 @@ from PIL import Image
 
 from classification.deployment.backends import load_backend
 from classification.deployment.ir import with_reversed_input
+from classification.deployment.openvino_core import openvino_core
 from classification.errors import UserError
 from classification.models.checkpoint import load_classifier
 
@@ -20,7 +21,7 @@ def numbers(model: ov.Model, key: str) -> np.ndarray:
 
 def foreign_client(folder, picture_file, bgr: bool) -> np.ndarray:
     """Answer one picture as somebody would who knows OpenVINO, Pillow and the README only."""
-    model = ov.Core().read_model(folder / "model.xml")
+    model = openvino_core().read_model(folder / "model.xml")
     _, _, height, width = model.input("image").partial_shape
     image = Image.open(picture_file).convert("RGB")
     image = image.resize((width.get_length(), height.get_length()), Image.Resampling.BILINEAR)
@@ -29,7 +30,7 @@ def foreign_client(folder, picture_file, bgr: bool) -> np.ndarray:
     planar = ((pixels - numbers(model, "mean_values")) / numbers(model, "scale_values")).transpose(
         2, 0, 1
     )
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled(planar[None].astype(np.float32))["logits"]
 
 
@@ -58,7 +59,7 @@ def test_rgb_input_format(exported_rgb, checkpoint, picture_file, config):
 
 
 def test_contract_of_the_file(exported, config):
-    model = ov.Core().read_model(exported / "model.xml")
+    model = openvino_core().read_model(exported / "model.xml")
     size = (config.input.height, config.input.width)
     assert model.input(0).names == {"image"} and model.output(0).names == {"logits"}
     assert model.input(0).partial_shape == ov.PartialShape([-1, 3, *size])
@@ -72,7 +73,7 @@ def test_contract_of_the_file(exported, config):
 
 
 def test_batch_is_dynamic(exported, pictures):
-    compiled = ov.Core().compile_model(exported / "model.xml", "CPU")
+    compiled = openvino_core().compile_model(exported / "model.xml", "CPU")
     batch = pictures.transpose(0, 3, 1, 2).astype(np.float32) / 100
     together = compiled(batch)[0]
     apart = np.concatenate([compiled(image[None])[0] for image in batch])
@@ -83,7 +84,7 @@ def test_batch_is_dynamic(exported, pictures):
 def test_bgr_costs_nothing(exported, exported_rgb):
     def operations(folder):
         return Counter(
-            op.get_type_name() for op in ov.Core().read_model(folder / "model.xml").get_ops()
+            op.get_type_name() for op in openvino_core().read_model(folder / "model.xml").get_ops()
         )
 
     assert operations(exported_rgb) == operations(exported)
@@ -107,7 +108,7 @@ def test_model_without_a_known_first_convolution_is_a_user_error():
 
 
 def test_int8_checkpoint_becomes_an_int8_graph(exported_int8, exported):
-    operations = ov.Core().read_model(exported_int8 / "model.xml").get_ops()
+    operations = openvino_core().read_model(exported_int8 / "model.xml").get_ops()
     convolutions = [op for op in operations if op.get_type_name().endswith("Convolution")]
     assert len(convolutions) > 10
     int8 = [op for op in operations if op.get_element_type() in (ov.Type.i8, ov.Type.u8)]

@@ -1,7 +1,6 @@
 """OpenVINO's Model API as a client that knows nothing of this framework."""
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from model_api.adapters import OpenvinoAdapter
@@ -12,6 +11,7 @@ from sklearn.datasets import load_sample_images
 
 from classification import Predictor
 from classification.deployment.export import export
+from classification.deployment.openvino_core import openvino_core
 
 LABELS = ["zebra_crossing", "apple", "Ünïcode_日本", "x<&>\"'"]
 # Larger, smaller, wider and taller than the input of 40 x 32.
@@ -20,7 +20,7 @@ SIZES = [(427, 640), (300, 100), (110, 500), (20, 25), (40, 32)]
 
 def client(path) -> ClassificationModel:
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
-    adapter = OpenvinoAdapter(ov.Core(), str(path), device="CPU", plugin_config=hint)
+    adapter = OpenvinoAdapter(openvino_core(), str(path), device="CPU", plugin_config=hint)
     return ClassificationModel.create_model(adapter, preload=True)
 
 
@@ -86,7 +86,7 @@ def test_several_labels(several_labels, tmp_path):
 
 def test_several_labels_with_preprocessing(several_labels, tmp_path):
     path = several_labels / "model_with_preprocessing.xml"
-    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for photo in photographs(SIZES):
         want = expected(several_labels / "best.pth", photo, tmp_path)
         bgr = np.ascontiguousarray(photo[None, :, :, ::-1])

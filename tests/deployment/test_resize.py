@@ -5,6 +5,7 @@ from openvino.preprocess import PrePostProcessor
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from classification.deployment.openvino_core import openvino_core
 from classification.deployment.resize import pillow_resize
 
 
@@ -14,7 +15,7 @@ def graph(height: int, width: int) -> ov.CompiledModel:
     processor = PrePostProcessor(model)
     processor.input().tensor().set_shape([-1, -1, -1, 3])
     processor.input().preprocess().custom(pillow_resize(height, width))
-    return ov.Core().compile_model(processor.build(), "CPU")  # in bf16, if the CPU likes
+    return openvino_core().compile_model(processor.build(), "CPU")  # in bf16, if the CPU likes
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
 from classification.deployment.ir import write_ir
 from classification.deployment.metadata import Description
+from classification.deployment.openvino_core import openvino_core
 from classification.deployment.weight_scales import move_scales_behind
 from classification.models.classifier import create_classifier
 
@@ -58,11 +59,9 @@ def test_only_float_layers_change_and_the_values_stay() -> None:
     assert weights_of(model) == ["Multiply"] * 5
     assert weights_of(changed) == ["Multiply", "Convert", "Convert", "Convert", "Multiply"]
     image = RNG.standard_normal((2, 8, 4, 4)).astype(np.float32)
+    f32 = {"NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     expected, actual = (
-        ov.Core().compile_model(m, "CPU", {"NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"})(
-            image
-        )[0]
-        for m in (model, changed)
+        openvino_core().compile_model(m, "CPU", f32)(image)[0] for m in (model, changed)
     )
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
     assert move_scales_behind(changed) == 0
@@ -82,7 +81,7 @@ def test_a_model_with_attention_compiles_to_the_same_again_and_again(tmp_path: P
     image = RNG.standard_normal((8, 3, 64, 64)).astype(np.float32)
     results = []
     for _ in range(25):  # one of ten used to differ
-        core = ov.Core()
+        core = openvino_core()
         model = core.read_model(path)
         model.reshape(image.shape)
         results.append(core.compile_model(model, "CPU", {"NUM_STREAMS": 2})(image)[0].copy())

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from support import ROOT, TINY_TEMPLATE, python_environment
 
 from classification.models.checkpoint import read_checkpoint
+from classification.study import worker
 from classification.study.data_sets import DataSet
 from classification.study.job_queue import JobQueue
 from classification.study.jobs import plan_jobs
@@ -31,7 +33,7 @@ from classification.study.variants import Variant
 TOOL = ROOT / "tools" / "benchmark_templates.py"
 VARIANTS = "recipe: {}\nplain: {ema.enable: false, augmentation.augmix: 0.0}\n"
 THREADS = str(torch.get_num_threads())  # as in this process, so that figures are comparable
-FAST = ("--heartbeat", "0.5", "--stale-after", "3")
+FAST = ("--heartbeat", "0.5", "--stale-after", "8")
 
 
 @pytest.fixture
@@ -121,6 +123,20 @@ def test_auxiliaries_start_from_their_own_weights(
     caplog.clear()
     measure(jobs[1], place)
     assert "auxiliary" not in caplog.text
+
+
+def test_ending_a_job_is_not_taken_for_its_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = JobQueue(open_storage(str(tmp_path / "study.journal")), "s")
+    sets = {"d": DataSet("d", path="/d")}
+    queue.add(plan_jobs({"t": "t.yaml"}, sets, [1, 2], {"recipe": Variant("recipe")}))
+    result = {"top1": 50.0, "mean_average_precision": 50.0, "seconds": 1.0}
+    monkeypatch.setattr(worker, "measure", lambda job, place: result)
+    place = Place(tmp_path, tmp_path, "s", tmp_path)
+    slow = partial(time.sleep, 0.3)  # writing the results takes many heartbeats
+    worker.Worker(queue, place, after_job=slow, heartbeat_seconds=0.01).run()
+    assert [state.state for state in queue.states()] == ["done", "done"]
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(folder: Path) -> None:
