@@ -122,8 +122,7 @@ def find_model(model: str, folder: Path) -> tuple[str, Path, Path]:
         train_data_roots=data,
         val_data_roots=data,
         save_checkpoints_to=outputs,
-        accept_accuracy_drop=True,  # random weights need not pass the gate
-        settings=[("compression.epochs", "0")],
+        settings=[("compression.max_accuracy_drop", "100")],  # random weights have no accuracy
     )
     return model, fp32, outputs / "best.pth"
 
