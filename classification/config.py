@@ -44,6 +44,10 @@ def default_config() -> Config:
     c.data.cache_fraction = 0.25  # of the memory free at the start, for decoded images; 0 = none
     c.data.num_workers = 0  # loader processes; 0 = threads in the training process, best on CPUs
     c.data.max_megapixels = 200.0  # larger images are bad images
+    # Of data with attributes: [] = the classes of the data; one attribute = a task of two classes;
+    # several, or [all] = a task of several labels.
+    c.data.labels = []
+    c.data.class_names = []  # of one attribute's two classes; [] = not_NAME and NAME
 
     c.sampling = CfgNode()
     c.sampling.name = "shuffle"  # shuffle | balanced: all pictures once, or all classes alike often
@@ -353,10 +357,23 @@ def validate(config: Config, where: str = "config") -> None:
         )
     if config.lr_finder.min_lr >= config.lr_finder.max_lr:
         problems.append(f"{where}.lr_finder.min_lr must be below max_lr.")
+    problems += [f"{where}.data.{problem}" for problem in _data_problems(config.data)]
     problems += [f"{where}.input.std: {s} must be above 0." for s in config.input.std if s <= 0]
     if problems:
         raise UserError("\n".join(problems))
     auxiliary_configs(config, where)
+
+
+def _data_problems(data: Config) -> Iterator[str]:
+    for key in ("labels", "class_names"):
+        if not all(isinstance(name, str) and name for name in data[key]):
+            yield f"{key}: expected names, got {data[key]}."
+        elif len(set(data[key])) < len(data[key]):
+            yield f"{key}: a name comes twice in {data[key]}."
+    if "all" in data.labels and len(data.labels) > 1:
+        yield f"labels: [all] stands alone, got {data.labels}."
+    if data.class_names and (len(data.class_names) != 2 or len(data.labels) > 1):
+        yield "class_names: are those of a task of one attribute, negative and positive."
 
 
 def auxiliary_configs(config: Config, where: str = "config") -> list[Config]:

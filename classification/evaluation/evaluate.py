@@ -64,6 +64,7 @@ def evaluate(
         class_names=backend.class_names,
         classes=classes or None,
         role="test",
+        data=config.data,
     )
     if not len(samples):
         raise UserError(f"The test data hold no picture of the classes {', '.join(classes or ())}.")

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,10 @@ def train(
     folder = RunFolder(Path(save_checkpoints_to), config.training.keep_checkpoints)
     resume = read_resumable(resume_from) if resume_from else None
 
-    train_samples = read_samples(train_data_roots, train_ann_files, classes=classes, role="train")
-    val_samples = read_samples(
-        val_data_roots,
-        val_ann_files,
-        class_names=train_samples.class_names,
-        classes=classes,
-        role="val",
-    )
+    read = partial(read_samples, classes=classes, data=config.data)
+    train_samples = read(train_data_roots, train_ann_files, role="train")
+    names = train_samples.class_names
+    val_samples = read(val_data_roots, val_ann_files, class_names=names, role="val")
     seed_everything(config.training.seed)
     starts: list[Start] = []
     models = create_models(configs, len(train_samples.class_names))
