@@ -48,6 +48,9 @@ def default_config() -> Config:
     # several, or [all] = a task of several labels.
     c.data.labels = []
     c.data.class_names = []  # of one attribute's two classes; [] = not_NAME and NAME
+    # "" = each role has data roots of its own. Else the roots are given for all roles alike, and
+    # "official", the data's own partition, or a file of tools/split_data.py divides them.
+    c.data.split = ""
 
     c.sampling = CfgNode()
     c.sampling.name = "shuffle"  # shuffle | balanced: all pictures once, or all classes alike often

@@ -16,6 +16,8 @@ from classification.data.glasses import read_meglass, read_sof, read_specface
 from classification.data.labels import merge_sources
 from classification.data.sample_set import SampleSet
 from classification.data.source import Source, labelled_source
+from classification.data.split_file import select_roles
+from classification.data.statistics import source_table
 from classification.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ def read_samples(
     class_names: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     role: str = "train",
+    roles: Sequence[str] | None = None,
     data: Config | None = None,
 ) -> SampleSet:
     """Find the pictures and their classes or labels in one or more data roots, which are merged.
@@ -58,7 +61,8 @@ def read_samples(
             where all of them are integers in annotation files; the labels in the order of
             `data.labels`.
         classes: read only these classes.
-        role: what the data are for, as messages call them: "train", "val" or "test".
+        role: what the data are for: "train", "val" or "test".
+        roles: those that are picked where `data.split` divides the data; None = `role`.
         data: the section `data` of the config, which says what the task is; None = its defaults.
 
     Returns:
@@ -72,7 +76,12 @@ def read_samples(
     sources = read_sources(
         data_roots, ann_files, labels=data.labels, class_names=class_names, role=role
     )
-    return merge_sources(
+    sources = select_roles(sources, data.split, roles or (role,))
+    if not any(map(len, sources)):
+        raise UserError(
+            f"data.split '{data.split}' has no {' or '.join(roles or (role,))} pictures."
+        )
+    samples = merge_sources(
         sources,
         labels=data.labels,
         names=data.class_names,
@@ -80,6 +89,9 @@ def read_samples(
         classes=classes,
         role=role,
     )
+    if len(sources) > 1:
+        logger.info("The %s data:\n%s", role, source_table(samples))
+    return samples
 
 
 def read_sources(

@@ -142,14 +142,18 @@ def _csv_cells(lines: Sequence[str], file: Path) -> Iterator[tuple[int, list[str
         raise UserError(f"{file} line {reader.line_num}: not a row of a CSV: {error}.") from error
 
 
-def read_lines(file: Path) -> list[str]:
+def read_lines(file: Path, errors: str = "strict") -> list[str]:
     """Return the lines of a UTF-8 text file with their ends, without a byte order mark.
+
+    Args:
+        errors: as of `open`, for names of files that are not valid text.
 
     Raises:
         UserError: the file cannot be read or is not UTF-8.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as text:
+        newline = "" if file.suffix.lower() == ".csv" else None  # csv reads the ends itself
+        with file.open(encoding="utf-8-sig", errors=errors, newline=newline) as text:
             return list(text)
     except OSError as error:
         raise UserError(f"{file}: cannot read the annotations: {error.strerror}.") from error
