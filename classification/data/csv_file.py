@@ -127,7 +127,8 @@ def _not_binary(column: str, cells: Sequence[str], places: Sequence[str]) -> lis
     """Say which cells are none of 0 and 1, or of -1 and 1 where the column has a -1."""
     allowed = ("-1", "1") if "-1" in cells else ("0", "1")
     return [
-        f"{place}: {column} is '{cell}', expected {allowed[0]} or {allowed[1]}."
+        f"{place}: {column} is '{cell}', expected {allowed[0]} or {allowed[1]} (classes stand in a "
+        "column 'label')."
         for cell, place in zip(cells, places, strict=True)
         if cell not in allowed
     ]
