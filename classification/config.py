@@ -53,7 +53,12 @@ def default_config() -> Config:
     c.data.split = ""
 
     c.sampling = CfgNode()
-    c.sampling.name = "shuffle"  # shuffle | balanced: all pictures once, or all classes alike often
+    # Of the training pictures: shuffle: all once | balanced: all classes alike often, rare pictures
+    # evenly | weighted: the same by independent draws. As many draws as there are pictures.
+    c.sampling.name = "shuffle"
+    # Share of each class that an epoch takes, anew by chance, but no class falls below the smallest
+    # one's number; 1 = all, 0 = all classes as many as the smallest.
+    c.sampling.downsample = 1.0
 
     c.augmentation = CfgNode()
     c.augmentation.crop_scale = 1.0  # smallest share of the area that a crop keeps; 1 = no crops
@@ -260,7 +265,7 @@ _CHOICES = {
     "schedule.name": ("plateau", "cosine", "one_cycle"),
     "schedule.on_plateau": ("drop", "anneal"),
     "lr_finder.mode": ("fast_ai", "grid_search", "tpe"),
-    "sampling.name": ("shuffle", "balanced"),
+    "sampling.name": ("shuffle", "balanced", "weighted"),
     "loss.class_weights": ("none", "balanced"),
     "schedule.watch": ("train_loss", "val_top1"),
     "training.precision": ("auto", "fp32", "bf16"),
@@ -273,6 +278,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data.cache_fraction": (0, 0.9),
     "data.num_workers": (0, 256),
     "data.max_megapixels": (0.001, 100_000),
+    "sampling.downsample": (0, 1),
     "augmentation.crop_scale": (0.01, 1),
     "augmentation.horizontal_flip": (0, 1),
     "augmentation.rotation": (0, 1),

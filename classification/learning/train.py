@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from classification.config import Config, auxiliary_configs, to_dict
+from classification.data.listing import listing
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.readers import read_samples, split_paths
@@ -304,6 +305,16 @@ def log_plan(
         len(names),
         shown,
     )
+    if config.sampling.name != "shuffle" or config.sampling.downsample < 1:
+        drawn = train_store.samples.subset(loader.draws_of_first_epoch())
+        pairs = zip(names, train_store.samples.counts(), drawn.counts(), strict=True)
+        logger.info(
+            "sampling %s, downsample %g: the first epoch draws %d images: %s",
+            config.sampling.name,
+            config.sampling.downsample,
+            len(drawn),
+            listing([f"{name} {count} (of {size})" for name, size, count in pairs], most=10),
+        )
     logger.info(
         "up to %d epochs of %d steps of %d images, rate %g, on %s (%d process%s, %s)",
         config.training.epochs,
