@@ -252,7 +252,7 @@ def merge_settings(config: Config, settings: Sequence[Sequence[str]]) -> None:
 
 def _read_value(dotted: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(text) if text else ""
     except yaml.YAMLError as error:
         raise UserError(f"--set {dotted}: '{text}' is not a YAML value.") from error
 
@@ -381,7 +381,9 @@ def _data_problems(data: Config) -> Iterator[str]:
             yield f"{key}: a name comes twice in {data[key]}."
     if "all" in data.labels and len(data.labels) > 1:
         yield f"labels: [all] stands alone, got {data.labels}."
-    if data.class_names and (len(data.class_names) != 2 or len(data.labels) > 1):
+    if data.class_names and (
+        len(data.class_names) != 2 or len(data.labels) > 1 or data.labels == ["all"]
+    ):
         yield "class_names: are those of a task of one attribute, negative and positive."
 
 

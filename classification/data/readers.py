@@ -13,7 +13,7 @@ from classification.data.celeba import ATTRIBUTES, read_celeba
 from classification.data.class_folders import read_class_folders
 from classification.data.csv_file import read_csv
 from classification.data.glasses import read_meglass, read_sof, read_specface
-from classification.data.labels import merge_sources
+from classification.data.labels import ALL, merge_sources
 from classification.data.sample_set import SampleSet
 from classification.data.source import Source, labelled_source
 from classification.data.split_file import select_roles
@@ -125,7 +125,8 @@ def _read_source(
         csv_hint = f" Is it meant as csv:{path}?" if not kind and path.suffix == ".csv" else ""
         raise UserError(f"The {role} data root '{name}' {problem}.{csv_hint}")
     if kind == "csv":
-        return read_csv(path, name, labels)
+        known = class_names if list(labels) == ALL else None
+        return read_csv(path, name, known or labels)
     if kind:
         return KINDS[kind](path, name)
     if annotation:

@@ -63,6 +63,8 @@ def test_attributes_beside_a_label(tmp_path: Path) -> None:
     config.data.labels = ["a"]  # the ages are none of its business
     assert read_samples(f"csv:{file}", data=config.data).targets.tolist() == [1, 0]
     config.data.labels = ["all"]
+    model = read_samples(f"csv:{file}", class_names=("a",), data=config.data)
+    assert model.targets.tolist() == [[1], [0]]
     with pytest.raises(UserError, match=r"faces\.csv line 2: age is '31', expected 0 or 1"):
         read_samples(f"csv:{file}", data=config.data)
 
