@@ -79,7 +79,7 @@ def read_celeba(root: Path, name: str) -> Source:
         key=f"celeba:{root.resolve().name}",
         root=root,
         paths=tuple(folder / picture for picture in names),
-        places=tuple(attributes.place(picture) for picture in names),
+        places=attributes.places(),
         groups=tuple(f"celeba:{number}" for number in person_numbers) or ("",) * len(names),
         attribute_names=attributes.columns,
         attributes=values.reshape(len(names), -1),
@@ -91,12 +91,15 @@ def read_celeba(root: Path, name: str) -> Source:
 
 def _read(root: Path, stem: str) -> Table | None:
     """Read one of the lists, .txt before .csv; None when the release lacks it."""
-    for suffix in (".txt", ".csv"):
-        for folder in _ANNOTATION_FOLDERS:
-            file = root / folder / f"{stem}{suffix}"
-            if file.is_file():
-                return read_table(file, FORMS[stem])
-    return None
+    files = [
+        file
+        for suffix in (".txt", ".csv")
+        for folder in _ANNOTATION_FOLDERS
+        if (file := root / folder / f"{stem}{suffix}").is_file()
+    ]
+    if len(files) > 1:
+        logger.info("%s is read, not %s", files[0], listing([str(file) for file in files[1:]]))
+    return read_table(files[0], FORMS[stem]) if files else None
 
 
 def _find_pictures_folder(root: Path) -> tuple[Path, bool]:

@@ -44,8 +44,8 @@ def read_meglass(root: Path, name: str) -> Source:
     check_on_disk(folder, names, table)
     matches = [_MEGLASS_NAME.fullmatch(picture) for picture in names]
     problems = [
-        f"{table.place(picture)}: '{picture}' has no two '@', which end the person's name."
-        for picture, match in zip(names, matches, strict=True)
+        f"{place}: '{picture}' has no two '@', which end the person's name."
+        for place, picture, match in zip(table.places(), names, matches, strict=True)
         if match is None
     ]
     if problems:
@@ -55,7 +55,7 @@ def read_meglass(root: Path, name: str) -> Source:
         root,
         name,
         [folder / picture for picture in names],
-        [table.place(picture) for picture in names],
+        table.places(),
         [match[1] for match in matches if match],
         np.array(list(table.rows.values())),
     )

@@ -119,8 +119,11 @@ def _single_label(
         class_names = _define_classes(_labels(sources), folders)
     else:
         _refuse_unknown(sources, class_names, role, "model" if named else "task")
-        if not named:
-            _define_classes(_labels(sources), ())  # there must be two
+        if not named and len(_labels(sources)) < 2:
+            raise UserError(
+                f"The {role} data hold '{_labels(sources).pop()}' only, but a task of two classes "
+                f"needs both of {listing(class_names)}; merge them with others."
+            )
     index = {name: i for i, name in enumerate(class_names)}
     chained = chain.from_iterable(source.labels or () for source in sources)
     targets = np.array([index[label] for label in chained], dtype=np.int64)

@@ -68,7 +68,7 @@ def assign_parts(
     its size: that is the choice by which the sum of the squared relative errors grows least. Groups
     that are hard to place come first, being large or of rare strata; single pictures fill up what
     is left. scikit-learn's StratifiedGroupKFold works alike, but knows equal parts and one label
-    only, and takes a minute for 200,000 groups.
+    only.
 
     Args:
         strata: [N, S], as of `stratify`.

@@ -30,9 +30,10 @@ class Table(NamedTuple):
     rows: dict[str, Any]  # by the picture's name: what `convert` returned
     lines: dict[str, int]  # by the picture's name: its line
 
-    def place(self, name: str) -> str:
-        """Return file and line of a picture, for messages."""
-        return f"{self.file} line {self.lines[name]}"
+    def places(self) -> tuple[str, ...]:
+        """Return file and line of each picture, for messages."""
+        file = str(self.file)
+        return tuple(f"{file} line {number}" for number in self.lines.values())
 
 
 def read_table(file: Path, form: Form) -> Table:
@@ -72,20 +73,20 @@ def _read_rows(
     cells: Iterator[tuple[int, list[str]]], table: Table, form: Form, num_columns: int
 ) -> Iterator[str]:
     """Fill the table; yield what is wrong with the rows that cannot be used."""
-    for number, row in cells:
-        place = f"{table.file} line {number}"
-        name, values = row[0], row[1:]
+    for number, (name, *values) in cells:
         if len(values) != num_columns:
-            yield f"{place}: expected a name and {num_columns} values, got {len(values)} values."
+            problem = f"expected a name and {num_columns} values, got {len(values)} values"
         elif name in table.lines:
-            yield f"{place}: '{name}' comes again, after line {table.lines[name]}."
+            problem = f"'{name}' comes again, after line {table.lines[name]}"
         else:
             try:
                 table.rows[name] = form.convert(values)
                 table.lines[name] = number
+                continue
             except (KeyError, ValueError):
                 wrong = next((cell for cell in values if not _converts(form, cell)), values[0])
-                yield f"{place}: expected {form.expected}, got '{wrong}'."
+                problem = f"expected {form.expected}, got '{wrong}'"
+        yield f"{table.file} line {number}: {problem}."
 
 
 def _converts(form: Form, cell: str) -> bool:

@@ -48,7 +48,7 @@ def evaluate(
 
     Args:
         load_weights: a checkpoint (.pth), an IR (.xml) or an ONNX file.
-        test_data_roots: folders of test images; several are merged, and also told apart.
+        test_data_roots: as of `train`; several are merged, and also told apart.
         test_ann_files: one annotation file a root, or none for class folders.
         save_metrics_to: a `metrics.yaml`, merged into when it exists.
         save_output_to: a folder for predictions, per-class figures and the confusion matrix.

@@ -79,7 +79,8 @@ def train(
 
     Args:
         template: a work directory, or the path of a template.yaml.
-        train_data_roots: folders with one sub-folder a class; also a comma-separated string.
+        train_data_roots: folders with one sub-folder a class, or other forms such as
+            "celeba:FOLDER" (see data/readers.py); also a comma-separated string.
         train_ann_files: annotation files of "path label" lines, one a root; '' = class folders.
         load_weights: initial weights (.safetensors, .pth); default is the work directory's
             snapshot.safetensors.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -124,6 +125,14 @@ def test_in_the_wild_there_are_boxes(tmp_path: Path) -> None:
     assert source.landmarks is None  # list_landmarks_celeba is not there
     samples = read_samples(f"celeba:{tmp_path}", data=data("Male"))
     assert samples.boxes is not None and samples.boxes.dtype == np.float32
+
+
+def test_of_both_forms_the_first_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_celeba(tmp_path)
+    (root / "list_attr_celeba.csv").write_text("image_id,Bald\n000001.jpg,1\n")
+    with caplog.at_level("INFO"):
+        assert len(read_celeba(root, "x")) == 12
+    assert re.search(r"list_attr_celeba\.txt is read, not .*list_attr_celeba\.csv", caplog.text)
 
 
 def test_what_a_release_may_lack(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import re
+import shlex
 import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -239,6 +241,16 @@ def test_wrong_options(
     assert tool.main(command) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_the_commands_of_the_readme_parse(tool: Any) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python tools/split_data\.py (.*)$", readme, re.M)
+    assert len(commands) == 2
+    parsed = [tool.build_parser().parse_args(shlex.split(command)) for command in commands]
+    assert parsed[0].train_folds == [0, 1, 2]
+    assert parsed[1].shares == [0.7, 0.3]
+    assert parsed[1].group_by == r"([^/]+)\.rf\."
 
 
 def test_two_sources_of_one_name(tool: Any, tmp_path: Path, capsys: Any) -> None:
