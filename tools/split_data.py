@@ -141,11 +141,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def command() -> None:
-        sources = read_sources(args.data_roots, args.ann_files, labels=args.labels)
+        given = "given"  # as messages call the data
+        sources = read_sources(args.data_roots, args.ann_files, labels=args.labels, role=given)
         check_keys(sources)
         if args.group_by:
             sources = [regroup(source, args.group_by) for source in sources]
-        samples = merge_sources(sources, labels=args.labels, names=args.class_names)
+        samples = merge_sources(sources, labels=args.labels, names=args.class_names, role=given)
         rows = split_rows(sources, samples, *divide(sources, samples, args))
         made_by = {
             "framework_version": __version__,

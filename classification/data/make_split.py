@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +44,7 @@ def split_by_folds(
             given[fold] = role
     roles |= given
     folds = assign_folds(samples, num_folds, seed).tolist()
+    _warn_of_empty(roles[fold] for fold in range(num_folds) if fold not in folds)
     return [str(fold) for fold in folds], [roles[fold] for fold in folds]
 
 
@@ -60,8 +61,14 @@ def split_by_shares(
             f"--shares: expected two (train, val) or three (train, val, test) above 0 that add up "
             f"to 1, got {', '.join(f'{share:g}' for share in shares)}."
         )
-    parts = assign_shares(samples, shares, seed)
-    return [""] * len(samples), [ROLES[part] for part in parts.tolist()]
+    parts = assign_shares(samples, shares, seed).tolist()
+    _warn_of_empty(ROLES[part] for part in range(len(shares)) if part not in parts)
+    return [""] * len(samples), [ROLES[part] for part in parts]
+
+
+def _warn_of_empty(roles: Iterable[str]) -> None:
+    for role in roles:
+        logger.warning("A part for %s got no picture: there are too few groups.", role or "nothing")
 
 
 def regroup(source: Source, pattern: str) -> Source:

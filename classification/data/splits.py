@@ -30,13 +30,13 @@ def assign_folds(samples: SampleSet, num_folds: int, seed: int) -> np.ndarray:
 def assign_shares(samples: SampleSet, shares: Sequence[float], seed: int) -> np.ndarray:
     """Return the part of each picture, [N] int64, parts being as large as their shares.
 
-    Without groups the parts but the last have floor(share n) of the n pictures of each class of
-    each source; the last has the others.
+    Without groups the first part has floor(share n) of the n pictures of each class of each source,
+    the first two together the floor of their shares, and so on.
     """
     strata = stratify(samples)
     sizes = strata.sum(axis=0)
-    wanted = np.array([np.floor(share * sizes + 1e-9) for share in shares])
-    wanted[-1] = sizes - wanted[:-1].sum(axis=0)
+    ends = np.floor(np.cumsum(shares)[:, None] * sizes + 1e-9)
+    wanted = np.diff(ends, axis=0, prepend=0)
     return assign_parts(strata, samples.groups, wanted, np.random.default_rng(seed))
 
 

@@ -120,6 +120,22 @@ def test_shares_take_the_floor_of_each_class(number: int) -> None:
     assert set(parts.tolist()) <= {0, 1}
 
 
+def test_three_shares_take_the_floors_of_their_sums() -> None:
+    targets = np.repeat([0, 1, 2, 3], [4, 8, 33, 1])
+    parts = assign_shares(make_samples(targets), [0.6, 0.2, 0.2], seed=0)
+    counts = [np.bincount(parts[targets == c], minlength=3).tolist() for c in range(4)]
+    assert counts == [[2, 1, 1], [4, 2, 2], [19, 7, 7], [0, 0, 1]]
+
+
+def test_an_empty_part_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    samples = make_samples(np.arange(30) % 2, groups=np.arange(30) // 15)
+    split_by_shares(samples, [0.6, 0.2, 0.2], seed=0)
+    assert "got no picture" in caplog.text
+    caplog.clear()
+    split_by_folds(samples, 3, {"val": [0], "test": [1]}, seed=0)
+    assert "got no picture" in caplog.text
+
+
 def test_shares_of_groups() -> None:
     samples = random_samples(2, grouped=True)
     parts = assign_shares(samples, [0.6, 0.2, 0.2], seed=0)
