@@ -80,15 +80,16 @@ def draw_smaller(targets: np.ndarray, share: float, rng: np.random.Generator) ->
     """Return the indices of a random share of each class, but no class below the smallest one's.
 
     With a share of 0 all classes are as small as the smallest. Of several labels, the pictures with
-    the same labels count as a class.
+    the same labels count as a class; with many labels few are the same, so that little is left out.
     """
-    classes = np.unique(targets, axis=0, return_inverse=True)[1].ravel()
+    keys = np.packbits(targets > 0, axis=1) if targets.ndim == 2 else targets
+    classes = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
     sizes = np.bincount(classes)
     quotas = np.maximum(sizes.min(), np.ceil(share * sizes - 1e-9).astype(np.int64))
-    members = [np.flatnonzero(classes == c) for c in range(len(sizes))]
-    return np.concatenate(
-        [rng.permutation(m)[:quota] for m, quota in zip(members, quotas, strict=True)]
-    )
+    order = rng.permutation(len(targets))
+    class_after_class = order[np.argsort(classes[order], kind="stable")]
+    place_in_class = np.arange(len(targets)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return class_after_class[place_in_class < np.repeat(quotas, sizes)]
 
 
 def draw_weighted(targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:

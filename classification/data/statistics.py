@@ -11,24 +11,17 @@ from classification.data.sample_set import SampleSet
 _MOST_LABELS = 50
 
 
-def counts_by_source(samples: SampleSet) -> dict[str, np.ndarray]:
-    """Return {source: pictures of each class or with each label, [C] int64}, in their order."""
+def source_table(samples: SampleSet) -> str:
+    """Return a text table with a row for each source: pictures of each class or label, and all."""
     names = np.asarray(samples.sources)
-    return {
-        source: samples.subset(np.flatnonzero(names == source)).counts()
+    parts = {
+        source: samples.subset(np.flatnonzero(names == source))
         for source in dict.fromkeys(samples.sources)
     }
-
-
-def source_table(samples: SampleSet) -> str:
-    """Return a text table with a row for each source: pictures of each class, and all."""
-    names = np.asarray(samples.sources)
-    sizes = {source: int(np.sum(names == source)) for source in dict.fromkeys(samples.sources)}
     rows = [
-        [source, *counts.tolist(), sizes[source]]
-        for source, counts in counts_by_source(samples).items()
+        [name, *part.counts().tolist(), len(part)]
+        for name, part in (parts | {"all": samples}).items()
     ]
-    rows.append(["all", *samples.counts().tolist(), len(samples)])
     return as_table(["source", *samples.class_names, "pictures"], rows)
 
 
