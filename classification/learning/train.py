@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from classification.config import Config, auxiliary_configs, to_dict
+from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.readers import read_samples, split_paths
@@ -110,6 +111,7 @@ def train(
         classes=classes,
         role="val",
     )
+    check_negative_class(FaceCrop.from_config(config), train_samples.class_names)
     seed_everything(config.training.seed)
     starts: list[Start] = []
     models = create_models(configs, len(train_samples.class_names))
