@@ -15,6 +15,7 @@ from classification.config import default_config
 from classification.data.decode import DecodeError
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.store import usable_cores
+from classification.learning.allocator import keep_freed_memory
 from classification.learning.head_start import Embedding
 from classification.models.checkpoint import load_classifier
 from classification.models.classifier import create_classifier
@@ -37,13 +38,17 @@ def load_embedding(load_weights: str | Path | None) -> tuple[nn.Module, Preproce
     """
     if load_weights is not None:
         classifier = load_classifier(load_weights)
-        return Embedding(classifier.model).eval(), classifier.preprocessing
+        return _ready(classifier.model), classifier.preprocessing
     config = default_config()
     config.model.backbone = "tf_efficientnet_lite0"
     config.input.mean = config.input.std = [0.5, 0.5, 0.5]
     model = create_classifier(config, 1000)
     model.load_state_dict(rename_efficientnet_lite0(read_weights(package_file(PACKAGE))))
-    return Embedding(model).eval(), Preprocessing.from_config(config)
+    return _ready(model), Preprocessing.from_config(config)
+
+
+def _ready(model: nn.Module) -> nn.Module:
+    return Embedding(model).eval().to(memory_format=torch.channels_last)
 
 
 def extract_features(
@@ -65,6 +70,7 @@ def extract_features(
             return None
 
     parts, places = [], []
+    keep_freed_memory()
     starts = range(0, len(paths), _BATCH_SIZE)
     with ThreadPoolExecutor(usable_cores()) as pool, torch.inference_mode():
         ahead = [pool.submit(load, path) for path in paths[:_BATCH_SIZE]]

@@ -18,7 +18,8 @@ from classification.errors import UserError
 MOST_BITS = 8  # of 64 that may differ between the hashes
 LEAST_CORRELATION = 0.9  # between the thumbnails
 _THUMBNAIL_SIDE = 16  # pixels
-_BLOCK = 512  # hashes compared with all others at once: 50,000 pictures take 0.2 GB
+_BLOCK = 512  # hashes compared with all others at once: of 50,000 pictures 0.2 GB
+_PAIRS = 4096  # thumbnails compared at once
 
 
 class Likeness(NamedTuple):
@@ -49,36 +50,44 @@ def _hash(image: Image.Image) -> int:
 
 
 def find_alike(looks: list[Likeness]) -> np.ndarray:
-    """Return the pairs of pictures that look alike, [K, 2] int64, i < j, sorted."""
+    """Return the pairs of pictures that look alike, [K, 2] int32, i < j, sorted.
+
+    Each pair is compared, but in whole blocks; what takes memory is the pairs found.
+    """
+    if not looks:
+        return np.empty((0, 2), np.int32)
     hashes = np.array([look.hash for look in looks], dtype=np.uint64)
     mirrored = np.array([look.mirrored_hash for look in looks], dtype=np.uint64)
+    thumbnails = np.stack([_unit(look.thumbnail) for look in looks])
     pairs = []
     for start in range(0, len(looks), _BLOCK):
         rows = slice(start, start + _BLOCK)
         for others, is_mirrored in ((hashes[rows], False), (mirrored[rows], True)):
             # Earlier pictures were compared in earlier blocks.
             distances = np.bitwise_count(others[:, None] ^ hashes[None, start:])
-            found = np.argwhere(distances <= MOST_BITS) + start
+            found = (np.argwhere(distances <= MOST_BITS) + start).astype(np.int32)
             found = found[found[:, 0] < found[:, 1]]
-            pairs.append(found[_confirmed(looks, found, is_mirrored)])
-    return np.unique(np.concatenate(pairs or [np.empty((0, 2), np.int64)]), axis=0)
+            pairs.append(found[_confirmed(thumbnails, found, is_mirrored)])
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
-def _confirmed(looks: list[Likeness], pairs: np.ndarray, mirrored: bool) -> np.ndarray:
-    """Return which pairs' thumbnails correlate, [K] bool; a plain colour is like nothing else."""
-    confirmed = np.zeros(len(pairs), dtype=bool)
-    for k, (i, j) in enumerate(pairs.tolist()):
-        first = looks[i].thumbnail
-        a = _centred(first[:, ::-1] if mirrored else first)
-        b = _centred(looks[j].thumbnail)
-        norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
-        confirmed[k] = norm > 0 and float((a * b).sum()) / norm >= LEAST_CORRELATION
-    return confirmed
-
-
-def _centred(thumbnail: np.ndarray) -> np.ndarray:
+def _unit(thumbnail: np.ndarray) -> np.ndarray:
+    """Return a thumbnail without its mean colour and of length 1; a plain colour becomes zeros."""
     values: np.ndarray = thumbnail.astype(np.float32)
-    return values - values.mean(axis=(0, 1))
+    values -= values.mean(axis=(0, 1))
+    return values / max(float(np.linalg.norm(values)), 1e-6)
+
+
+def _confirmed(thumbnails: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.ndarray:
+    """Return which pairs' thumbnails [N, 16, 16, 3] correlate, [K] bool."""
+    confirmed = np.zeros(len(pairs), dtype=bool)
+    for start in range(0, len(pairs), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        first, second = thumbnails[pairs[part, 0]], thumbnails[pairs[part, 1]]
+        if mirrored:
+            first = first[:, :, ::-1]
+        confirmed[part] = np.einsum("nhwc,nhwc->n", first, second) >= LEAST_CORRELATION
+    return confirmed
 
 
 def group(num_pictures: int, pairs: np.ndarray) -> np.ndarray:
