@@ -31,9 +31,7 @@ class DetectionCache:
             path: None = `classification/faces.sqlite3` in $XDG_CACHE_HOME or ~/.cache.
         """
         self._path = path
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._process = 0  # that opened the connection: a fork must not use its parent's
+        self._local = threading.local()  # each thread has its own connection
         self._usable = True
 
     def get(self, key: str) -> Faces | None:
@@ -56,23 +54,25 @@ class DetectionCache:
         self._run("INSERT OR REPLACE INTO faces VALUES (?, ?)", (key, value))
 
     def _run(self, statement: str, values: tuple[str, ...]) -> list[tuple[str]]:
-        if self._process != os.getpid():
-            self._lock, self._connection, self._process = threading.Lock(), None, os.getpid()
-        with self._lock:
-            if not self._usable:
-                return []
-            try:
-                if self._connection is None:
-                    self._connection = _connect(self._path or _default_path())
-                return self._connection.execute(statement, values).fetchall()
-            except (sqlite3.Error, OSError, RuntimeError) as error:
-                self._usable = False
-                logger.warning(
-                    "%s: cannot keep the faces found (%s); they are looked for each time.",
-                    self._path or "the cache in ~/.cache/classification",
-                    error,
-                )
-                return []
+        if not self._usable:
+            return []
+        try:
+            return self._connection().execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError, RuntimeError) as error:
+            self._usable = False
+            logger.warning(
+                "%s: cannot keep the faces found (%s); they are looked for each time.",
+                self._path or "the cache in ~/.cache/classification",
+                error,
+            )
+            return []
+
+    def _connection(self) -> sqlite3.Connection:
+        if getattr(self._local, "process", None) != os.getpid():  # a fork opens its own
+            self._local.connection = _connect(self._path or _default_path())
+            self._local.process = os.getpid()
+        connection: sqlite3.Connection = self._local.connection
+        return connection
 
 
 def _default_path() -> Path:
@@ -83,8 +83,6 @@ def _default_path() -> Path:
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(
-        path, timeout=_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
-    )
+    connection = sqlite3.connect(path, timeout=_TIMEOUT_SECONDS, isolation_level=None)
     connection.execute("CREATE TABLE IF NOT EXISTS faces (key TEXT PRIMARY KEY, value TEXT)")
     return connection

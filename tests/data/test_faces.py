@@ -6,6 +6,7 @@ import io
 import logging
 import multiprocessing
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,15 @@ def test_a_turned_file_gives_the_same_box(
     buffer = io.BytesIO()
     image.transpose(undo[orientation]).save(buffer, "PNG", exif=exif)
     np.testing.assert_array_equal(box_of(detector, decode(buffer)), box_of(detector, image))
+
+
+def test_threads_at_once_find_the_same(detector: DlibDetector, portrait: Path) -> None:
+    image = np.asarray(decode(portrait))
+    images = [image[i:, 2 * i :] for i in range(4)]
+    expected = [detector.detect(image).boxes for image in images]
+    with ThreadPoolExecutor(2) as pool:
+        for faces, boxes in zip(pool.map(detector.detect, images), expected, strict=True):
+            np.testing.assert_array_equal(faces.boxes, boxes)
 
 
 def test_the_largest_face_counts_then_the_most_certain() -> None:
