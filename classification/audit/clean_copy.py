@@ -13,6 +13,7 @@ from pathlib import Path
 
 from classification import __version__
 from classification.audit.clean_plan import Decision, cleaned
+from classification.data.listing import printable
 from classification.data.store import usable_cores
 from classification.errors import UserError
 from classification.files import write_bytes
@@ -115,10 +116,10 @@ def render_decisions(source: Path, plan: Sequence[Decision], suffix: str) -> str
     """Return every decision as .json or .csv text."""
     rows = [
         {
-            "source": _text(decision.source),
+            "source": printable(decision.source),
             "action": decision.action,
-            "reason": decision.reason.encode("utf-8", "backslashreplace").decode("utf-8"),
-            "target": _text(decision.target) if decision.target else None,
+            "reason": printable(decision.reason),
+            "target": printable(decision.target) if decision.target else None,
             "sha256": decision.sha256 or None,
         }
         for decision in plan
@@ -132,11 +133,7 @@ def render_decisions(source: Path, plan: Sequence[Decision], suffix: str) -> str
     contents = {
         "format": "classification-cleaning",
         "framework_version": __version__,
-        "source": _text(source),
+        "source": printable(source),
         "decisions": rows,
     }
     return json.dumps(contents, indent=1, ensure_ascii=False) + "\n"
-
-
-def _text(path: Path) -> str:
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -15,6 +15,7 @@ from classification import __version__
 from classification.audit.check import Audit
 from classification.audit.findings import KINDS, Finding, count_kinds
 from classification.data.decode import DecodeError, decode
+from classification.data.listing import printable
 
 MOST_FINDINGS = 60  # of a kind are shown; the JSON report has all
 MOST_PICTURES = 8  # of a finding
@@ -58,15 +59,15 @@ def render_html(audit: Audit, title: str) -> str:
         "<head>",
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>",
+        f"<title>{escape(printable(title))}</title>",
         f"<style>\n{STYLE}</style>",
         "</head>",
         "<body>",
         '<a class="skip" href="#main">Skip to the findings</a>',
-        f"<header><h1>{escape(title)}</h1>",
+        f"<header><h1>{escape(printable(title))}</h1>",
         f'<p class="soft">{len(audit.items)} pictures, {len(audit.findings)} findings. '
         f"Written by classification {escape(__version__)}.</p></header>",
-        *_contents(counts),
+        *(_contents(counts) if counts else []),
         '<main id="main">',
         *_classes(audit),
     ]
@@ -98,7 +99,7 @@ def _classes(audit: Audit) -> Iterator[str]:
     table = np.stack(list(audit.counts.values()), axis=1)
     for name, row in zip(audit.class_names, table.tolist(), strict=True):
         cells = "".join(f'<td class="number">{number}</td>' for number in row)
-        yield f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
+        yield f'<tr><th scope="row">{escape(printable(name))}</th>{cells}</tr>'
     yield "</tbody></table></div>"
 
 
@@ -112,7 +113,7 @@ def _section(audit: Audit, kind: str, found: Sequence[Finding]) -> Iterator[str]
     yield f"<p>{escape(advice)}</p>"
     yield '<ol class="findings">'
     for finding in found[:MOST_FINDINGS]:
-        yield f"<li><p>{escape(_printable(finding.text))}</p>"
+        yield f"<li><p>{escape(printable(finding.text))}</p>"
         if finding.pictures:
             yield '<div class="pictures">'
             for index in finding.pictures[:MOST_PICTURES]:
@@ -130,21 +131,16 @@ def _section(audit: Audit, kind: str, found: Sequence[Finding]) -> Iterator[str]
 
 def _figure(audit: Audit, index: int) -> str:
     item = audit.items[index]
-    path, label = escape(_printable(str(item.path))), escape(_printable(item.label))
+    path, label = escape(printable(item.path)), escape(printable(item.label))
     thumbnail = _thumbnail(item.path)
     picture = (
-        f'<img alt="{label}, {escape(item.path.name)}" loading="lazy" '
+        f'<img alt="{label}, {escape(printable(item.path.name))}" loading="lazy" '
         f'src="data:image/jpeg;base64,{thumbnail}">'
         if thumbnail
         else '<span class="none">no picture</span>'
     )
     caption = f"<strong>{label}</strong>, {escape(item.split)}<br>{path}"
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
-
-
-def _printable(text: str) -> str:
-    """Return text that UTF-8 can hold; a file's name need not be text."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _thumbnail(path: Path) -> str | None:

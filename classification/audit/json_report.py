@@ -8,6 +8,7 @@ from typing import Any
 from classification import __version__
 from classification.audit.check import Audit
 from classification.audit.findings import count_kinds
+from classification.data.listing import printable
 
 
 def render_json(audit: Audit) -> str:
@@ -18,7 +19,7 @@ def render_json(audit: Audit) -> str:
         "framework_version": __version__,
         "pictures": len(audit.items),
         "classes": {
-            split: dict(zip(audit.class_names, counts.tolist(), strict=True))
+            split: dict(zip(map(printable, audit.class_names), counts.tolist(), strict=True))
             for split, counts in audit.counts.items()
         },
         "summary": count_kinds(audit.findings),
@@ -26,7 +27,7 @@ def render_json(audit: Audit) -> str:
             {
                 "kind": finding.kind,
                 "severity": finding.severity,
-                "text": finding.text,
+                "text": printable(finding.text),
                 "pictures": [_picture(audit, i) for i in finding.pictures],
             }
             for finding in audit.findings
@@ -37,5 +38,4 @@ def render_json(audit: Audit) -> str:
 
 def _picture(audit: Audit, index: int) -> dict[str, Any]:
     item = audit.items[index]
-    path = str(item.path).encode("utf-8", "backslashreplace").decode("utf-8")
-    return {"path": path, "split": item.split, "class": item.label}
+    return {"path": printable(item.path), "split": item.split, "class": printable(item.label)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -282,6 +283,16 @@ def test_features_are_what_the_checkpoint_s_last_layer_is_given(
     logits = features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     images = [load_image(paths[i], backend.preprocessing) for i in places]
     np.testing.assert_allclose(logits, backend.logits(np.stack(images)), atol=1e-4)
+
+
+def test_names_that_are_no_text(clean_set: Path, check_data) -> None:
+    name = os.fsdecode(b"bad \xff.png")
+    save(picture(1), clean_set / "train" / "a" / name)
+    page = clean_set / "data.html"
+    flags = ["--train-data-roots", str(clean_set / "train"), "--save-report-to", str(page)]
+    assert check_data([*flags, "--no-label-errors"]) == 0
+    for file in (page, page.with_suffix(".json")):
+        assert "udcff.png" in file.read_text(encoding="utf-8")
 
 
 def test_mistakes(clean_set: Path, check_data, capsys) -> None:
