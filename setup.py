@@ -38,6 +38,7 @@ setup(
         "pillow",  # decoding
         "psutil",  # free memory, for the image cache
         "scikit-learn",  # metrics, reports; its digits are the quickstart's images
+        "scipy",  # sparse counts, when pictures are divided into folds
         "matplotlib",  # curves and confusion matrices
         "tensorboard",  # event files
         "rich",  # progress bars and tables

@@ -44,6 +44,13 @@ def default_config() -> Config:
     c.data.cache_fraction = 0.25  # of the memory free at the start, for decoded images; 0 = none
     c.data.num_workers = 0  # loader processes; 0 = threads in the training process, best on CPUs
     c.data.max_megapixels = 200.0  # larger images are bad images
+    # Of data with attributes: [] = the classes of the data; one attribute = a task of two classes;
+    # several, or [all] = a task of several labels.
+    c.data.labels = []
+    c.data.class_names = []  # of one attribute's two classes; [] = not_NAME and NAME
+    # "" = each role has data roots of its own. Else the roots are given for all roles alike, and
+    # "official", the data's own partition, or a file of tools/split_data.py divides them.
+    c.data.split = ""
 
     c.faces = CfgNode()
     # none | face | eyes: what of a picture the network sees, in training as in prediction. The
@@ -56,7 +63,12 @@ def default_config() -> Config:
     c.faces.negative_class = ""  # a class name; "" = no label at all, of several labels
 
     c.sampling = CfgNode()
-    c.sampling.name = "shuffle"  # shuffle | balanced: all pictures once, or all classes alike often
+    # Of the training pictures: shuffle: all once | balanced: all classes alike often, rare pictures
+    # evenly | weighted: the same by independent draws. As many draws as there are pictures.
+    c.sampling.name = "shuffle"
+    # Share of each class that an epoch takes, anew by chance, but no class falls below the smallest
+    # one's number; 1 = all, 0 = all classes as many as the smallest.
+    c.sampling.downsample = 1.0
 
     c.augmentation = CfgNode()
     c.augmentation.crop_scale = 1.0  # smallest share of the area that a crop keeps; 1 = no crops
@@ -250,7 +262,7 @@ def merge_settings(config: Config, settings: Sequence[Sequence[str]]) -> None:
 
 def _read_value(dotted: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(text) if text else ""
     except yaml.YAMLError as error:
         raise UserError(f"--set {dotted}: '{text}' is not a YAML value.") from error
 
@@ -265,7 +277,7 @@ _CHOICES = {
     "schedule.name": ("plateau", "cosine", "one_cycle"),
     "schedule.on_plateau": ("drop", "anneal"),
     "lr_finder.mode": ("fast_ai", "grid_search", "tpe"),
-    "sampling.name": ("shuffle", "balanced"),
+    "sampling.name": ("shuffle", "balanced", "weighted"),
     "loss.class_weights": ("none", "balanced"),
     "schedule.watch": ("train_loss", "val_top1"),
     "training.precision": ("auto", "fp32", "bf16"),
@@ -279,6 +291,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data.num_workers": (0, 256),
     "data.max_megapixels": (0.001, 100_000),
     "faces.margin": (0, 10),
+    "sampling.downsample": (0, 1),
     "augmentation.crop_scale": (0.01, 1),
     "augmentation.horizontal_flip": (0, 1),
     "augmentation.rotation": (0, 1),
@@ -366,10 +379,25 @@ def validate(config: Config, where: str = "config") -> None:
         )
     if config.lr_finder.min_lr >= config.lr_finder.max_lr:
         problems.append(f"{where}.lr_finder.min_lr must be below max_lr.")
+    problems += [f"{where}.data.{problem}" for problem in _data_problems(config.data)]
     problems += [f"{where}.input.std: {s} must be above 0." for s in config.input.std if s <= 0]
     if problems:
         raise UserError("\n".join(problems))
     auxiliary_configs(config, where)
+
+
+def _data_problems(data: Config) -> Iterator[str]:
+    for key in ("labels", "class_names"):
+        if not all(isinstance(name, str) and name for name in data[key]):
+            yield f"{key}: expected names, got {data[key]}."
+        elif len(set(data[key])) < len(data[key]):
+            yield f"{key}: a name comes twice in {data[key]}."
+    if "all" in data.labels and len(data.labels) > 1:
+        yield f"labels: [all] stands alone, got {data.labels}."
+    if data.class_names and (
+        len(data.class_names) != 2 or len(data.labels) > 1 or data.labels == ["all"]
+    ):
+        yield "class_names: are those of a task of one attribute, negative and positive."
 
 
 def auxiliary_configs(config: Config, where: str = "config") -> list[Config]:

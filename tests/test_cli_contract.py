@@ -21,7 +21,7 @@ FLAGS = {
     ],
     "eval": [
         "--load-weights", "--test-ann-files", "--test-data-roots", "--save-metrics-to",
-        "--save-output-to", "--classes",
+        "--save-output-to", "--classes", "--roles", "--set",
     ],
     "export": [
         "--load-weights", "--save-model-to", "--openvino", "--no-openvino", "--onnx", "--no-onnx",

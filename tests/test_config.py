@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from classification import config as module
-from classification.config import default_config, from_dict, get, merge, merge_settings, to_dict
+from classification.config import (
+    default_config,
+    from_dict,
+    get,
+    merge,
+    merge_settings,
+    to_dict,
+    validate,
+)
 from classification.errors import UserError
 
 
@@ -59,6 +67,31 @@ def test_merge_lists_all_unknown_keys_with_the_nearest_name():
         merge(default_config(), {"training": {"epoch": 3}, "optimiser": {"momentum": 0.5}})
     assert "config.training.epoch: unknown key. Did you mean 'epochs'?" in str(caught.value)
     assert "config.optimiser: unknown key. Did you mean 'optimizer'?" in str(caught.value)
+
+
+def test_an_empty_setting_is_an_empty_text():
+    config = default_config()
+    config.data.split = "official"
+    merge_settings(config, [("data.split", "")])
+    assert config.data.split == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "class_names", "message"),
+    [
+        (["all", "Male"], [], r"data\.labels: \[all\] stands alone"),
+        (["Male", "Male"], [], r"data\.labels: a name comes twice"),
+        ([1], [], r"data\.labels: expected names, got \[1\]"),
+        (["Male"], ["a"], r"data\.class_names: are those of a task of one attribute"),
+        (["Male", "Bald"], ["a", "b"], r"data\.class_names: are those of a task of one attribute"),
+        (["all"], ["a", "b"], r"data\.class_names: are those of a task of one attribute"),
+    ],
+)
+def test_tasks_that_make_no_sense(labels, class_names, message):
+    config = default_config()
+    config.data.labels, config.data.class_names = labels, class_names
+    with pytest.raises(UserError, match=message):
+        validate(config)
 
 
 def test_settings_are_yaml_values():

@@ -49,13 +49,14 @@ def add_data_flags(
             f"--{role}-ann-files",
             default="",
             metavar="FILES",
-            help="comma-separated annotation files of 'path label' lines; '' = class folders",
+            help="comma-separated annotation files of 'path label' lines; '' = none",
         )
         parser.add_argument(
             f"--{role}-data-roots",
             required=role in (roles if required is None else required),
-            metavar="FOLDERS",
-            help=f"comma-separated folders of {role} images, one sub-folder a class",
+            metavar="ROOTS",
+            help=f"comma-separated folders of {role} images, one sub-folder a class; or another "
+            "form: celeba:FOLDER, meglass:FOLDER, sof:FOLDER, specface:FOLDER, csv:FILE",
         )
 
 
@@ -64,7 +65,7 @@ def add_classes_flag(parser: argparse.ArgumentParser, help_text: str) -> None:
     parser.add_argument("--classes", default=None, metavar="A,B,C", type=comma_list, help=help_text)
 
 
-def add_set_flag(parser: argparse.ArgumentParser) -> None:
+def add_set_flag(parser: argparse.ArgumentParser, of_what: str = "the template's config") -> None:
     """Add --set SECTION.KEY VALUE, which may be repeated."""
     parser.add_argument(
         "--set",
@@ -73,7 +74,7 @@ def add_set_flag(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar=("SECTION.KEY", "VALUE"),
         dest="settings",
-        help="override one value of the template's config; may be repeated",
+        help=f"override one value of {of_what}; may be repeated",
     )
 
 

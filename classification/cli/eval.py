@@ -9,6 +9,8 @@ from pathlib import Path
 from classification.cli.arguments import (
     add_classes_flag,
     add_data_flags,
+    add_set_flag,
+    comma_list,
     parser_for,
 )
 from classification.cli.run import run_command
@@ -36,6 +38,15 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         help="where predictions, per-class figures and the confusion matrix go",
     )
     add_classes_flag(parser, "test on images of these classes only; the model chooses among all")
+    parser.add_argument(
+        "--roles",
+        type=comma_list,
+        default=["test"],
+        metavar="A,B",
+        help="which images to test on, where data.split divides them: train, val, test "
+        "(default: test)",
+    )
+    add_set_flag(parser, "the model's config, such as data.split of a checkpoint")
     return parser
 
 

@@ -96,7 +96,7 @@ def compress(
     run_folder = RunFolder(folder, config.training.keep_checkpoints)
     # A model of some of the folders' classes is compressed with pictures of those.
     names = classifier.class_names
-    read = partial(read_samples, class_names=names, classes=names)
+    read = partial(read_samples, class_names=names, classes=names, data=config.data)
     train_samples = read(train_data_roots, train_ann_files, role="train")
     val_samples = read(val_data_roots, val_ann_files, role="val")
     seed_everything(config.training.seed)

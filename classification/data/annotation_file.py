@@ -13,6 +13,7 @@ from pathlib import Path
 
 from classification.data.listing import listing
 from classification.data.sample_set import LabelledPath
+from classification.data.tables import read_lines
 from classification.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def read_annotation_file(
     found: dict[Path, LabelledPath] = {}
     problems: list[str] = []
     repeated = 0
-    for number, line in enumerate(_read_lines(file), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
@@ -69,13 +70,3 @@ def read_annotation_file(
     if repeated:
         logger.warning("%s: %d repeated lines are left out.", file, repeated)
     return list(found.values())
-
-
-def _read_lines(file: Path) -> list[str]:
-    try:
-        with file.open(encoding="utf-8-sig") as lines:
-            return list(lines)
-    except OSError as error:
-        raise UserError(f"{file}: cannot read the annotations: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: the annotation file is not UTF-8 text.") from error

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from classification.config import Config
 from classification.data.mixing import mix_batch, mixes
-from classification.data.sampling import count_repeats, plan_epoch
+from classification.data.sampling import count_repeats, create_draw, plan_epoch
 from classification.data.store import ImageStore
 from classification.data.transforms import augment
 from classification.errors import UserError
@@ -35,10 +35,10 @@ _MIXING = 1  # tells the stream of a shard's mixing from all others
 class Batch:
     """One shard of an optimizer step.
 
-    `images` [N, 3, H, W] uint8 RGB in channels_last memory, `targets` [N] int64, `indices` [N]
-    int64 into the store, and `total`, the number of images of the whole step over all shards.
-    Where pictures are mixed, `soft_targets` [N, C] float32 are the classes' shares, and `targets`
-    and `indices` those of the first picture of each mixture.
+    `images` [N, 3, H, W] uint8 RGB in channels_last memory, `targets` [N] int64 or, of several
+    labels, [N, L] float32, `indices` [N] int64 into the store, and `total`, the number of images of
+    the whole step over all shards. Where pictures are mixed, `soft_targets` [N, C] float32 are the
+    classes' shares, and `targets` and `indices` those of the first picture of each mixture.
     """
 
     images: torch.Tensor
@@ -66,7 +66,7 @@ class TrainLoader:
     ) -> None:
         self.store = store
         self._training = config.training
-        self._balance = store.samples.targets if config.sampling.name == "balanced" else None
+        self._draw = create_draw(store.samples.targets, config.sampling)
         self._num_shards = world_size * config.training.accumulation
         self._first_shard = rank * config.training.accumulation
         self._shards: list[_Shard] = []  # filled anew for every epoch
@@ -90,8 +90,12 @@ class TrainLoader:
             seed=self._training.seed,
             epoch=epoch,
             num_shards=self._num_shards,
-            balance=self._balance,
+            draw=self._draw,
         )
+
+    def draws_of_first_epoch(self) -> np.ndarray:
+        """Return the indices into the store that all processes together train on, [n] int64."""
+        return np.concatenate([shard for step in self._plan(0) for shard in step])
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[list[Batch], None, None]:
         """Yield `training.accumulation` batches for each optimizer step from `start_step` on.

@@ -1,21 +1,42 @@
-"""From data roots and annotation files to a SampleSet: merging, and the order of the classes."""
+"""From data roots in any form to a SampleSet."""
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from classification.config import Config, default_config
 from classification.data.annotation_file import read_annotation_file
+from classification.data.celeba import ATTRIBUTES, read_celeba
 from classification.data.class_folders import read_class_folders
-from classification.data.listing import listing
-from classification.data.sample_set import LabelledPath, SampleSet
+from classification.data.csv_file import read_csv
+from classification.data.glasses import read_meglass, read_sof, read_specface
+from classification.data.labels import ALL, merge_sources
+from classification.data.sample_set import SampleSet
+from classification.data.source import Source, labelled_source
+from classification.data.split_file import select_roles
+from classification.data.statistics import source_table
 from classification.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
+
+KINDS: dict[str, Callable[[Path, str], Source]] = {
+    "celeba": read_celeba,
+    "meglass": read_meglass,
+    "sof": read_sof,
+    "specface": read_specface,
+    "csv": read_csv,
+}
+# What lies in a folder that is one of them, for a hint.
+_TRACES = {
+    f"{ATTRIBUTES}.txt": "celeba",
+    f"{ATTRIBUTES}.csv": "celeba",
+    f"Anno/{ATTRIBUTES}.txt": "celeba",
+    "MeGlass_120x120": "meglass",
+}
+_PREFIX = re.compile(r"([A-Za-z]\w+):(.+)")
 
 
 def read_samples(
@@ -25,66 +46,123 @@ def read_samples(
     class_names: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     role: str = "train",
+    roles: Sequence[str] | None = None,
+    data: Config | None = None,
 ) -> SampleSet:
-    """Find the pictures and classes below one or more data roots, which are merged.
+    """Find the pictures and their classes or labels in one or more data roots, which are merged.
 
     Args:
-        data_roots: folders, as a comma-separated string or a sequence.
+        data_roots: folders, as a comma-separated string or a sequence; a prefix names another form
+            than class folders: celeba:, meglass:, sof:, specface: or csv: (a file).
         ann_files: one annotation file a root, in the same order; where it is empty, the root has
             class folders.
-        class_names: the model's classes; other ones are errors. None for training data, which
-            define the classes: their names in plain sorted order, or in numeric order where all
-            of them are integers in annotation files.
+        class_names: the model's classes or labels; other classes are errors. None for training
+            data, which define them: the classes' names in plain sorted order, or in numeric order
+            where all of them are integers in annotation files; the labels in the order of
+            `data.labels`.
         classes: read only these classes.
-        role: what the data are for, as messages call them: "train", "val" or "test".
+        role: what the data are for: "train", "val" or "test".
+        roles: those that are picked where `data.split` divides the data; None = `role`.
+        data: the section `data` of the config, which says what the task is; None = its defaults.
 
     Returns:
-        The samples, root by root, sorted by path or in the order of the annotation file.
+        The samples, root by root, sorted by path or in the order of the annotations.
 
     Raises:
         UserError: missing or empty roots, bad annotations, or classes that are missing, empty,
             unknown, or fewer than two.
     """
-    found: list[LabelledPath] = []
-    folders: set[str] = set()  # names of class folders, also of empty ones
-    for root, annotation in _pair(data_roots, ann_files, role):
-        if not root.is_dir():
-            problem = "is not a folder" if root.exists() else "does not exist"
-            raise UserError(f"The {role} data root '{root}' {problem}.")
-        if annotation:
-            found += read_annotation_file(root, Path(annotation), class_names or ())
-        else:
-            here, names = read_class_folders(root)
-            found += here
-            folders |= names
-    if classes is not None:
-        known = class_names or sorted({item.label for item in found})
-        found = _select(found, classes, known, role)
-        folders &= set(classes)
-    if class_names is None:
-        class_names = _define_classes({item.label for item in found}, folders)
-    else:
-        _refuse_unknown(found, class_names, role)
-    index = {name: i for i, name in enumerate(class_names)}
-    samples = SampleSet(
-        tuple(item.path for item in found),
-        np.array([index[item.label] for item in found], dtype=np.int64),
-        tuple(class_names),
-        tuple(item.source for item in found),
+    data = default_config().data if data is None else data
+    sources = read_sources(
+        data_roots, ann_files, labels=data.labels, class_names=class_names, role=role
     )
-    for name, count in zip(class_names, samples.counts(), strict=True):
-        if count == 0 and (classes is None or name in classes):
-            logger.warning("The %s data hold no picture of class '%s' (n = 0).", role, name)
+    sources = select_roles(sources, data.split, roles or (role,))
+    if not any(map(len, sources)):
+        raise UserError(
+            f"data.split '{data.split}' has no {' or '.join(roles or (role,))} pictures."
+        )
+    samples = merge_sources(
+        sources,
+        labels=data.labels,
+        names=data.class_names,
+        class_names=class_names,
+        classes=classes,
+        role=role,
+    )
+    if len(sources) > 1:
+        logger.info("The %s data:\n%s", role, source_table(samples))
     return samples
+
+
+def read_sources(
+    data_roots: str | Path | Sequence[str | Path],
+    ann_files: str | Path | Sequence[str | Path] = "",
+    *,
+    labels: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
+    role: str = "train",
+) -> list[Source]:
+    """Return what each data root holds; the arguments are as of `read_samples`."""
+    return [
+        _read_source(root, annotation, labels, class_names, role)
+        for root, annotation in _pair(data_roots, ann_files, role)
+    ]
+
+
+def _read_source(
+    name: str,
+    annotation: str,
+    labels: Sequence[str],
+    class_names: Sequence[str] | None,
+    role: str,
+) -> Source:
+    kind, path = split_prefix(name)
+    if kind and annotation:
+        raise UserError(f"{name}: brings its own annotations; leave out '{annotation}'.")
+    if not (path.is_file() if kind == "csv" else path.is_dir()):
+        what = "file" if kind == "csv" else "folder"
+        problem = f"is not a {what}" if path.exists() else "does not exist"
+        csv_hint = f" Is it meant as csv:{path}?" if not kind and path.suffix == ".csv" else ""
+        raise UserError(f"The {role} data root '{name}' {problem}.{csv_hint}")
+    if kind == "csv":
+        known = class_names if list(labels) == ALL else None
+        return read_csv(path, name, known or labels)
+    if kind:
+        return KINDS[kind](path, name)
+    if annotation:
+        found = read_annotation_file(path, Path(annotation), class_names or ())
+        return labelled_source(path, found)
+    for trace, form in _TRACES.items():
+        if (path / trace).exists():
+            raise UserError(f"'{path}' holds {trace}: give it as {form}:{path}")
+    found, folders = read_class_folders(path)
+    return labelled_source(path, found, frozenset(folders))
+
+
+def split_prefix(root: str) -> tuple[str, Path]:
+    """Return the form that "celeba:ROOT" names, "" without one, and the path.
+
+    Raises:
+        UserError: there is no such form, nor a file of that name.
+    """
+    match = _PREFIX.fullmatch(root)
+    if match is None or Path(root).exists():
+        return "", Path(root)
+    if match[1] not in KINDS:
+        raise UserError(
+            f"'{root}': there is no form '{match[1]}'.{nearest(match[1], KINDS)} There are "
+            f"{', '.join(f'{kind}:' for kind in KINDS)}, or a folder without a prefix."
+        )
+    return match[1], Path(match[2])
 
 
 def _pair(
     data_roots: str | Path | Sequence[str | Path],
     ann_files: str | Path | Sequence[str | Path],
     role: str,
-) -> list[tuple[Path, str]]:
-    """Return each root with its annotation file, or with "" where it has class folders."""
-    roots = [Path(path) for path in split_paths(data_roots) if path]
+) -> list[tuple[str, str]]:
+    """Return each root with its annotation file, or with "" where it needs none."""
+    roots = [root for root in split_paths(data_roots) if root]
     annotations = split_paths(ann_files) or [""] * len(roots)
     if not roots:
         raise UserError(f"No {role} data root was given; expected a folder such as DATA/{role}.")
@@ -98,67 +176,11 @@ def _pair(
 
 def split_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
     """Return one or several paths, or a comma-separated string of them, as a list."""
-    if isinstance(paths, Path) or (isinstance(paths, str) and paths and Path(paths).exists()):
-        return [str(paths)]  # also when its name holds a comma
+    if isinstance(paths, Path):
+        return [str(paths)]
     if isinstance(paths, str):
+        match = _PREFIX.fullmatch(paths)
+        if paths and any(Path(path).exists() for path in (paths, match[2] if match else paths)):
+            return [paths]  # also when its name holds a comma
         return [part.strip() for part in paths.split(",")] if paths.strip() else []
     return [str(path) for path in paths]
-
-
-def _select(
-    found: list[LabelledPath], classes: Sequence[str], known: Sequence[str], role: str
-) -> list[LabelledPath]:
-    """Keep only the pictures of these classes, each of which must be known."""
-    for name in classes:
-        if name not in known:
-            raise UserError(
-                f"--classes: there are no {role} pictures of a class '{name}'."
-                f"{nearest(name, known)} There are: {listing(known)}."
-            )
-    wanted = set(classes)
-    kept = [item for item in found if item.label in wanted]
-    if not kept:
-        raise UserError(f"The {role} data hold no picture of the classes {listing(classes)}.")
-    return kept
-
-
-def _define_classes(labels: set[str], folders: Collection[str]) -> list[str]:
-    """Return the classes of training data, in order; each needs pictures, and two are needed."""
-    empty = sorted(set(folders) - labels)
-    if empty:
-        raise UserError(
-            f"Class folders without pictures: {listing(empty)}. Fill them, remove them, or name "
-            "the wanted classes with --classes."
-        )
-    if len(labels) < 2:
-        raise UserError(
-            f"The train data hold one class only, '{labels.pop()}'; at least two are needed. "
-            "Expected ROOT/CLASS/PICTURE: is the data root a level too high or too low?"
-        )
-    _warn_of_case(labels)
-    if not folders and all(label.isdecimal() for label in labels):
-        return sorted(labels, key=lambda label: (int(label), label))
-    return sorted(labels)
-
-
-def _warn_of_case(labels: Iterable[str]) -> None:
-    groups = defaultdict(list)
-    for label in sorted(labels):
-        groups[label.casefold()].append(label)
-    for names in groups.values():
-        if len(names) > 1:
-            logger.warning("Classes that differ in case only: %s.", listing(names))
-
-
-def _refuse_unknown(found: Iterable[LabelledPath], class_names: Sequence[str], role: str) -> None:
-    known = set(class_names)
-    places: dict[str, str] = {}  # of each label's first picture
-    for item in found:
-        places.setdefault(item.label, item.place)
-    unknown = [f"'{label}' ({place})" for label, place in places.items() if label not in known]
-    if unknown:
-        raise UserError(
-            f"The {role} data hold classes that the model does not know: {listing(unknown)}.\n"
-            f"The data have: {listing(sorted(places))}.\n"
-            f"The model has: {listing(class_names)}."
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,30 +21,52 @@ class LabelledPath(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SampleSet:
-    """N pictures, each of one of C classes; reading their pixels is the store's business.
+    """N pictures, each of one of C classes or with any of L labels; their pixels are the store's.
 
-    `targets` [N] int64 are indices into `class_names`; `sources` name the data root or annotation
-    file that each picture came from.
+    `targets` are [N] int64, indices into the C `class_names`, or, multi-label, [N, L] float32 in
+    {0, 1}, whether each of the L `class_names` is true. `sources` name the data root or annotation
+    file that each picture came from. `groups` name what must not be divided between training and
+    test, such as the person; "" = the picture is a group of its own.
+
+    What faces need, where the source knows it, in pixels of the file, NaN where it is unknown:
+    `landmarks` [N, 5, 2] float32, x and y of left eye, right eye, nose, left and right corner of
+    the mouth, left as seen by the onlooker; `boxes` [N, 4] float32, x, y, width and height.
     """
 
     paths: tuple[Path, ...]
     targets: np.ndarray
     class_names: tuple[str, ...]
     sources: tuple[str, ...]
+    groups: tuple[str, ...] = ()  # filled up with "" when not given
+    landmarks: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            object.__setattr__(self, "groups", ("",) * len(self.paths))
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def multi_label(self) -> bool:
+        return self.targets.ndim == 2
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> SampleSet:
         """Return the samples at these positions, in this order; the classes stay the same."""
         chosen = [int(i) for i in indices]
-        return SampleSet(
-            tuple(self.paths[i] for i in chosen),
-            self.targets[chosen],
-            self.class_names,
-            tuple(self.sources[i] for i in chosen),
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in chosen),
+            targets=self.targets[chosen],
+            sources=tuple(self.sources[i] for i in chosen),
+            groups=tuple(self.groups[i] for i in chosen),
+            landmarks=None if self.landmarks is None else self.landmarks[chosen],
+            boxes=None if self.boxes is None else self.boxes[chosen],
         )
 
     def counts(self) -> np.ndarray:
-        """Return the number of samples of each class, [C] int64."""
+        """Return the number of samples of each class or with each label, [C] or [L] int64."""
+        if self.multi_label:
+            return self.targets.sum(axis=0, dtype=np.int64)
         return np.bincount(self.targets, minlength=len(self.class_names))

@@ -138,7 +138,7 @@ def open_store(
 
 def _load(samples: SampleSet, index: int, preprocessing: Preprocessing) -> np.ndarray:
     """Return one picture; raise DecodeError."""
-    landmarks = getattr(samples, "landmarks", None)  # sets of faces may know where the eyes are
+    landmarks = samples.landmarks  # sets of faces may know where the eyes are
     if landmarks is not None:
         landmarks = landmarks[index] if np.isfinite(landmarks[index]).all() else None
     return load_image(samples.paths[index], preprocessing, landmarks)

@@ -9,16 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.config import Config, default_config
+from classification.config import Config, default_config, merge_settings, validate
 from classification.data.faces import no_face_logits
 from classification.data.readers import read_samples
 from classification.data.sample_set import SampleSet
+from classification.data.source import ROLES
 from classification.data.store import ImageStore, cache_budget, open_store, usable_cores
 from classification.deployment.backends import Backend, load_backend
+from classification.deployment.probabilities import MULTI_LABEL
 from classification.errors import UserError
-from classification.evaluation.metrics import compute_metrics, per_class_table
+from classification.evaluation.metrics import Metrics, PerClass, compute_metrics, per_class_table
 from classification.evaluation.metrics_file import read_metrics, write_metrics
-from classification.evaluation.report import Evaluation, log_summary, metric_entries, write_report
+from classification.evaluation.report import (
+    Evaluation,
+    SourceFigures,
+    log_summary,
+    metric_entries,
+    source_entries,
+    write_report,
+)
 from classification.files import check_writable
 from classification.progress import progress_bar
 
@@ -33,16 +42,21 @@ def evaluate(
     save_metrics_to: str | Path | None = None,
     save_output_to: str | Path | None = None,
     classes: Sequence[str] | None = None,
+    roles: Sequence[str] = ("test",),
+    settings: Sequence[Sequence[str]] = (),
 ) -> dict[str, float]:
     """Measure a model on a test set, log the figures and write them where asked.
 
     Args:
         load_weights: a checkpoint (.pth), an IR (.xml) or an ONNX file.
-        test_data_roots: folders of test images; several are merged, and also told apart.
+        test_data_roots: as of `train`; several are merged, and also told apart.
         test_ann_files: one annotation file a root, or none for class folders.
         save_metrics_to: a `metrics.yaml`, merged into when it exists.
         save_output_to: a folder for predictions, per-class figures and the confusion matrix.
         classes: evaluate on images of these classes only; the model still chooses among all.
+        roles: which images, where `data.split` divides them: "train", "val", "test".
+        settings: pairs of "section.key" and a value that override the model's config: `data`, as
+            trained, from a checkpoint; from an exported file the defaults.
 
     Returns:
         top1, top5, balanced_accuracy, mean_average_precision (percent), cross_entropy (nats), and
@@ -58,14 +72,16 @@ def evaluate(
         check_writable(Path(save_metrics_to).parent)
     # In float32 on every machine; left alone, some CPUs compute an IR in bf16.
     backend = load_backend(weights, precision_hint="f32")
-    # A checkpoint brings its config along; files for deployment do not.
-    config: Config = getattr(backend, "config", None) or default_config()
+    config = _evaluation_config(backend, settings)
+    _check_roles(roles, config)
     samples = read_samples(
         test_data_roots,
         test_ann_files,
         class_names=backend.class_names,
         classes=classes or None,
         role="test",
+        roles=roles,
+        data=config.data,
     )
     if not len(samples):
         raise UserError(f"The test data hold no picture of the classes {', '.join(classes or ())}.")
@@ -83,6 +99,7 @@ def evaluate(
     with progress_bar("evaluating") as progress:
         logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
     measured, logits = with_faceless(samples, store, logits)
+    metrics, per_class = measure(logits, measured)
     evaluation = Evaluation(
         weights=weights,
         precision=backend.precision,
@@ -90,15 +107,60 @@ def evaluate(
         gflops=backend.gflops,
         samples=measured,
         logits=logits,
-        metrics=compute_metrics(logits, measured.targets),
-        per_class=per_class_table(logits, measured.targets),
+        metrics=metrics,
+        per_class=per_class,
+        sources=measure_sources(logits, measured),
     )
     log_summary(evaluation)
     if save_output_to:
         write_report(Path(save_output_to), evaluation)
     if save_metrics_to:
-        write_metrics(Path(save_metrics_to), metric_entries(evaluation), model_files(weights))
+        write_metrics(
+            Path(save_metrics_to),
+            metric_entries(evaluation),
+            model_files(weights),
+            source_entries(evaluation),
+        )
     return evaluation.figures()
+
+
+def measure(logits: np.ndarray, samples: SampleSet) -> tuple[Metrics, PerClass]:
+    """Return the headline figures and those of each class."""
+    return compute_metrics(logits, samples.targets), per_class_table(logits, samples.targets)
+
+
+def measure_sources(logits: np.ndarray, samples: SampleSet) -> tuple[SourceFigures, ...]:
+    """Return the figures of each source, in order; none where there is one only."""
+    names = np.asarray(samples.sources)
+    sources = list(dict.fromkeys(samples.sources))
+    if len(sources) < 2:
+        return ()
+    places = [np.flatnonzero(names == source) for source in sources]
+    return tuple(
+        SourceFigures(source, len(indices), *measure(logits[indices], samples.subset(indices)))
+        for source, indices in zip(sources, places, strict=True)
+    )
+
+
+def _evaluation_config(backend: Backend, settings: Sequence[Sequence[str]]) -> Config:
+    """Return a checkpoint's config, or the defaults, with the settings."""
+    config: Config = (getattr(backend, "config", None) or default_config()).clone()
+    config.defrost()
+    if backend.task == MULTI_LABEL and not config.data.labels:
+        config.data.labels = ["all"]  # those that the model has
+    merge_settings(config, settings)
+    validate(config)
+    return config
+
+
+def _check_roles(roles: Sequence[str], config: Config) -> None:
+    unknown = [role for role in roles if role not in ROLES]
+    if unknown or not roles:
+        raise UserError(f"--roles: expected some of {', '.join(ROLES)}, got '{', '.join(roles)}'.")
+    if not config.data.split and tuple(roles) != ("test",):
+        raise UserError(
+            "--roles: the data are not divided; give --set data.split official, or a split file."
+        )
 
 
 def compute_logits(

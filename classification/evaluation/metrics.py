@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -89,18 +88,6 @@ def average_precisions(probabilities: np.ndarray, targets: np.ndarray) -> np.nda
     for index in np.unique(targets):
         scores[index] = 100 * average_precision_score(targets == index, probabilities[:, index])
     return scores
-
-
-def accuracy_by_source(
-    logits: np.ndarray, targets: np.ndarray, sources: Sequence[str]
-) -> dict[str, tuple[int, float]]:
-    """Return {source: (samples, top-1 in percent)} in the order of first appearance."""
-    correct = target_ranks(logits, targets) == 0
-    names = np.asarray(sources)
-    return {
-        name: (int(np.sum(names == name)), _percent(correct[names == name]))
-        for name in dict.fromkeys(sources)
-    }
 
 
 def target_ranks(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:

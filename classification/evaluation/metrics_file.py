@@ -2,6 +2,7 @@
 
 files:   [{name, sha256, size (bytes), source (the path as it was given)}]
 metrics: [{key, display_name, unit, value}]
+sources: [{name, size (pictures), metrics}], where the test set has several, of the last evaluation
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ class Metric(TypedDict):
     display_name: str
     unit: str
     value: float
+
+
+class SourceMetrics(TypedDict):
+    """One entry of `sources`."""
+
+    name: str
+    size: int
+    metrics: list[Metric]
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -56,21 +65,32 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return contents
 
 
-def write_metrics(path: Path, metrics: Sequence[Metric], files: Sequence[Path]) -> None:
+def write_metrics(
+    path: Path,
+    metrics: Sequence[Metric],
+    files: Sequence[Path],
+    sources: Sequence[SourceMetrics] = (),
+) -> None:
     """Merge metrics and the description of model files into a metrics file, atomically.
 
-    An entry with the same key (metrics) or name (files) is replaced, every other one is kept.
-    Values are rounded to three digits.
+    An entry with the same key (metrics) or name (files) is replaced, every other one is kept;
+    `sources` is replaced as a whole. Values are rounded to three digits.
 
     Raises:
         UserError: an existing file is broken, or the file cannot be written.
     """
     contents = read_metrics(path)
-    rounded = [{**metric, "value": round(float(metric["value"]), 3)} for metric in metrics]
-    new = {"files": [describe_file(file) for file in files], "metrics": rounded}
+    new = {"files": [describe_file(file) for file in files], "metrics": _rounded(metrics)}
     for section, field in _SECTIONS.items():
         contents[section] = _merge(contents.get(section) or [], new[section], field)
+    contents.pop("sources", None)
+    if sources:
+        contents["sources"] = [{**part, "metrics": _rounded(part["metrics"])} for part in sources]
     write_text(path, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
+
+
+def _rounded(metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    return [{**metric, "value": round(float(metric["value"]), 3)} for metric in metrics]
 
 
 def describe_file(path: Path) -> dict[str, Any]:

@@ -8,25 +8,31 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from classification.data.sample_set import SampleSet
 from classification.evaluation import tables
-from classification.evaluation.metrics import (
-    Metrics,
-    PerClass,
-    accuracy_by_source,
-    confusion,
-)
-from classification.evaluation.metrics_file import Metric
+from classification.evaluation.metrics import Metrics, PerClass, confusion
+from classification.evaluation.metrics_file import Metric, SourceMetrics
 from classification.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
 _TOP_K = 5
+_MOST_CLASSES_BY_SOURCE = 10  # in the log; the files have all
+
+
+class SourceFigures(NamedTuple):
+    """The figures of the pictures of one source."""
+
+    source: str
+    n: int
+    metrics: Metrics
+    per_class: PerClass
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,11 @@ class Evaluation:
     logits: np.ndarray  # [N, C] float32
     metrics: Metrics
     per_class: PerClass
+    sources: tuple[SourceFigures, ...] = ()  # none where all pictures are of one source
 
     def figures(self) -> dict[str, float]:
         """Return the headline figures, parameters and GFLOPs."""
-        scores = {key: value for key, value in self.metrics.items() if isinstance(value, float)}
-        return {**scores, "parameters": self.parameters, "gflops": self.gflops}
+        return {**_scores(self.metrics), "parameters": self.parameters, "gflops": self.gflops}
 
     def classes_without_samples(self) -> list[str]:
         """Return their names, in the order of the classes."""
@@ -55,8 +61,27 @@ class Evaluation:
 
 def metric_entries(evaluation: Evaluation) -> list[Metric]:
     """Return the entries of `metrics.yaml`."""
-    metrics, num_classes = evaluation.metrics, len(evaluation.samples.class_names)
-    left_out = len(evaluation.classes_without_samples())
+    costs = [
+        Metric(key="size", display_name="Size", unit="Mp", value=evaluation.parameters),
+        Metric(key="complexity", display_name="Complexity", unit="GFLOPs", value=evaluation.gflops),
+    ]
+    return costs + score_entries(evaluation.metrics, len(evaluation.samples.class_names))
+
+
+def source_entries(evaluation: Evaluation) -> list[SourceMetrics]:
+    """Return the entries of the section `sources` of `metrics.yaml`."""
+    num_classes = len(evaluation.samples.class_names)
+    return [
+        SourceMetrics(
+            name=part.source, size=part.n, metrics=score_entries(part.metrics, num_classes)
+        )
+        for part in evaluation.sources
+    ]
+
+
+def score_entries(metrics: Metrics, num_classes: int) -> list[Metric]:
+    """Return the entries of what depends on the pictures."""
+    left_out = len(metrics["classes_without_samples"])
     mean = "per-class mean"
     if left_out:
         mean += f" over the {num_classes - left_out} of {num_classes} classes with samples"
@@ -64,21 +89,18 @@ def metric_entries(evaluation: Evaluation) -> list[Metric]:
     if num_classes <= _TOP_K:
         top5 += f"; 100 by definition with {num_classes} classes"
     rows = [
-        ("size", "Size", "Mp", evaluation.parameters),
-        ("complexity", "Complexity", "GFLOPs", evaluation.gflops),
-        ("accuracy", "Top-1 accuracy (per sample)", "%", metrics["top1"]),
-        ("top_5_accuracy", f"Top-5 accuracy ({top5})", "%", metrics["top5"]),
-        ("balanced_accuracy", f"Balanced accuracy ({mean})", "%", metrics["balanced_accuracy"]),
+        ("accuracy", "Top-1 accuracy (per sample)", metrics["top1"]),
+        ("top_5_accuracy", f"Top-5 accuracy ({top5})", metrics["top5"]),
+        ("balanced_accuracy", f"Balanced accuracy ({mean})", metrics["balanced_accuracy"]),
         (
             "mean_average_precision",
             f"Mean average precision ({mean})",
-            "%",
             metrics["mean_average_precision"],
         ),
     ]
     return [
-        Metric(key=key, display_name=display_name, unit=unit, value=value)
-        for key, display_name, unit, value in rows
+        Metric(key=key, display_name=display_name, unit="%", value=value)
+        for key, display_name, value in rows
     ]
 
 
@@ -86,22 +108,29 @@ def log_summary(evaluation: Evaluation) -> None:
     """Log the table of classes and the headline figures at INFO."""
     if not logger.isEnabledFor(logging.INFO):
         return
-    view = tables.per_class_view(evaluation.samples.class_names, evaluation.per_class)
-    if sys.stderr.isatty():
-        Console(stderr=True).print(view)
-    else:
-        logger.info("%s", tables.as_plain_text(view))
+    names = evaluation.samples.class_names
+    for part in evaluation.sources:
+        top1 = part.metrics["top1"]
+        logger.info("%s: top-1 %.2f %% of %d images", part.source, top1, part.n)
+        if len(names) <= _MOST_CLASSES_BY_SOURCE:
+            _show(tables.per_class_view(names, part.per_class))
+    if evaluation.sources:
+        logger.info("All %d sources:", len(evaluation.sources))
+    _show(tables.per_class_view(names, evaluation.per_class))
     left_out = evaluation.classes_without_samples()
     if left_out:
         logger.info("Without samples, left out of the class means: %s.", ", ".join(left_out))
-    sources = _by_source(evaluation)
-    if len(sources) > 1:
-        for source, (n, top1) in sources.items():
-            logger.info("%s: top-1 %.2f %% of %d images", source, top1, n)
     for entry in metric_entries(evaluation):
         digits = 3 if entry["unit"] in ("Mp", "GFLOPs") else 2
         logger.info("%s: %.*f %s", entry["display_name"], digits, entry["value"], entry["unit"])
     logger.info("Cross-entropy: %.4f", evaluation.metrics["cross_entropy"])
+
+
+def _show(view: Table) -> None:
+    if sys.stderr.isatty():
+        Console(stderr=True).print(view)
+    else:
+        logger.info("%s", tables.as_plain_text(view))
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> None:
@@ -120,6 +149,9 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
         "confusion.csv": tables.confusion_csv(names, matrix),
         "metrics.json": json.dumps(_summary(evaluation), indent=2) + "\n",
     }
+    if evaluation.sources:
+        parts = {part.source: part.per_class for part in evaluation.sources}
+        texts["per_source.csv"] = tables.per_source_csv(names, parts)
     for name, text in texts.items():
         # File names that are not valid text come out as the bytes they are.
         write_bytes(folder / name, text.encode("utf-8", "surrogateescape"))
@@ -135,12 +167,11 @@ def _summary(evaluation: Evaluation) -> Mapping[str, Any]:
         "classes_without_samples": evaluation.classes_without_samples(),
         "metrics": evaluation.figures(),
         "sources": [
-            {"source": source, "n": n, "top1": top1}
-            for source, (n, top1) in _by_source(evaluation).items()
+            {"source": part.source, "n": part.n, **_scores(part.metrics)}
+            for part in evaluation.sources
         ],
     }
 
 
-def _by_source(evaluation: Evaluation) -> dict[str, tuple[int, float]]:
-    samples = evaluation.samples
-    return accuracy_by_source(evaluation.logits, samples.targets, samples.sources)
+def _scores(metrics: Metrics) -> dict[str, float]:
+    return {key: value for key, value in metrics.items() if isinstance(value, float)}

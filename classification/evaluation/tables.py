@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,16 @@ _PER_CLASS = ("class", "n", "precision", "recall", "f1", "average_precision")
 def per_class_csv(class_names: Sequence[str], table: PerClass) -> str:
     """Return one line a class; scores in percent, empty where they are undefined."""
     return _csv([_PER_CLASS, *_per_class_rows(class_names, table, digits=4)])
+
+
+def per_source_csv(class_names: Sequence[str], parts: Mapping[str, PerClass]) -> str:
+    """Return one line a source and class, as `per_class_csv` has them."""
+    rows = (
+        [source, *row]
+        for source, table in parts.items()
+        for row in _per_class_rows(class_names, table, digits=4)
+    )
+    return _csv([("source", *_PER_CLASS), *rows])
 
 
 def per_class_view(class_names: Sequence[str], table: PerClass) -> Table:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from classification.config import Config, auxiliary_configs, to_dict
 from classification.data.faces import FaceCrop, check_negative_class
+from classification.data.listing import listing
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.readers import read_samples, split_paths
@@ -78,7 +80,8 @@ def train(
 
     Args:
         template: a work directory, or the path of a template.yaml.
-        train_data_roots: folders with one sub-folder a class; also a comma-separated string.
+        train_data_roots: folders with one sub-folder a class, or other forms such as
+            "celeba:FOLDER" (see data/readers.py); also a comma-separated string.
         train_ann_files: annotation files of "path label" lines, one a root; '' = class folders.
         load_weights: initial weights (.safetensors, .pth); default is the work directory's
             snapshot.safetensors.
@@ -103,15 +106,12 @@ def train(
     folder = RunFolder(Path(save_checkpoints_to), config.training.keep_checkpoints)
     resume = read_resumable(resume_from) if resume_from else None
 
-    train_samples = read_samples(train_data_roots, train_ann_files, classes=classes, role="train")
-    val_samples = read_samples(
-        val_data_roots,
-        val_ann_files,
-        class_names=train_samples.class_names,
-        classes=classes,
-        role="val",
-    )
-    check_negative_class(FaceCrop.from_config(config), train_samples.class_names)
+    read = partial(read_samples, classes=classes, data=config.data)
+    train_samples = read(train_data_roots, train_ann_files, role="train")
+    names = train_samples.class_names
+    val_samples = read(val_data_roots, val_ann_files, class_names=names, role="val")
+    task_name = "multi-label" if train_samples.multi_label else "multi-class"
+    check_negative_class(FaceCrop.from_config(config), names, task_name)
     seed_everything(config.training.seed)
     starts: list[Start] = []
     models = create_models(configs, len(train_samples.class_names))
@@ -309,6 +309,16 @@ def log_plan(
         len(names),
         shown,
     )
+    if config.sampling.name != "shuffle" or config.sampling.downsample < 1:
+        drawn = train_store.samples.subset(loader.draws_of_first_epoch())
+        pairs = zip(names, train_store.samples.counts(), drawn.counts(), strict=True)
+        logger.info(
+            "sampling %s, downsample %g: the first epoch draws %d images: %s",
+            config.sampling.name,
+            config.sampling.downsample,
+            len(drawn),
+            listing([f"{name} {count} (of {size})" for name, size, count in pairs], most=10),
+        )
     logger.info(
         "up to %d epochs of %d steps of %d images, rate %g, on %s (%d process%s, %s)",
         config.training.epochs,

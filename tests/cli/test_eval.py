@@ -19,6 +19,8 @@ def test_flags():
         "--save-metrics-to",
         "--save-output-to",
         "--classes",
+        "--roles",
+        "--set",
     }
 
 

@@ -29,6 +29,7 @@ class ColorBackend:
     precision: str = "FP32 on CPU"
     parameters: float = 1.25
     gflops: float = 0.5
+    task: str = "multi-class"
     precision_hint: str | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from classification.errors import UserError
 from classification.evaluation.metrics import (
-    accuracy_by_source,
     average_precisions,
     compute_metrics,
     confusion,
@@ -150,13 +149,6 @@ def test_softmax_keeps_apart_what_float32_would_tie():
     probabilities = softmax(np.array([[18, 0], [19, 0], [1000, 0]], np.float32))
     assert probabilities[0, 0] < probabilities[1, 0] < probabilities[2, 0] == 1
     np.testing.assert_allclose(probabilities.sum(1), 1)
-
-
-def test_accuracy_by_source():
-    logits = np.eye(2, dtype=np.float32)[[0, 1, 1, 1]]
-    got = accuracy_by_source(logits, np.array([0, 0, 1, 1]), ("b", "a", "b", "a"))
-    assert got == {"b": (2, 100.0), "a": (2, 50.0)}
-    assert list(got) == ["b", "a"]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -42,8 +42,9 @@ TECHNIQUES = {
         ["lr_finder.enable", "true"],
         *(["lr_finder.mode", "tpe"], ["lr_finder.n_trials", "2"], ["lr_finder.num_epochs", "1"]),
     ],
-    "SAM and mutual learning": [
+    "SAM, mutual learning and weighted draws": [
         SAM,
+        ["sampling.name", "weighted"],
         ["mutual_learning.enable", "true"],
         ["mutual_learning.auxiliaries", "[{loss: {name: am_softmax}, model: {dropout: 0}}]"],
     ],

@@ -56,6 +56,7 @@ TECHNIQUES: dict[str, list[list[str]]] = {
         ["lr_finder.num_epochs", "1"],
     ],
     "loader processes": [["data.num_workers", "2"], ["data.cache_fraction", "0"]],
+    "weighted draws": [["sampling.name", "weighted"]],
     "crops, mixing, balance": [
         ["augmentation.crop_scale", "0.3"],
         ["augmentation.mixup", "0.2"],

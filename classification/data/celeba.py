@@ -1,0 +1,150 @@
+"""CelebA: faces with 40 attributes, in both forms that it is given out in.
+
+The original release has `list_attr_celeba.txt` and the like, also in the folders Anno/ and Eval/;
+Kaggle's copy has `list_attr_celeba.csv` and the like. The pictures are the aligned ones of
+img_align_celeba/ or, where that is missing, those in the wild of img_celeba/; the landmarks are
+those of the pictures that are read, and boxes are there for those in the wild only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classification.data.listing import listing
+from classification.data.source import ROLES, Source
+from classification.data.tables import Form, Table, read_table
+from classification.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ATTRIBUTES = "list_attr_celeba"
+_ANNOTATION_FOLDERS = ("", "Anno", "Eval")
+_ALIGNED = ("img_align_celeba/img_align_celeba", "img_align_celeba", "Img/img_align_celeba")
+_IN_THE_WILD = ("img_celeba/img_celeba", "img_celeba", "Img/img_celeba")
+_SIGNS = {"1": 1, "-1": 0}
+_PARTITION = dict(zip("012", ROLES, strict=True))
+
+
+def _numbers(cells: list[str]) -> list[float]:
+    return [float(cell) for cell in cells]
+
+
+FORMS = {
+    ATTRIBUTES: Form(
+        lambda cells: bytes(map(_SIGNS.__getitem__, cells)), "1 or -1 for each attribute", None
+    ),
+    "list_eval_partition": Form(
+        lambda cells: _PARTITION[cells[0]], "0, 1 or 2 (train, val, test)", 1, has_header=False
+    ),
+    "identity_CelebA": Form(lambda cells: int(cells[0]), "a person's number", 1, has_header=False),
+    "list_landmarks_align_celeba": Form(_numbers, "10 coordinates", 10),
+    "list_landmarks_celeba": Form(_numbers, "10 coordinates", 10),
+    "list_bbox_celeba": Form(_numbers, "x, y, width and height", 4),
+}
+
+
+def read_celeba(root: Path, name: str) -> Source:
+    """Return the faces that the list of attributes names, in its order.
+
+    Their groups are the persons where identity_CelebA is there.
+
+    Raises:
+        UserError: a file or folder is missing, a row is wrong, a picture is not on the disk or has
+            no row in one of the other lists.
+    """
+    attributes = _read(root, ATTRIBUTES)
+    if attributes is None:
+        raise UserError(
+            f"{root}: no {ATTRIBUTES}.txt or .csv here, nor in {root / 'Anno'}; is this CelebA?"
+        )
+    folder, aligned = _find_pictures_folder(root)
+    names = list(attributes.rows)
+    check_on_disk(folder, names, attributes)
+    partition = _read(root, "list_eval_partition")
+    persons = _read(root, "identity_CelebA")
+    landmarks = _read(root, "list_landmarks_align_celeba" if aligned else "list_landmarks_celeba")
+    boxes = None if aligned else _read(root, "list_bbox_celeba")
+    values = np.frombuffer(b"".join(attributes.rows.values()), dtype=bool)
+    points = _column(landmarks, attributes)
+    corners = _column(boxes, attributes)
+    person_numbers = _column(persons, attributes) or []
+    roles = _column(partition, attributes)
+    return Source(
+        name=name,
+        key=f"celeba:{root.resolve().name}",
+        root=root,
+        paths=tuple(folder / picture for picture in names),
+        places=attributes.places(),
+        groups=tuple(f"celeba:{number}" for number in person_numbers) or ("",) * len(names),
+        attribute_names=attributes.columns,
+        attributes=values.reshape(len(names), -1),
+        roles=None if roles is None else tuple(roles),
+        landmarks=None if points is None else np.array(points, np.float32).reshape(-1, 5, 2),
+        boxes=None if corners is None else np.array(corners, np.float32),
+    )
+
+
+def _read(root: Path, stem: str) -> Table | None:
+    """Read one of the lists, .txt before .csv; None when the release lacks it."""
+    files = [
+        file
+        for suffix in (".txt", ".csv")
+        for folder in _ANNOTATION_FOLDERS
+        if (file := root / folder / f"{stem}{suffix}").is_file()
+    ]
+    if len(files) > 1:
+        logger.info("%s is read, not %s", files[0], listing([str(file) for file in files[1:]]))
+    return read_table(files[0], FORMS[stem]) if files else None
+
+
+def _find_pictures_folder(root: Path) -> tuple[Path, bool]:
+    """Return where the pictures are, and whether they are the aligned ones."""
+    for candidates, aligned in ((_ALIGNED, True), (_IN_THE_WILD, False)):
+        for candidate in candidates:
+            if (root / candidate).is_dir():
+                return root / candidate, aligned
+    raise UserError(
+        f"{root}: the folder img_align_celeba with the pictures is missing (or, for those in the "
+        "wild, img_celeba). Unpack the archive of the pictures there."
+    )
+
+
+def _column(table: Table | None, attributes: Table) -> list[Any] | None:
+    """Return a list's values in the order of the attributes' rows."""
+    if table is None:
+        return None
+    missing = [name for name in attributes.rows if name not in table.rows]
+    if missing:
+        raise UserError(
+            f"{table.file}: has no row for {len(missing)} of the {len(attributes.rows)} pictures "
+            f"of {attributes.file}: {listing(missing, most=5)}."
+        )
+    return [table.rows[name] for name in attributes.rows]
+
+
+def check_on_disk(folder: Path, names: list[str], table: Table) -> None:
+    """Compare a list with one reading of its folder, which is faster than looking for each file.
+
+    Raises:
+        UserError: pictures are missing.
+    """
+    try:
+        there = set(os.listdir(folder))  # noqa: PTH208 - names alone, a third of the time
+    except OSError as error:
+        raise UserError(f"{folder}: cannot read the folder: {error.strerror}.") from error
+    missing = [f"{name} (line {table.lines[name]})" for name in names if name not in there]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(names)} pictures that {table.file} lists are not in "
+            f"{folder}: {listing(missing, most=5)}."
+        )
+    extra = len(there) - len(names)
+    if extra:
+        logger.warning(
+            "%s: %d files that %s does not list are left out.", folder, extra, table.file
+        )

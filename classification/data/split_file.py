@@ -1,0 +1,177 @@
+"""The file that says which picture is for training, for validation, for testing.
+
+A CSV: first a comment with how it was made, as JSON, then the columns path (relative to the data
+root), source, label, group, fold and role (train, val, test, or nothing).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from classification.data.listing import listing
+from classification.data.source import ROLES, Source
+from classification.data.tables import read_lines
+from classification.errors import UserError
+from classification.files import write_bytes
+
+logger = logging.getLogger(__name__)
+
+OFFICIAL = "official"
+FORMAT = "classification-split"
+COLUMNS = ("path", "source", "label", "group", "fold", "role")
+
+
+class SplitRow(NamedTuple):
+    """One picture's row, all text."""
+
+    path: str
+    source: str
+    label: str
+    group: str
+    fold: str
+    role: str
+
+
+def write_split(path: Path, rows: Iterable[SplitRow], made_by: Mapping[str, Any]) -> None:
+    """Write a split file, atomically; `made_by` goes into its first line.
+
+    The same rows and the same `made_by` give the same bytes.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([COLUMNS, *rows])
+    body = buffer.getvalue().encode("utf-8", "surrogateescape")
+    header = {"format": FORMAT, "sha256": hashlib.sha256(body).hexdigest(), **made_by}
+    write_bytes(path, f"# {json.dumps(header, ensure_ascii=False)}\n".encode() + body)
+
+
+def read_split(path: Path) -> dict[tuple[str, str], SplitRow]:
+    """Return the rows of a split file by source and path; warns when it was edited.
+
+    Raises:
+        UserError: it cannot be read or is no split file; or, for each wrong row, what is wrong.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"data.split: '{path}' is no file. Make one with tools/split_data.py, or say where it "
+            "is by --set data.split FILE."
+        )
+    first, *lines = read_lines(path, errors="surrogateescape") or [""]
+    header = _read_header(path, first)
+    body = "".join(lines).encode("utf-8", "surrogateescape")
+    if hashlib.sha256(body).hexdigest() != header.get("sha256"):
+        logger.warning("%s was edited since tools/split_data.py wrote it.", path)
+    cells = csv.reader(lines)
+    if tuple(next(cells, ())) != COLUMNS:
+        raise UserError(f"{path} line 2: expected the columns {','.join(COLUMNS)}.")
+    rows: dict[tuple[str, str], SplitRow] = {}
+    problems = []
+    for row in cells:
+        place = f"{path} line {cells.line_num + 1}"
+        if len(row) != len(COLUMNS):
+            problems.append(f"{place}: expected {len(COLUMNS)} cells, got {len(row)}.")
+            continue
+        found = SplitRow(*row)
+        if found.role not in (*ROLES, ""):
+            problems.append(f"{place}: the role '{found.role}' is none of {', '.join(ROLES)}.")
+        if rows.setdefault((found.source, found.path), found) is not found:
+            problems.append(f"{place}: '{found.path}' comes again.")
+    if problems:
+        raise UserError(listing(problems, separator="\n"))
+    return rows
+
+
+def _read_header(path: Path, line: str) -> dict[str, Any]:
+    try:
+        header = json.loads(line.removeprefix("#"))
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(
+            f"{path} line 1: not a split file. Expected one that tools/split_data.py wrote."
+        )
+    return header
+
+
+def select_roles(sources: Sequence[Source], split: str, roles: Collection[str]) -> list[Source]:
+    """Return each source with the pictures of these roles only.
+
+    Args:
+        split: `data.split`: "" leaves all pictures, "official" goes by the sources' own partition,
+            anything else is a split file, from which the groups are taken too.
+
+    Raises:
+        UserError: a source has no partition, or the split file does not fit the source.
+    """
+    if not split:
+        for source in sources:
+            if source.roles is not None and "train" in roles:
+                logger.warning(
+                    "%s has a partition into train, val and test, which is not used; "
+                    "--set data.split official uses it.",
+                    source.name,
+                )
+        return list(sources)
+    if split == OFFICIAL:
+        sources = [_with_partition(source) for source in sources]
+    else:
+        check_keys(sources)
+        rows = read_split(Path(split))
+        by_source: dict[str, dict[str, SplitRow]] = {}
+        for row in rows.values():
+            by_source.setdefault(row.source, {})[row.path] = row
+        sources = [_with_rows(s, by_source.get(s.key, {}), split) for s in sources]
+    return [
+        source.subset([i for i, role in enumerate(source.roles or ()) if role in roles])
+        for source in sources
+    ]
+
+
+def check_keys(sources: Sequence[Source]) -> None:
+    """Raise a UserError where a split file could not tell two sources apart."""
+    keys = [source.key for source in sources]
+    for i, key in enumerate(keys):
+        if key in keys[:i]:
+            raise UserError(
+                f"{sources[keys.index(key)].name} and {sources[i].name} are both called '{key}' in "
+                "a split file; rename one of them, or give a link with another name."
+            )
+
+
+def _with_partition(source: Source) -> Source:
+    if source.roles is None:
+        raise UserError(
+            f"data.split official: {source.name} has no partition of its own. Make a split file "
+            "with tools/split_data.py."
+        )
+    return source
+
+
+def _with_rows(source: Source, rows: Mapping[str, SplitRow], split: str) -> Source:
+    """Return the source with the roles and groups of a split file, which must fit it exactly."""
+    names = source.relative_paths()
+    if not rows:
+        raise UserError(f"{split}: has no rows of a source '{source.key}' ({source.name}).")
+    new = [name for name in names if name not in rows]
+    gone = sorted(rows.keys() - set(names))
+    for what, missing in (("pictures that it has not", new), ("no more of its pictures", gone)):
+        if missing:
+            raise UserError(
+                f"{split}: {source.name} has {len(missing)} {what}: {listing(missing, most=5)}. "
+                "Make the split again with tools/split_data.py."
+            )
+    return replace(
+        source,
+        roles=tuple(rows[name].role for name in names),
+        groups=tuple(rows[name].group for name in names),
+    )
