@@ -44,7 +44,13 @@ setup(
         "rich",  # progress bars and tables
     ],
     extras_require={
+        "faces": ["dlib-bin"],  # a face detector that is complete in its wheel, x86-64 and Arm
+        "audit": [
+            "imagehash",  # near duplicates
+            "cleanlab",  # label errors
+        ],
         "dev": [
+            "classification[faces,audit]",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",  # tests on all cores
@@ -56,6 +62,6 @@ setup(
             "openvino-model-api",  # an independent client of exported IRs
             "pytorch-metric-learning",  # an independent implementation of AM-softmax
             "torchmetrics",  # an independent implementation of the metrics
-        ]
+        ],
     },
 )

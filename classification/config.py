@@ -52,6 +52,16 @@ def default_config() -> Config:
     # "official", the data's own partition, or a file of tools/split_data.py divides them.
     c.data.split = ""
 
+    c.faces = CfgNode()
+    # none | face | eyes: what of a picture the network sees, in training as in prediction. The
+    # largest face counts; the eyes come from landmarks where the data have them.
+    c.faces.crop = "none"
+    c.faces.margin = 0.2  # on each side of the crop, as a share of its width or height
+    # negative | whole | error, without a face: of `negative_class` by rule, seen as a whole, or a
+    # bad image.
+    c.faces.no_face = "negative"
+    c.faces.negative_class = ""  # a class name; "" = no label at all, of several labels
+
     c.sampling = CfgNode()
     # Of the training pictures: shuffle: all once | balanced: all classes alike often, rare pictures
     # evenly | weighted: the same by independent draws. As many draws as there are pictures.
@@ -260,6 +270,8 @@ def _read_value(dotted: str, text: str) -> Any:
 FIGURES = (".png", ".jpg", ".svg", ".pdf")
 _CHOICES = {
     "data.on_bad_image": ("error", "skip"),
+    "faces.crop": ("none", "face", "eyes"),
+    "faces.no_face": ("negative", "whole", "error"),
     "model.head_start": ("zero", "probe"),
     "loss.name": ("cross_entropy", "am_softmax"),
     "schedule.name": ("plateau", "cosine", "one_cycle"),
@@ -278,6 +290,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "data.cache_fraction": (0, 0.9),
     "data.num_workers": (0, 256),
     "data.max_megapixels": (0.001, 100_000),
+    "faces.margin": (0, 10),
     "sampling.downsample": (0, 1),
     "augmentation.crop_scale": (0.01, 1),
     "augmentation.horizontal_flip": (0, 1),

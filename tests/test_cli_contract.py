@@ -38,6 +38,17 @@ FLAGS = {
         "--load-weights", "--input", "--output", "--top-k", "--threshold", "--predict-max-count",
     ],
 }  # fmt: skip
+TOOLS = {
+    "check_data": [
+        "--train-data-roots", "--train-ann-files", "--val-data-roots", "--val-ann-files",
+        "--test-data-roots", "--test-ann-files", "--classes", "--min-side", "--no-label-errors",
+        "--load-weights", "--save-report-to", "--fail-on",
+    ],
+    "clean_data": [
+        "SOURCE", "DESTINATION", "--apply", "--min-side", "--drop-near-duplicates",
+        "--save-report-to",
+    ],
+}  # fmt: skip
 INSTANTIATE = ["TEMPLATE", "WORKDIR", "--do-not-load-snapshot", "--force", "-v", "--verbose"]
 
 
@@ -62,6 +73,14 @@ def test_flags_of_instantiate_template_are_frozen(monkeypatch):
     module = importlib.import_module("instantiate_template")
     assert flags(module.build_parser()) == set(INSTANTIATE)
     sys.modules.pop("instantiate_template")
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_flags_of_tools_are_frozen(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    module = importlib.import_module(name)
+    assert flags(module.build_parser()) == set(TOOLS[name])
+    sys.modules.pop(name)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -37,8 +37,13 @@ def template_default(template: Template | None, key: str) -> str:
     return f" (default: {template.basic(key)})" if template is not None else ""
 
 
-def add_data_flags(parser: argparse.ArgumentParser, *roles: str) -> None:
-    """Add --ROLE-ann-files and --ROLE-data-roots for each of train, val, test."""
+def add_data_flags(
+    parser: argparse.ArgumentParser, *roles: str, required: Sequence[str] | None = None
+) -> None:
+    """Add --ROLE-ann-files and --ROLE-data-roots for each of train, val, test.
+
+    The data roots of the `required` roles must be given: by default those of all.
+    """
     for role in roles:
         parser.add_argument(
             f"--{role}-ann-files",
@@ -48,7 +53,7 @@ def add_data_flags(parser: argparse.ArgumentParser, *roles: str) -> None:
         )
         parser.add_argument(
             f"--{role}-data-roots",
-            required=True,
+            required=role in (roles if required is None else required),
             metavar="ROOTS",
             help=f"comma-separated folders of {role} images, one sub-folder a class; or another "
             "form: celeba:FOLDER, meglass:FOLDER, sof:FOLDER, specface:FOLDER, csv:FILE",

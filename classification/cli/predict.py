@@ -121,8 +121,10 @@ def predict(
         ):
             out.write(line)
     unsure = f", {tally['not certain']} not certain" if threshold else ""
+    by_rule = f", {tally['by rule']} without a face" if tally["by rule"] else ""
     summary = (
-        f"Predicted {tally['good']} of {_seen(tally)} pictures{unsure}; {tally['bad']} unusable."
+        f"Predicted {tally['good']} of {_seen(tally)} pictures{unsure}{by_rule}; "
+        f"{tally['bad']} unusable."
     )
     print(summary, file=sys.stderr)
 
@@ -160,7 +162,9 @@ def _count(
     for prediction in predictions:
         yield prediction
         tally["good" if prediction.error is None else "bad"] += 1
-        tally["not certain"] += prediction.error is None and not prediction.class_names
+        tally["by rule"] += prediction.reason is not None
+        undecided = prediction.error is None and prediction.reason is None
+        tally["not certain"] += undecided and not prediction.class_names
         report(_seen(tally))
 
 

@@ -13,24 +13,25 @@ if TYPE_CHECKING:
 
 Renderer = Callable[[Iterable["Prediction"], Sequence[str], int], Iterator[str]]
 WIDEST = 60  # cells of the table's column of classes; a longer entry moves only its own path
-UNSURE, UNUSABLE = "(not certain)", "(unusable)"
+UNSURE, UNUSABLE, NONE = "(not certain)", "(unusable)", "(none)"
 
 
 def render_csv(
     predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int
 ) -> Iterator[str]:
-    """Yield lines of CSV: path, class_1, probability_1, ... class_k, probability_k, error.
+    """Yield lines of CSV: path, class_1, probability_1, ... class_k, probability_k, error, reason.
 
     There are no more columns than classes; what is not named is empty.
     """
     numbers = range(1, min(top_k, len(class_names)) + 1)
     columns = [f"{name}_{i}" for i in numbers for name in ("class", "probability")]
-    yield _csv_line(["path", *columns, "error"])
+    yield _csv_line(["path", *columns, "error", "reason"])
     for prediction in predictions:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
         cells = [cell for name, value in pairs for cell in (name, f"{value:.6f}")]
         missing = [""] * (len(columns) - len(cells))
-        yield _csv_line([_text(prediction.path), *cells, *missing, prediction.error or ""])
+        notes = [prediction.error or "", prediction.reason or ""]
+        yield _csv_line([_text(prediction.path), *cells, *missing, *notes])
 
 
 def _csv_line(cells: Sequence[str]) -> str:
@@ -42,7 +43,7 @@ def _csv_line(cells: Sequence[str]) -> str:
 def render_jsonl(
     predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int
 ) -> Iterator[str]:
-    """Yield one JSON object a line: {path, classes: [{class, probability}], error}."""
+    """Yield one JSON object a line: {path, classes: [{class, probability}], error, reason}."""
     del class_names, top_k
     for prediction in predictions:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
@@ -50,6 +51,7 @@ def render_jsonl(
             "path": _text(prediction.path),
             "classes": [{"class": name, "probability": round(p, 6)} for name, p in pairs],
             "error": prediction.error,
+            "reason": prediction.reason,
         }
         yield json.dumps(row, ensure_ascii=False) + "\n"
 
@@ -69,13 +71,13 @@ def render_table(
     yield line("classes", "picture")
     for prediction in predictions:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
-        answer = ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs) or UNSURE
+        nothing = NONE if prediction.reason else UNSURE
+        answer = ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs) or nothing
         path = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _text(prediction.path))
-        yield (
-            line(answer, path)
-            if prediction.error is None
-            else line(UNUSABLE, f"{path}: {prediction.error}")
-        )
+        if prediction.error is not None:
+            yield line(UNUSABLE, f"{path}: {prediction.error}")
+        else:
+            yield line(answer, f"{path}: {prediction.reason}" if prediction.reason else path)
 
 
 def _text(path: str) -> str:

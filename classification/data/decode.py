@@ -61,10 +61,10 @@ def decode(
                     f"{max_megapixels:g} of data.max_megapixels"
                 )
             if min_size is not None:
-                sideways = _orientation(image) >= 5
+                sideways = orientation(image) >= 5
                 image.draft(None, min_size[::-1] if sideways else min_size)
             image.load()
-            method = _TRANSPOSE.get(_orientation(image))
+            method = _TRANSPOSE.get(orientation(image))
             return _to_rgb(image if method is None else image.transpose(method))
     except (DecodeError, MemoryError):
         raise
@@ -76,7 +76,7 @@ def decode(
         raise DecodeError(f"damaged file: {type(error).__name__}: {error}") from error
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8: a damaged EXIF block does not spoil good pixels."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))

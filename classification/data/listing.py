@@ -1,8 +1,13 @@
-"""Long lists in messages."""
+"""Names and long lists in messages and reports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+
+def printable(name: object) -> str:
+    """Return a path or a name as valid text; bytes of it that are none become hexadecimal."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def listing(items: Sequence[str], separator: str = ", ", most: int = 20) -> str:

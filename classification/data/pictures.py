@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -17,7 +17,11 @@ _LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # and whatever begins with a
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def find_pictures(folder: str | Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
+def find_pictures(
+    folder: str | Path,
+    parents: tuple[str, ...] = (),
+    named: Callable[[str], bool] | None = None,
+) -> Iterator[Path]:
     """Yield the pictures at any depth below a folder, without hidden files and litter.
 
     Each folder's entries come sorted by name. Links are followed, but never in a circle. Only the
@@ -25,6 +29,7 @@ def find_pictures(folder: str | Path, parents: tuple[str, ...] = ()) -> Iterator
 
     Args:
         parents: real paths of folders above, to which no link may lead back.
+        named: tells which names of files count, by default those that call themselves pictures.
 
     Raises:
         UserError: a folder cannot be read.
@@ -37,8 +42,8 @@ def find_pictures(folder: str | Path, parents: tuple[str, ...] = ()) -> Iterator
     for name in names:
         path = Path(folder, name)
         if name in folders:
-            yield from find_pictures(path, (*parents, real))
-        elif is_picture(name):
+            yield from find_pictures(path, (*parents, real), named)
+        elif (named or is_picture)(name):
             yield path
 
 

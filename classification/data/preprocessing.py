@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from classification.data.decode import decode
+from classification.data.faces import FaceCrop
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Decode to RGB, stretch to height x width with antialiased bilinear, scale, normalise.
+    """Decode to RGB, crop, stretch to height x width with antialiased bilinear, scale, normalise.
 
     `mean` and `std` are RGB and refer to pixels scaled to 0..1.
     """
@@ -29,6 +30,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     max_megapixels: float = 200.0
+    faces: FaceCrop | None = None  # None = the whole picture
 
     @classmethod
     def from_config(cls, config: Config) -> Preprocessing:
@@ -38,10 +40,14 @@ class Preprocessing:
             tuple(config.input.mean),
             tuple(config.input.std),
             config.data.max_megapixels,
+            FaceCrop.from_config(config),
         )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        values = {"faces": None, **values}  # older files have no such key
+        if values["faces"] is not None:
+            values["faces"] = FaceCrop(**values["faces"])
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,14 +55,32 @@ class Preprocessing:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def load_image(source: str | Path | BinaryIO, preprocessing: Preprocessing) -> np.ndarray:
-    """Decode and resize one picture to [H, W, 3] uint8 RGB.
+def load_image(
+    source: str | Path | BinaryIO,
+    preprocessing: Preprocessing,
+    landmarks: np.ndarray | None = None,
+) -> np.ndarray:
+    """Decode, crop and resize one picture to [H, W, 3] uint8 RGB.
+
+    Args:
+        source: a path or an open binary file.
+        preprocessing: the size, and which part of the picture.
+        landmarks: of its face, see `crop_part`.
 
     Raises:
         DecodeError: the picture cannot be used; it says why.
+        NoFaceError: it shows no face, where one is needed.
     """
     size = (preprocessing.width, preprocessing.height)
-    image = decode(source, min_size=size, max_megapixels=preprocessing.max_megapixels)
+    megapixels = preprocessing.max_megapixels
+    if preprocessing.faces is None:
+        image = decode(source, min_size=size, max_megapixels=megapixels)
+    else:
+        from classification.data.face_detection import load_part
+
+        image = load_part(
+            source, preprocessing.faces, max_megapixels=megapixels, landmarks=landmarks
+        )
     return np.asarray(image.resize(size, resample=2))  # 2 = bilinear, antialiased by Pillow
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from classification.data.decode import DecodeError
+from classification.data.faces import NoFaceError
 from classification.data.listing import listing
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.data.sample_set import SampleSet
@@ -19,17 +20,26 @@ logger = logging.getLogger(__name__)
 
 
 class ImageStore:
-    """`store[i]` is the i-th picture of `store.samples` as [H, W, 3] uint8 RGB, read-only."""
+    """`store[i]` is the i-th picture of `store.samples` as [H, W, 3] uint8 RGB, read-only.
+
+    `indices` [N] int64 are the places of its pictures among those that it was opened with, and
+    `faceless` [K] int64 the places of those left out since they show no face, which makes them
+    members of the negative class by rule (`faces.no_face negative`).
+    """
 
     def __init__(
         self,
         samples: SampleSet,
         preprocessing: Preprocessing,
         cache: list[np.ndarray | None] | None = None,
+        indices: np.ndarray | None = None,
+        faceless: np.ndarray | None = None,
     ) -> None:
         self.samples = samples
         self.preprocessing = preprocessing
         self._cache = cache or [None] * len(samples)
+        self.indices = np.arange(len(samples)) if indices is None else indices
+        self.faceless = np.empty(0, np.int64) if faceless is None else faceless
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -37,7 +47,9 @@ class ImageStore:
     def subset(self, indices: np.ndarray) -> ImageStore:
         """Return a store of these pictures, in this order, which shares what is in RAM."""
         cache = [self._cache[i] for i in indices.tolist()]
-        return ImageStore(self.samples.subset(indices), self.preprocessing, cache)
+        return ImageStore(
+            self.samples.subset(indices), self.preprocessing, cache, self.indices[indices]
+        )
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return one picture from RAM or, when it is not kept there, from its file.
@@ -50,7 +62,7 @@ class ImageStore:
             return image
         path = self.samples.paths[index]
         try:
-            return load_image(path, self.preprocessing)
+            return _load(self.samples, index, self.preprocessing)
         except DecodeError as error:
             raise UserError(
                 f"{path}: could be read at the start but no longer: {error}."
@@ -80,39 +92,81 @@ def open_store(
             caller, who knows why, is expected to end.
 
     Raises:
-        UserError: naming the bad pictures, or when none is left.
+        UserError: naming the bad pictures, or when none is left; or dlib is needed and not there.
     """
+    if preprocessing.faces is not None:
+        from classification.data.face_detection import default_detector
+
+        default_detector()  # a missing package is told before anything is read
     num_kept = min(len(samples), cache_bytes // (preprocessing.height * preprocessing.width * 3))
     cache: list[np.ndarray | None] = [None] * len(samples)
 
-    def check(index: int) -> str | None:
+    def check(index: int) -> DecodeError | None:
         try:
-            image = load_image(samples.paths[index], preprocessing)
+            image = _load(samples, index, preprocessing)
         except DecodeError as error:
-            return str(error)
+            return error
         if index < num_kept:
             cache[index] = image
         return None
 
-    reasons: dict[int, str] = {}
+    problems: dict[int, DecodeError] = {}
     pool = ThreadPoolExecutor(num_threads or usable_cores())
     try:
-        for index, reason in enumerate(pool.map(check, range(len(samples)))):
-            if reason is not None:
-                reasons[index] = reason
+        for index, problem in enumerate(pool.map(check, range(len(samples)))):
+            if problem is not None:
+                problems[index] = problem
             if progress:
                 progress(index + 1, len(samples))
             if stop and stop():
                 break
     finally:
         pool.shutdown(cancel_futures=True)
+    faceless = _by_rule(problems, preprocessing)
+    reasons = {i: str(problem) for i, problem in problems.items() if i not in faceless}
+    good = np.array([i for i in range(len(samples)) if i not in problems], dtype=np.int64)
+    kept = samples.subset(good) if problems else samples
     if reasons:
-        good = [i for i in range(len(samples)) if i not in reasons]
-        _report(samples, reasons, samples.subset(good), on_bad_image)
-        samples, cache = samples.subset(good), [cache[i] for i in good]
+        _report(samples, reasons, kept, on_bad_image)
+    if len(faceless):
+        _report_faceless(samples, faceless, kept)
+    cache = [cache[i] for i in good]
     num_kept = sum(image is not None for image in cache)
-    logger.info("%d of %d decoded pictures are kept in RAM.", num_kept, len(samples))
-    return ImageStore(samples, preprocessing, cache)
+    logger.info("%d of %d decoded pictures are kept in RAM.", num_kept, len(kept))
+    return ImageStore(kept, preprocessing, cache, good, faceless)
+
+
+def _load(samples: SampleSet, index: int, preprocessing: Preprocessing) -> np.ndarray:
+    """Return one picture; raise DecodeError."""
+    landmarks = samples.landmarks  # sets of faces may know where the eyes are
+    if landmarks is not None:
+        landmarks = landmarks[index] if np.isfinite(landmarks[index]).all() else None
+    return load_image(samples.paths[index], preprocessing, landmarks)
+
+
+def _by_rule(problems: dict[int, DecodeError], preprocessing: Preprocessing) -> np.ndarray:
+    """Return the pictures whose class a rule tells, since they show no face, [K] int64."""
+    faces = preprocessing.faces
+    if faces is None or faces.no_face != "negative":
+        return np.empty(0, dtype=np.int64)
+    found = [i for i, problem in problems.items() if isinstance(problem, NoFaceError)]
+    return np.array(found, dtype=np.int64)
+
+
+def _report_faceless(samples: SampleSet, faceless: np.ndarray, kept: SampleSet) -> None:
+    """Tell how many pictures of each class show no face; raise a UserError if all do."""
+    if len(kept) == 0:
+        raise UserError(
+            f"No face was found in any of {len(faceless)} pictures. Are they pictures of faces? "
+            "faces.crop none uses them as they are."
+        )
+    counts = samples.subset(faceless).counts()
+    logger.warning(
+        "No face was found in %d of %d pictures, which the model will not see (%s).",
+        len(faceless),
+        len(samples),
+        ", ".join(f"{n} of '{c}'" for c, n in zip(samples.class_names, counts, strict=True) if n),
+    )
 
 
 def _report(

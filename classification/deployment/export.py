@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from classification.data.preprocessing import Preprocessing
 from classification.deployment.ir import write_ir
 from classification.deployment.metadata import Description
 from classification.deployment.onnx_model import write_onnx
@@ -100,6 +101,7 @@ def export(
             "Free some space, mend the permissions or choose another folder."
         ) from error
     logger.info("Written to %s: %s", folder, ", ".join(path.name for path in paths))
+    _say_what_is_left_to_clients(classifier.preprocessing)
     logger.info(
         "OpenVINO computes float layers in %s on this CPU unless INFERENCE_PRECISION_HINT is set.",
         default_precision(),
@@ -138,6 +140,16 @@ def _check_classifier(
         raise UserError(
             f"{path}: an int8 checkpoint can be exported to OpenVINO only; use --no-onnx and "
             "--no-torchscript, or export the FP32 checkpoint it was made from."
+        )
+
+
+def _say_what_is_left_to_clients(preprocessing: Preprocessing) -> None:
+    if preprocessing.faces is not None:
+        logger.info(
+            "The model sees the %s of a picture alone: predict.py and eval.py find and crop it; "
+            "other clients, also of %s, must do so themselves.",
+            preprocessing.faces.part,
+            EMBEDDED_IR,
         )
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from classification.data.decode import DecodeError
+from classification.data.faces import NO_FACE, NoFaceError, check_negative_class, no_face_logits
 from classification.data.pictures import pictures_of
 from classification.data.preprocessing import load_image
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
-from classification.deployment.probabilities import to_probabilities
+from classification.deployment.probabilities import MULTI_LABEL, to_probabilities
 from classification.errors import UserError
 
 # Bytes of decoded pictures that may wait for the model: enough to decode while it is compiled.
@@ -24,18 +25,22 @@ MOST_AHEAD = 1024  # pictures, however small they are
 MOST_ENTRIES = 8  # batches; where most files are bad, their rows do not wait for a full batch
 
 
+_Entry = tuple[str, DecodeError | None]  # a path, and why there is no picture
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The most probable classes of one picture, best first.
 
     There are none when it could not be read, which `error` tells, or when none is as probable as
-    the threshold.
+    the threshold. Where a rule and not the model chose the class, `reason` tells which: "no_face".
     """
 
     path: str
     class_names: tuple[str, ...]
     probabilities: tuple[float, ...]  # of these classes only, so they need not add up to 1
     error: str | None = None
+    reason: str | None = None
 
 
 class Predictor:
@@ -57,6 +62,12 @@ class Predictor:
         """
         self.backend = load_backend(load_weights, precision_hint=precision_hint)
         self.batch_size = batch_size
+        faces = self.backend.preprocessing.faces
+        if faces is not None:
+            from classification.data.face_detection import default_detector
+
+            default_detector()  # a missing package is told before the first picture
+            check_negative_class(faces, self.class_names, self.backend.task)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -101,7 +112,7 @@ class Predictor:
         self, paths: Iterable[str | Path], top_k: int, threshold: float
     ) -> Iterator[Prediction]:
         # What was decoded but not predicted yet: per batch its paths, each with its error if any.
-        waiting: deque[list[tuple[str, str | None]]] = deque()
+        waiting: deque[list[_Entry]] = deque()
         for logits in self.backend.stream(self._batches(paths, waiting)):
             yield from self._name(waiting.popleft(), logits, top_k, threshold)
         for entries in waiting:  # nothing but errors after the last batch
@@ -109,14 +120,14 @@ class Predictor:
             yield from self._name(entries, nothing, top_k, threshold)
 
     def _batches(
-        self, paths: Iterable[str | Path], waiting: deque[list[tuple[str, str | None]]]
+        self, paths: Iterable[str | Path], waiting: deque[list[_Entry]]
     ) -> Iterator[np.ndarray]:
         """Yield [batch_size, H, W, 3] uint8, after appending the batch's entries to `waiting`."""
-        entries: list[tuple[str, str | None]] = []
+        entries: list[_Entry] = []
         images: list[np.ndarray] = []
         for path, image in self._decode(paths):
             if isinstance(image, DecodeError):
-                entries.append((str(path), str(image)))
+                entries.append((str(path), image))
             else:
                 entries.append((str(path), None))
                 images.append(image)
@@ -163,21 +174,38 @@ class Predictor:
 
     def _name(
         self,
-        entries: list[tuple[str, str | None]],
+        entries: list[_Entry],
         logits: np.ndarray,
         top_k: int,
         threshold: float,
     ) -> Iterator[Prediction]:
         rows = iter(to_probabilities(logits, self.backend.task))
         for path, error in entries:
-            if error is not None:
-                yield Prediction(path, (), (), error)
+            by_rule = self._by_rule(error)
+            if error is not None and by_rule is None:
+                yield Prediction(path, (), (), str(error))
                 continue
-            probabilities = next(rows)
+            probabilities = next(rows) if by_rule is None else by_rule
             if not np.isfinite(probabilities).all():
                 yield Prediction(path, (), (), "the model's output is not a finite number")
                 continue
             best = np.argsort(-probabilities, kind="stable")[:top_k]
             best = best[probabilities[best] >= threshold]
+            if by_rule is not None and self.backend.task == MULTI_LABEL:
+                best = best[:0]  # none of the labels, however many were asked for
             names = tuple(self.class_names[i] for i in best)
-            yield Prediction(path, names, tuple(float(probabilities[i]) for i in best))
+            yield Prediction(
+                path,
+                names,
+                tuple(float(probabilities[i]) for i in best),
+                reason=None if by_rule is None else NO_FACE,
+            )
+
+    def _by_rule(self, error: DecodeError | None) -> np.ndarray | None:
+        """Return the probabilities [C] of a picture without a face, if there is a rule for it."""
+        faces = self.backend.preprocessing.faces
+        if faces is None or faces.no_face != "negative" or not isinstance(error, NoFaceError):
+            return None
+        logits = no_face_logits(faces, self.class_names)
+        probabilities: np.ndarray = to_probabilities(logits[None], self.backend.task)[0]
+        return probabilities

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from classification.config import Config, default_config, merge_settings, validate
+from classification.data.faces import no_face_logits
 from classification.data.readers import read_samples
 from classification.data.sample_set import SampleSet
 from classification.data.source import ROLES
@@ -97,17 +98,18 @@ def evaluate(
     logger.info("Evaluating %s: %s, %d images", weights, backend.precision, len(store))
     with progress_bar("evaluating") as progress:
         logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
-    metrics, per_class = measure(logits, store.samples)
+    measured, logits = with_faceless(samples, store, logits)
+    metrics, per_class = measure(logits, measured)
     evaluation = Evaluation(
         weights=weights,
         precision=backend.precision,
         parameters=backend.parameters,
         gflops=backend.gflops,
-        samples=store.samples,
+        samples=measured,
         logits=logits,
         metrics=metrics,
         per_class=per_class,
-        sources=measure_sources(logits, store.samples),
+        sources=measure_sources(logits, measured),
     )
     log_summary(evaluation)
     if save_output_to:
@@ -172,6 +174,30 @@ def compute_logits(
         done += len(part)
         progress(done, len(store))
     return np.concatenate(parts)
+
+
+def with_faceless(
+    samples: SampleSet, store: ImageStore, logits: np.ndarray
+) -> tuple[SampleSet, np.ndarray]:
+    """Add the pictures without a face, which are of the negative class by rule, as in predict.
+
+    Args:
+        samples: what the store was opened with.
+        store: the pictures that the model has seen.
+        logits: [N, C] float32 of these.
+
+    Returns:
+        N + K samples, and their logits [N + K, C] float32.
+    """
+    faces = store.preprocessing.faces
+    if faces is None or len(store.faceless) == 0:
+        return store.samples, logits
+    rule = no_face_logits(faces, samples.class_names)
+    logger.info("%d images without a face count as the negative class.", len(store.faceless))
+    return (
+        samples.subset(np.concatenate([store.indices, store.faceless])),
+        np.concatenate([logits, np.tile(rule, (len(store.faceless), 1))]),
+    )
 
 
 def model_files(weights: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from classification.config import Config, auxiliary_configs, to_dict
+from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.listing import listing
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
@@ -109,6 +110,8 @@ def train(
     train_samples = read(train_data_roots, train_ann_files, role="train")
     names = train_samples.class_names
     val_samples = read(val_data_roots, val_ann_files, class_names=names, role="val")
+    task_name = "multi-label" if train_samples.multi_label else "multi-class"
+    check_negative_class(FaceCrop.from_config(config), names, task_name)
     seed_everything(config.training.seed)
     starts: list[Start] = []
     models = create_models(configs, len(train_samples.class_names))

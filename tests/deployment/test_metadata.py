@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from classification.data.faces import FaceCrop
 from classification.data.preprocessing import Preprocessing
 from classification.deployment.metadata import Description, read_description
 from classification.errors import UserError
@@ -61,3 +62,13 @@ def test_incomplete_description_is_a_user_error(tmp_path, key):
 def test_garbled_description_is_a_user_error(tmp_path, key, value):
     with pytest.raises(UserError, match="does not say"):
         read_description({**description().own_section(), key: value}, tmp_path / "file.xml")
+
+
+def test_the_face_crop_is_kept(tmp_path):
+    crop = FaceCrop("eyes", 0.3, "negative", "no glasses")
+    cropped = replace(description(), preprocessing=replace(PREPROCESSING, faces=crop))
+    assert read_description(cropped.own_section(), tmp_path) == cropped
+    older = json.loads(description().own_section()["preprocessing"])
+    del older["faces"]
+    values = {**description().own_section(), "preprocessing": json.dumps(older)}
+    assert read_description(values, tmp_path) == description()

@@ -1,11 +1,14 @@
 """The predictor against a backend that everybody can compute: the colours' means are the logits."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from classification.data.decode import DecodeError
+from classification.data.faces import FaceCrop, NoFaceError
 from classification.data.preprocessing import Preprocessing
 from classification.deployment import predictor as predictor_module
 from classification.deployment.predictor import Predictor
@@ -181,3 +184,45 @@ def test_folder_with_a_real_model(exported, tmp_path):
         assert math.log(prediction.probabilities[0] / prediction.probabilities[1]) == pytest.approx(
             logits[order[0]] - logits[order[1]], abs=1e-4
         )
+
+
+@pytest.mark.parametrize(
+    ("task", "negative", "no_face", "expected"),
+    [
+        ("multi-class", "green", "negative", (("green", "red"), None, "no_face")),
+        ("multi-label", "", "negative", ((), None, "no_face")),
+        ("multi-class", "", "error", ((), "no face was found", None)),
+    ],
+)
+def test_without_a_face_a_rule_decides(monkeypatch, tmp_path, task, negative, no_face, expected):
+    """The model is not asked, and good pictures around are answered as ever."""
+    backend = ColourBackend()
+    backend.task = task
+    crop = FaceCrop("face", 0.2, no_face, negative)
+    backend.preprocessing = replace(ColourBackend.preprocessing, faces=crop)
+
+    def load_image(path, preprocessing):
+        if "faceless" in str(path):
+            raise NoFaceError("no face was found")
+        if "bad" in str(path):
+            raise DecodeError("damaged")
+        return np.full((8, 8, 3), COLOURS["blue"], np.uint8)
+
+    monkeypatch.setattr(predictor_module, "load_backend", lambda *_, **__: backend)
+    monkeypatch.setattr(predictor_module, "load_image", load_image)
+    names = ["a", "faceless 1", "bad", "b", "faceless 2"]
+    got = Predictor("model.xml").predict([tmp_path / name for name in names], top_k=2)
+    assert [(p.class_names, p.error, p.reason) for p in (got[1], got[4])] == [expected] * 2
+    assert got[2].error == "damaged" and got[2].reason is None
+    assert [p.class_names[0] for p in (got[0], got[3])] == ["blue", "blue"]
+    if negative:
+        assert got[1].probabilities[0] == pytest.approx(1 / (1 + 2 * math.exp(-10)))
+
+
+def test_the_negative_class_of_a_file_must_be_one_of_its_classes(monkeypatch):
+    backend = ColourBackend()
+    crop = FaceCrop("face", 0.2, "negative", "purple")
+    backend.preprocessing = replace(ColourBackend.preprocessing, faces=crop)
+    monkeypatch.setattr(predictor_module, "load_backend", lambda *_, **__: backend)
+    with pytest.raises(UserError, match="'purple' is no class"):
+        Predictor("model.xml")

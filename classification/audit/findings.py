@@ -1,0 +1,105 @@
+"""What an audit finds, how bad it is, and what to do about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+SEVERITIES = ("error", "warning", "info")
+
+
+class Kind(NamedTuple):
+    """A kind of finding."""
+
+    severity: str
+    title: str
+    advice: str
+
+
+KINDS = {
+    "unreadable": Kind("error", "Unreadable files", "Repair or remove them."),
+    "truncated": Kind("error", "Truncated files", "Copy them again from their source."),
+    "leak": Kind(
+        "error",
+        "The same file in several splits",
+        "Keep it in one of them: a test on pictures that were trained on measures memory.",
+    ),
+    "contradiction": Kind(
+        "error", "The same file in several classes", "Keep it in the right class only."
+    ),
+    "near_leak": Kind(
+        "warning",
+        "Near duplicates in several splits",
+        "Split by what they share (the recording, the object, the person), not by picture.",
+    ),
+    "near_contradiction": Kind(
+        "warning", "Near duplicates in several classes", "One of the labels is probably wrong."
+    ),
+    "label_error": Kind(
+        "warning",
+        "Likely label errors",
+        "Look at them: a model that was not trained on the picture is sure of another class.",
+    ),
+    "missing_class": Kind("warning", "Classes without pictures", "Nothing can be measured there."),
+    "imbalance": Kind(
+        "warning", "Classes of very different sizes", "See sampling.name and loss.class_weights."
+    ),
+    "tiny": Kind("warning", "Tiny pictures", "They are enlarged; see tools/clean_data.py."),
+    "wrong_suffix": Kind(
+        "warning",
+        "Suffix and contents differ",
+        "The contents count here; other programs may go by the name.",
+    ),
+    "repeat": Kind("warning", "The same file several times", "It counts several times."),
+    "near_repeat": Kind(
+        "info", "Near duplicates in one split and class", "They count less than as many others."
+    ),
+    "odd_mode": Kind(
+        "info",
+        "Stored otherwise than as 8-bit RGB",
+        "They are converted when read: transparency becomes white, 16 bits become 8.",
+    ),
+    "odd_shape": Kind(
+        "info", "Very long or tall pictures", "All pictures are stretched to the model's input."
+    ),
+    "odd_size": Kind(
+        "info", "Much smaller or larger than the others", "Do they come from another source?"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of the audited set."""
+
+    path: Path
+    split: str  # train, val or test
+    label: str  # its class; of several labels those that hold, joined
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found; `pictures` are places in the list of items."""
+
+    kind: str
+    text: str
+    pictures: tuple[int, ...] = ()
+
+    @property
+    def severity(self) -> str:
+        return KINDS[self.kind].severity
+
+
+def count_kinds(findings: Iterable[Finding]) -> dict[str, int]:
+    """Return the number of findings of each kind that occurs, the worst kinds first."""
+    counts = Counter(finding.kind for finding in findings)
+    return {kind: counts[kind] for kind in KINDS if counts[kind]}
+
+
+def is_as_bad_as(findings: Sequence[Finding], severity: str) -> bool:
+    """Return whether any finding is of this severity or a worse one."""
+    bad = SEVERITIES[: SEVERITIES.index(severity) + 1]
+    return any(finding.severity in bad for finding in findings)

@@ -1,0 +1,59 @@
+"""Findings about pictures one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from classification.audit.facts import SUFFIXES, Facts
+from classification.audit.findings import Finding
+
+LONGEST_SHAPE = 4.0  # longer side over shorter side
+SIZE_FACTOR = 10.0  # from the median of the shorter sides
+_MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with transparency",
+    "P": "palette",
+    "PA": "palette with transparency",
+    "RGBA": "transparency",
+    "CMYK": "CMYK",
+    "YCbCr": "YCbCr",
+    "LAB": "LAB",
+    "HSV": "HSV",
+}
+
+
+def examine_files(facts: Sequence[Facts], min_side: int) -> Iterator[Finding]:
+    """Yield what is wrong or odd about single files.
+
+    Args:
+        facts: of all pictures, in the order of the items.
+        min_side: pixels that the shorter side should have.
+    """
+    sides = [fact.shorter_side for fact in facts if fact.error is None]
+    median = float(np.median(sides)) if sides else 0.0
+    for index, fact in enumerate(facts):
+        if fact.error is not None:
+            kind = "truncated" if "truncated" in fact.error else "unreadable"
+            yield Finding(kind, fact.error, (index,))
+            continue
+        for kind, text in _oddities(fact, min_side, median):
+            yield Finding(kind, text, (index,))
+
+
+def _oddities(fact: Facts, min_side: int, median_side: float) -> Iterator[tuple[str, str]]:
+    size = f"{fact.width}x{fact.height} px"
+    if fact.shorter_side < min_side:
+        yield "tiny", f"{size}, less than {min_side}"
+    if fact.path.suffix.lower() not in SUFFIXES[fact.format]:
+        yield "wrong_suffix", f"a {fact.format} file called {fact.path.suffix or 'nothing'}"
+    if fact.mode != "RGB":
+        name = "16 bit" if fact.mode.startswith("I") else _MODES.get(fact.mode, fact.mode)
+        yield "odd_mode", name
+    if max(fact.width, fact.height) > LONGEST_SHAPE * fact.shorter_side:
+        yield "odd_shape", size
+    ratio = fact.shorter_side / median_side
+    if not 1 / SIZE_FACTOR <= ratio <= SIZE_FACTOR:
+        yield "odd_size", f"{size}; the median of the shorter sides is {median_side:g}"

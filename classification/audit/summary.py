@@ -1,0 +1,27 @@
+"""An audit in one table on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from classification.audit.check import Audit
+from classification.audit.findings import KINDS, count_kinds
+
+
+def print_summary(audit: Audit) -> None:
+    """Print how many findings there are of each kind, and in how many pictures."""
+    splits = ", ".join(f"{int(counts.sum())} {split}" for split, counts in audit.counts.items())
+    print(f"{len(audit.items)} pictures ({splits}) of {len(audit.class_names)} classes")
+    counts = count_kinds(audit.findings)
+    if not counts:
+        print("Nothing was found.")
+        return
+    table = Table("severity", "what", "findings", "pictures")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for kind, count in counts.items():
+        pictures = {i for f in audit.findings if f.kind == kind for i in f.pictures}
+        severity, title, _ = KINDS[kind]
+        table.add_row(severity, title, str(count), str(len(pictures)))
+    Console().print(table)
