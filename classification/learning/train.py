@@ -110,8 +110,12 @@ def train(
     train_samples = read(train_data_roots, train_ann_files, role="train")
     names = train_samples.class_names
     val_samples = read(val_data_roots, val_ann_files, class_names=names, role="val")
-    task_name = "multi-label" if train_samples.multi_label else "multi-class"
-    check_negative_class(FaceCrop.from_config(config), names, task_name)
+    if train_samples.multi_label:
+        raise UserError(
+            f"data.labels: training on {len(names)} labels at once is not there yet. Name one: its "
+            "two classes are trained."
+        )
+    check_negative_class(FaceCrop.from_config(config), names)
     seed_everything(config.training.seed)
     starts: list[Start] = []
     models = create_models(configs, len(train_samples.class_names))
