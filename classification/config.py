@@ -8,12 +8,12 @@ frozen; it travels inside every checkpoint as a plain dict.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 from yacs.config import CfgNode
 
+from classification.config_limits import find_problems
 from classification.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -267,137 +267,24 @@ def _read_value(dotted: str, text: str) -> Any:
         raise UserError(f"--set {dotted}: '{text}' is not a YAML value.") from error
 
 
-FIGURES = (".png", ".jpg", ".svg", ".pdf")
-_CHOICES = {
-    "data.on_bad_image": ("error", "skip"),
-    "faces.crop": ("none", "face", "eyes"),
-    "faces.no_face": ("negative", "whole", "error"),
-    "model.head_start": ("zero", "probe"),
-    "loss.name": ("cross_entropy", "am_softmax"),
-    "schedule.name": ("plateau", "cosine", "one_cycle"),
-    "schedule.on_plateau": ("drop", "anneal"),
-    "lr_finder.mode": ("fast_ai", "grid_search", "tpe"),
-    "sampling.name": ("shuffle", "balanced", "weighted"),
-    "loss.class_weights": ("none", "balanced"),
-    "schedule.watch": ("train_loss", "val_top1"),
-    "training.precision": ("auto", "fp32", "bf16"),
-    "compression.preset": ("mixed", "performance"),
-}
-_RANGES: dict[str, tuple[float, float]] = {
-    "model.dropout": (0, 0.95),
-    "input.height": (8, 4096),
-    "input.width": (8, 4096),
-    "data.cache_fraction": (0, 0.9),
-    "data.num_workers": (0, 256),
-    "data.max_megapixels": (0.001, 100_000),
-    "faces.margin": (0, 10),
-    "sampling.downsample": (0, 1),
-    "augmentation.crop_scale": (0.01, 1),
-    "augmentation.horizontal_flip": (0, 1),
-    "augmentation.rotation": (0, 1),
-    "augmentation.rotation_degrees": (0, 180),
-    "augmentation.augmix": (0, 1),
-    "augmentation.augmix_severity": (1, 10),
-    "augmentation.augmix_width": (1, 16),
-    "augmentation.augmix_depth": (-1, 16),
-    "augmentation.augmix_alpha": (1e-3, 1e3),
-    "augmentation.mixup": (0, 1e3),
-    "augmentation.cutmix": (0, 1e3),
-    "loss.label_smoothing": (0, 0.99),
-    "loss.margin": (0, 1.99),
-    "loss.scale": (0, 1000),
-    "sam.rho": (0, 100),
-    "sam.interval": (1, 1000),
-    "sam.reuse": (0, 10),
-    "mutual_learning.weight": (0, 100),
-    "schedule.patience_steps": (0, 1_000_000),
-    "early_stop.patience_steps": (0, 1_000_000),
-    "lr_finder.min_lr": (1e-12, 1e3),
-    "lr_finder.max_lr": (1e-12, 1e3),
-    "lr_finder.step": (0, 1e3),
-    "lr_finder.num_epochs": (1, 1000),
-    "lr_finder.num_steps": (0, 1_000_000),
-    "lr_finder.n_trials": (1, 10_000),
-    "lr_finder.epochs_warmup": (0, 1000),
-    "lr_finder.smooth_f": (1e-3, 1),
-    "lr_finder.max_images": (2, 1_000_000_000),
-    "optimizer.base_learning_rate": (1e-12, 1e3),
-    "optimizer.momentum": (0, 0.9999),
-    "optimizer.weight_decay": (0, 10),
-    "optimizer.bias_rate_factor": (0, 100),
-    "schedule.warmup_epochs": (0, 1e4),
-    "schedule.patience": (1, 10_000),
-    "schedule.factor": (1e-6, 0.999),
-    "schedule.anneal_share": (0.01, 10),
-    "schedule.min_rate_ratio": (0, 1),
-    "schedule.anneal_from": (0, 1),
-    "early_stop.patience": (1, 10_000),
-    "early_stop.after_drops": (0, 100),
-    "ema.decay": (0, 0.999999),
-    "training.batch_size": (1, 1_000_000),
-    "training.epochs": (1, 1_000_000),
-    "training.accumulation": (1, 10_000),
-    "training.seed": (0, 2**63 - 1),
-    "training.keep_checkpoints": (1, 10_000),
-    "training.clip_gradient_norm": (0, 1e9),
-    "evaluation.batch_size": (1, 1_000_000),
-    "compression.calibration_images": (1, 1_000_000),
-    "compression.max_accuracy_drop": (-100, 100),
-    "compression.epochs": (-1, 10_000),
-    "compression.pruned_share": (0.001, 0.99),
-    "compression.rate_factor": (1e-9, 10),
-}
-
-
-def get(config: Config, dotted: str) -> Any:
-    """Return the value at 'section.key'."""
-    node: Any = config
-    for key in dotted.split("."):
-        node = node[key]
-    return node
-
-
 def validate(config: Config, where: str = "config") -> None:
     """Raise a UserError that lists every value outside its range or choices."""
-    problems = [
-        f"{where}.{key}: '{get(config, key)}' is none of {', '.join(choices)}."
-        f"{nearest(str(get(config, key)), choices)}"
-        for key, choices in _CHOICES.items()
-        if get(config, key) not in choices
-    ]
-    problems += [
-        f"{where}.{key}: {get(config, key)} is outside {low:g} to {high:g}."
-        for key, (low, high) in _RANGES.items()
-        if not low <= get(config, key) <= high
-    ]
-    if config.sam.reuse and config.sam.interval == 1:
-        problems.append(f"{where}.sam.reuse: needs sam.interval above 1, as 5.")
-    figure = PurePath(config.lr_finder.path_to_savefig)
-    if figure.name and figure.suffix.lower() not in FIGURES:
-        problems.append(
-            f"{where}.lr_finder.path_to_savefig: '{figure}' ends in none of {', '.join(FIGURES)}."
-        )
-    if config.lr_finder.min_lr >= config.lr_finder.max_lr:
-        problems.append(f"{where}.lr_finder.min_lr must be below max_lr.")
-    problems += [f"{where}.data.{problem}" for problem in _data_problems(config.data)]
-    problems += [f"{where}.input.std: {s} must be above 0." for s in config.input.std if s <= 0]
+    problems = [f"{where}.{problem}" for problem in find_problems(config)]
     if problems:
         raise UserError("\n".join(problems))
     auxiliary_configs(config, where)
 
 
-def _data_problems(data: Config) -> Iterator[str]:
-    for key in ("labels", "class_names"):
-        if not all(isinstance(name, str) and name for name in data[key]):
-            yield f"{key}: expected names, got {data[key]}."
-        elif len(set(data[key])) < len(data[key]):
-            yield f"{key}: a name comes twice in {data[key]}."
-    if "all" in data.labels and len(data.labels) > 1:
-        yield f"labels: [all] stands alone, got {data.labels}."
-    if data.class_names and (
-        len(data.class_names) != 2 or len(data.labels) > 1 or data.labels == ["all"]
-    ):
-        yield "class_names: are those of a task of one attribute, negative and positive."
+def check_effective(
+    settings: Sequence[Sequence[str]], effective: Sequence[str], of_what: str
+) -> None:
+    """Raise a UserError for a `--set section.key value` that would be read and then ignored."""
+    for key, _ in settings:
+        if key not in effective:
+            raise UserError(
+                f"--set {key}: has no effect on {of_what}.{nearest(key, effective)} These have: "
+                f"{', '.join(effective)}."
+            )
 
 
 def auxiliary_configs(config: Config, where: str = "config") -> list[Config]:

@@ -42,7 +42,7 @@ TOOLS = {
     "check_data": [
         "--train-data-roots", "--train-ann-files", "--val-data-roots", "--val-ann-files",
         "--test-data-roots", "--test-ann-files", "--classes", "--min-side", "--no-label-errors",
-        "--load-weights", "--save-report-to", "--fail-on",
+        "--set", "--load-weights", "--save-report-to", "--fail-on",
     ],
     "clean_data": [
         "SOURCE", "DESTINATION", "--apply", "--min-side", "--drop-near-duplicates",

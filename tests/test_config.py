@@ -2,23 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from classification import config as module
 from classification.config import (
     default_config,
     from_dict,
-    get,
     merge,
     merge_settings,
     to_dict,
     validate,
 )
+from classification.config_limits import CHOICES, RANGES, get
 from classification.errors import UserError
 
 
 def test_defaults_are_valid_and_every_checked_key_exists():
     config = default_config()
-    module.validate(config)
-    for key in [*module._RANGES, *module._CHOICES]:
+    validate(config)
+    for key in [*RANGES, *CHOICES]:
         get(config, key)  # raises when a key was renamed
 
 
@@ -126,7 +125,7 @@ def test_validate_lists_every_value_out_of_range():
     config.schedule.watch = "val_top"
     config.input.std = [0.2, 0.0, 0.2]
     with pytest.raises(UserError) as caught:
-        module.validate(config)
+        validate(config)
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
     assert any("schedule.watch" in line and "Did you mean 'val_top1'" in line for line in lines)

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from classification.cli.arguments import add_classes_flag, add_data_flags
+from classification.cli.arguments import add_classes_flag, add_data_flags, add_set_flag
 from classification.cli.run import run_command
 
 SPLITS = ("train", "val", "test")
+SETTINGS = ("data.labels", "data.class_names", "data.split")
 EPILOG = """\
 Exit code: 0 nothing found, 1 something as bad as --fail-on, 2 a mistake in the command or the data.
 error: unreadable or truncated files, the same file in several splits or classes. warning: likely
@@ -25,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_data_flags(parser, *SPLITS, required=SPLITS[:1])
     add_classes_flag(parser, "look at these classes only")
+    add_set_flag(parser, f"the way the data are read: {', '.join(SETTINGS)}, as of train.py")
     parser.add_argument(
         "--min-side", type=int, default=32, metavar="PIXELS",
         help="pictures whose shorter side is below this are tiny (default: 32)",
@@ -91,8 +93,13 @@ def check_data(args: argparse.Namespace) -> bool:
 
 def read_splits(args: argparse.Namespace) -> dict:
     """Return the SampleSet of each split that was given; train defines the classes."""
+    from classification.config import check_effective, default_config, merge_settings, validate
     from classification.data.readers import read_samples
 
+    config = default_config()
+    merge_settings(config, args.settings)
+    check_effective(args.settings, SETTINGS, "a check of data")
+    validate(config)
     splits: dict = {}
     for role in SPLITS:
         roots = getattr(args, f"{role}_data_roots")
@@ -103,6 +110,7 @@ def read_splits(args: argparse.Namespace) -> dict:
                 class_names=splits["train"].class_names if splits else None,
                 classes=args.classes,
                 role=role,
+                data=config.data,
             )
     return splits
 

@@ -17,15 +17,6 @@ from classification.data.store import usable_cores
 
 # Larger JPEGs are decoded at a fraction of their size, which still reads all of the file.
 _DECODED_SIDE = 128  # pixels
-SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm"),
-}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from classification.audit.facts import SUFFIXES, Facts
+from classification.audit.facts import Facts
 from classification.audit.findings import Finding
+from classification.data.decode import SUFFIXES
 
 LONGEST_SHAPE = 4.0  # longer side over shorter side
 SIZE_FACTOR = 10.0  # from the median of the shorter sides

@@ -46,7 +46,7 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         help="which images to test on, where data.split divides them: train, val, test "
         "(default: test)",
     )
-    add_set_flag(parser, "the model's config, such as data.split of a checkpoint")
+    add_set_flag(parser, "what the test goes by, as data.labels, data.split, data.on_bad_image")
     return parser
 
 

@@ -12,7 +12,8 @@ import torch
 from classification.compression.distillation import DistillationTask, teachers_of
 from classification.compression.pruning import keep_zeros
 from classification.compression.workbench import Outcome, Workbench
-from classification.config import Config, from_dict, get, merge, merge_settings, to_dict, validate
+from classification.config import Config, from_dict, merge, merge_settings, to_dict, validate
+from classification.config_limits import get
 from classification.data.loader import TrainLoader
 from classification.errors import DivergedError, UserError
 from classification.learning.early_stop import EarlyStop

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-# How pictures are found in folders; what a file holds is told by its contents, not its name.
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-)
 # An allow-list: Pillow also opens formats (EPS, FITS, ...) that run other programs or are risky.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# Pictures are found in folders by suffix; what a file holds is told by its contents.
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm"),
+}
+FORMATS = tuple(SUFFIXES)
+IMAGE_SUFFIXES = frozenset(chain.from_iterable(SUFFIXES.values()))
 # Pillow's own guard is one number for the whole process, checked when a file is opened, and its
 # limit (179 megapixels) is below what `max_megapixels` may allow. `decode` checks for itself.
 Image.MAX_IMAGE_PIXELS = None

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.config import Config, default_config, merge_settings, validate
+from classification.config import (
+    Config,
+    check_effective,
+    default_config,
+    merge_settings,
+    validate,
+)
 from classification.data.faces import no_face_logits
 from classification.data.readers import read_samples
 from classification.data.sample_set import SampleSet
@@ -33,6 +39,15 @@ from classification.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
+# What of a config an evaluation goes by; the model and its preprocessing are as they are.
+SETTINGS = (
+    "data.labels",
+    "data.split",
+    "data.on_bad_image",
+    "data.cache_fraction",
+    "evaluation.batch_size",
+)
+
 
 def evaluate(
     load_weights: str | Path,
@@ -55,8 +70,8 @@ def evaluate(
         save_output_to: a folder for predictions, per-class figures and the confusion matrix.
         classes: evaluate on images of these classes only; the model still chooses among all.
         roles: which images, where `data.split` divides them: "train", "val", "test".
-        settings: pairs of "section.key" and a value that override the model's config: `data`, as
-            trained, from a checkpoint; from an exported file the defaults.
+        settings: pairs of a key of SETTINGS and a value, instead of what a checkpoint was trained
+            with, or of the defaults of an exported file.
 
     Returns:
         top1, top5, balanced_accuracy, mean_average_precision (percent), cross_entropy (nats), and
@@ -149,6 +164,7 @@ def _evaluation_config(backend: Backend, settings: Sequence[Sequence[str]]) -> C
     if backend.task == MULTI_LABEL and not config.data.labels:
         config.data.labels = ["all"]  # those that the model has
     merge_settings(config, settings)
+    check_effective(settings, SETTINGS, "an evaluation")
     validate(config)
     return config
 

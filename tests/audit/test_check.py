@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from face_sets import make_celeba
 from PIL import Image
 from sklearn.datasets import load_digits
 from support import ROOT, make_class_folders
@@ -309,3 +310,20 @@ def test_mistakes(clean_set: Path, check_data, capsys) -> None:
 def test_a_file_that_vanished_is_unreadable(tmp_path: Path) -> None:
     facts = look_at(tmp_path / "gone.png")
     assert facts.error == "No such file or directory" and facts.sha256 == ""
+
+
+def test_attributes_are_chosen_as_for_a_training(
+    tmp_path: Path, check_data, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = f"celeba:{make_celeba(tmp_path / 'celeba', number=36)}"
+    flags = ["--train-data-roots", root, "--val-data-roots", root, "--no-label-errors"]
+    split = ["--set", "data.split", "official"]
+    assert check_data([*flags, *split, "--set", "data.labels", "[Eyeglasses]"]) in (0, 1)
+    report = json.loads((tmp_path / "data_report.json").read_text(encoding="utf-8"))
+    assert list(report["classes"]) == ["train", "val"]
+    assert list(report["classes"]["train"]) == ["not_Eyeglasses", "Eyeglasses"]
+    assert check_data([*flags, *split]) == 2
+    assert "Choose by data.labels" in capsys.readouterr().err
+    assert check_data([*flags, "--set", "data.num_workers", "2"]) == 2
+    assert "data.num_workers: has no effect on a check of data" in capsys.readouterr().err

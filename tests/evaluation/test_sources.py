@@ -97,3 +97,8 @@ def test_roles_need_a_split(color_backend, weights, pictures):
         evaluate(weights, test_data_roots=pictures, settings=[["data.split", "official"]])
     with pytest.raises(UserError, match=r"--set\.data\.splits: unknown key"):
         evaluate(weights, test_data_roots=pictures, settings=[["data.splits", "official"]])
+
+
+def test_a_setting_that_would_be_ignored_is_refused(color_backend, weights, pictures):
+    with pytest.raises(UserError, match=r"input\.height: has no effect on an evaluation"):
+        evaluate(weights, test_data_roots=pictures, settings=[["input.height", "64"]])

@@ -1,0 +1,136 @@
+"""What the values of a config may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+from classification.errors import nearest
+
+FIGURES = (".png", ".jpg", ".svg", ".pdf")
+CHOICES = {
+    "data.on_bad_image": ("error", "skip"),
+    "faces.crop": ("none", "face", "eyes"),
+    "faces.no_face": ("negative", "whole", "error"),
+    "model.head_start": ("zero", "probe"),
+    "loss.name": ("cross_entropy", "am_softmax"),
+    "schedule.name": ("plateau", "cosine", "one_cycle"),
+    "schedule.on_plateau": ("drop", "anneal"),
+    "lr_finder.mode": ("fast_ai", "grid_search", "tpe"),
+    "sampling.name": ("shuffle", "balanced", "weighted"),
+    "loss.class_weights": ("none", "balanced"),
+    "schedule.watch": ("train_loss", "val_top1"),
+    "training.precision": ("auto", "fp32", "bf16"),
+    "compression.preset": ("mixed", "performance"),
+}
+RANGES: dict[str, tuple[float, float]] = {
+    "model.dropout": (0, 0.95),
+    "input.height": (8, 4096),
+    "input.width": (8, 4096),
+    "data.cache_fraction": (0, 0.9),
+    "data.num_workers": (0, 256),
+    "data.max_megapixels": (0.001, 100_000),
+    "faces.margin": (0, 10),
+    "sampling.downsample": (0, 1),
+    "augmentation.crop_scale": (0.01, 1),
+    "augmentation.horizontal_flip": (0, 1),
+    "augmentation.rotation": (0, 1),
+    "augmentation.rotation_degrees": (0, 180),
+    "augmentation.augmix": (0, 1),
+    "augmentation.augmix_severity": (1, 10),
+    "augmentation.augmix_width": (1, 16),
+    "augmentation.augmix_depth": (-1, 16),
+    "augmentation.augmix_alpha": (1e-3, 1e3),
+    "augmentation.mixup": (0, 1e3),
+    "augmentation.cutmix": (0, 1e3),
+    "loss.label_smoothing": (0, 0.99),
+    "loss.margin": (0, 1.99),
+    "loss.scale": (0, 1000),
+    "sam.rho": (0, 100),
+    "sam.interval": (1, 1000),
+    "sam.reuse": (0, 10),
+    "mutual_learning.weight": (0, 100),
+    "schedule.patience_steps": (0, 1_000_000),
+    "early_stop.patience_steps": (0, 1_000_000),
+    "lr_finder.min_lr": (1e-12, 1e3),
+    "lr_finder.max_lr": (1e-12, 1e3),
+    "lr_finder.step": (0, 1e3),
+    "lr_finder.num_epochs": (1, 1000),
+    "lr_finder.num_steps": (0, 1_000_000),
+    "lr_finder.n_trials": (1, 10_000),
+    "lr_finder.epochs_warmup": (0, 1000),
+    "lr_finder.smooth_f": (1e-3, 1),
+    "lr_finder.max_images": (2, 1_000_000_000),
+    "optimizer.base_learning_rate": (1e-12, 1e3),
+    "optimizer.momentum": (0, 0.9999),
+    "optimizer.weight_decay": (0, 10),
+    "optimizer.bias_rate_factor": (0, 100),
+    "schedule.warmup_epochs": (0, 1e4),
+    "schedule.patience": (1, 10_000),
+    "schedule.factor": (1e-6, 0.999),
+    "schedule.anneal_share": (0.01, 10),
+    "schedule.min_rate_ratio": (0, 1),
+    "schedule.anneal_from": (0, 1),
+    "early_stop.patience": (1, 10_000),
+    "early_stop.after_drops": (0, 100),
+    "ema.decay": (0, 0.999999),
+    "training.batch_size": (1, 1_000_000),
+    "training.epochs": (1, 1_000_000),
+    "training.accumulation": (1, 10_000),
+    "training.seed": (0, 2**63 - 1),
+    "training.keep_checkpoints": (1, 10_000),
+    "training.clip_gradient_norm": (0, 1e9),
+    "evaluation.batch_size": (1, 1_000_000),
+    "compression.calibration_images": (1, 1_000_000),
+    "compression.max_accuracy_drop": (-100, 100),
+    "compression.epochs": (-1, 10_000),
+    "compression.pruned_share": (0.001, 0.99),
+    "compression.rate_factor": (1e-9, 10),
+}
+
+
+def get(config: Any, dotted: str) -> Any:
+    """Return the value at 'section.key'."""
+    node: Any = config
+    for key in dotted.split("."):
+        node = node[key]
+    return node
+
+
+def find_problems(config: Any) -> Iterator[str]:
+    """Yield "section.key: what is wrong" for every value outside its range or choices."""
+    for key, choices in CHOICES.items():
+        value = get(config, key)
+        if value not in choices:
+            yield (
+                f"{key}: '{value}' is none of {', '.join(choices)}.{nearest(str(value), choices)}"
+            )
+    for key, (low, high) in RANGES.items():
+        if not low <= get(config, key) <= high:
+            yield f"{key}: {get(config, key)} is outside {low:g} to {high:g}."
+    if config.sam.reuse and config.sam.interval == 1:
+        yield "sam.reuse: needs sam.interval above 1, as 5."
+    figure = PurePath(config.lr_finder.path_to_savefig)
+    if figure.name and figure.suffix.lower() not in FIGURES:
+        yield f"lr_finder.path_to_savefig: '{figure}' ends in none of {', '.join(FIGURES)}."
+    if config.lr_finder.min_lr >= config.lr_finder.max_lr:
+        yield "lr_finder.min_lr must be below max_lr."
+    yield from _data_problems(config.data)
+    for value in config.input.std:
+        if value <= 0:
+            yield f"input.std: {value} must be above 0."
+
+
+def _data_problems(data: Any) -> Iterator[str]:
+    for key in ("labels", "class_names"):
+        if not all(isinstance(name, str) and name for name in data[key]):
+            yield f"data.{key}: expected names, got {data[key]}."
+        elif len(set(data[key])) < len(data[key]):
+            yield f"data.{key}: a name comes twice in {data[key]}."
+    if "all" in data.labels and len(data.labels) > 1:
+        yield f"data.labels: [all] stands alone, got {data.labels}."
+    if data.class_names and (
+        len(data.class_names) != 2 or len(data.labels) > 1 or data.labels == ["all"]
+    ):
+        yield "data.class_names: are those of a task of one attribute, negative and positive."
