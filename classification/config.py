@@ -27,11 +27,18 @@ def default_config() -> Config:
     c = CfgNode()
 
     c.model = CfgNode()
-    c.model.backbone = "tf_efficientnet_lite0"  # a name of timm.list_models()
+    c.model.backbone = "tf_efficientnet_lite0"  # a name of timm.list_models(), or slimnet
     c.model.pad_type = ""  # "same" for weights that came from TensorFlow; "" leaves timm's choice
     c.model.dropout = 0.2  # before the last layer, 0 to 1
     c.model.head_start = "zero"  # zero | probe: fitted to the frozen backbone's features first
     c.model.reset_classifier = False  # take only the backbone from --load-weights
+
+    c.model.slimnet = CfgNode()
+    c.model.slimnet.stem_filters = 96
+    c.model.slimnet.stem_size = 7  # pixels
+    c.model.slimnet.stem_stride = 2  # pixels
+    c.model.slimnet.filter_counts = [16, 32, 48, 64]  # of the four blocks
+    c.model.slimnet.depth_multiplier = 1  # maps that a depthwise convolution makes of each channel
 
     c.input = CfgNode()
     c.input.height = 224  # pixels

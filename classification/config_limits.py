@@ -26,6 +26,10 @@ CHOICES = {
 }
 RANGES: dict[str, tuple[float, float]] = {
     "model.dropout": (0, 0.95),
+    "model.slimnet.stem_filters": (1, 4096),
+    "model.slimnet.stem_size": (1, 31),
+    "model.slimnet.stem_stride": (1, 31),
+    "model.slimnet.depth_multiplier": (1, 64),
     "input.height": (8, 4096),
     "input.width": (8, 4096),
     "data.cache_fraction": (0, 0.9),
@@ -120,6 +124,9 @@ def find_problems(config: Any) -> Iterator[str]:
     for value in config.input.std:
         if value <= 0:
             yield f"input.std: {value} must be above 0."
+    for count in config.model.slimnet.filter_counts:
+        if not 1 <= count <= 4096:
+            yield f"model.slimnet.filter_counts: {count} is outside 1 to 4096."
 
 
 def _data_problems(data: Any) -> Iterator[str]:

@@ -155,6 +155,8 @@ def _fetch(
     from classification.models.weight_sources import fetch_initial_weights
 
     source = weights.get("source") or ""
+    if source == "none":
+        return
     if source.startswith("file:") and "://" not in source:  # relative to the template
         path = template.path.parent / Path(source.removeprefix("file:")).expanduser()
         source = f"file:{path.resolve()}"

