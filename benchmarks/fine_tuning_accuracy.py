@@ -99,7 +99,7 @@ def run_framework(
             settings=[["input.height", str(size)], ["input.width", str(size)]],
         )
         last = (Path(folder) / "metrics.jsonl").read_text().splitlines()[-1]
-    return json.loads(last)["val_top1"], result.best_top1, result.epochs
+    return json.loads(last)["val_top1"], result.best_score, result.epochs
 
 
 def main() -> None:

@@ -91,11 +91,18 @@ def default_config() -> Config:
     c.augmentation.cutmix = 0.0  # the same; with both on, each batch is mixed by either of them
 
     c.loss = CfgNode()
-    c.loss.name = "cross_entropy"  # cross_entropy | am_softmax: a cosine head and a margin
+    # Of classes: cross_entropy | am_softmax: a cosine head and a margin. Of several labels: bce:
+    # binary cross-entropy | asymmetric: it cares less for what is surely false; both the mean over
+    # the labels. auto = cross_entropy or bce, by the data.
+    c.loss.name = "auto"
     c.loss.label_smoothing = 0.0  # 0 to 1
     c.loss.margin = 0.35  # of am_softmax, subtracted from the true class's cosine
     c.loss.scale = 0.0  # of am_softmax: logits = scale x cosine; 0 = max(sqrt(2) ln(C - 1), 3)
-    c.loss.class_weights = "none"  # none | balanced: by the inverse of the class's size
+    c.loss.gamma_positive = 0.0  # of asymmetric: how much less true labels count that are sure
+    c.loss.gamma_negative = 4.0  # of asymmetric: the same for false ones
+    c.loss.clip = 0.05  # of asymmetric: probabilities of false labels below this cost nothing
+    # none | balanced: by the inverse of the class's size; true and false of each label alike
+    c.loss.class_weights = "none"
 
     c.optimizer = CfgNode()
     c.optimizer.name = "sgd"  # a name of timm.optim.list_optimizers()
@@ -123,7 +130,9 @@ def default_config() -> Config:
 
     c.schedule = CfgNode()
     c.schedule.name = "plateau"  # plateau | cosine | one_cycle
-    c.schedule.watch = "train_loss"  # train_loss | val_top1: what must improve
+    # What must improve: train_loss | val_score: validation top-1, of several labels their accuracy;
+    # its former name was val_top1.
+    c.schedule.watch = "train_loss"
     c.schedule.warmup_epochs = 1.0  # linear, from a tenth of the rate; one_cycle has its own rise
     c.schedule.patience = 5  # epochs without improvement before the rate falls
     c.schedule.patience_steps = 0  # steps that must have passed too: more epochs on small sets
@@ -136,7 +145,7 @@ def default_config() -> Config:
     c.early_stop = CfgNode()
     # For drops, cosine and one_cycle; an even fall at a plateau has an end of its own.
     c.early_stop.enable = True
-    c.early_stop.patience = 5  # epochs without a better validation top-1, after the rate fell
+    c.early_stop.patience = 5  # epochs without a better validation score, after the rate fell
     c.early_stop.patience_steps = 0  # steps that must have passed too: more epochs on small sets
     c.early_stop.after_drops = 1  # falls of the rate before stopping is allowed, of plateau
 
@@ -180,11 +189,14 @@ def default_config() -> Config:
 
     c.evaluation = CfgNode()
     c.evaluation.batch_size = 64  # images
+    # From which probability on each of several labels is taken for true: best_f1: where its F1 on
+    # the validation images is best | half: from 0.5. The best epoch is chosen with 0.5 anyway.
+    c.evaluation.thresholds = "best_f1"
 
     c.compression = CfgNode()
     c.compression.calibration_images = 300  # of the training set
     c.compression.preset = "mixed"  # mixed | performance: asymmetric or symmetric activations
-    c.compression.max_accuracy_drop = 0.5  # points of validation top-1 that may be lost
+    c.compression.max_accuracy_drop = 0.5  # points of the validation score that may be lost
     # Of fine-tuning, at most; it ends before, when the drop is small enough and no better epoch
     # comes. -1 = as many as 300 steps take, 3 to 30; 0 = none.
     c.compression.epochs = -1

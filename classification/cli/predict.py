@@ -19,6 +19,7 @@ from classification.cli.prediction_formats import (
     render_table,
 )
 from classification.cli.run import run_command
+from classification.data.sample_set import MULTI_LABEL
 from classification.errors import UserError
 from classification.template import Template
 
@@ -52,15 +53,18 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         help="csv or jsonl to standard output, a file ending in .csv or .jsonl, or - for a table",
     )
     parser.add_argument(
-        "--top-k", type=int, default=1, metavar="K", help="classes to name for each picture"
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="classes to name for each picture (default: 1, of several labels all)",
     )
     parser.add_argument(
         "--threshold",
         type=float,
-        default=0.0,
         metavar="P",
         help="name only classes of at least this probability, 0 to 1; a picture without any is "
-        "not certain: its class is empty",
+        "not certain: its class is empty (default: 0, of several labels each one's threshold in "
+        "the model)",
     )
     parser.add_argument(
         "--predict-max-count", type=int, metavar="N", help="stop after so many pictures"
@@ -81,8 +85,8 @@ def predict(
     load_weights: str,
     input: Sequence[str],
     output: str,
-    top_k: int,
-    threshold: float,
+    top_k: int | None,
+    threshold: float | None,
     predict_max_count: int | None,
 ) -> None:
     """Write the predictions and tell how many pictures could not be read.
@@ -107,6 +111,7 @@ def predict(
     predictor = Predictor(load_weights)
     predictions = predictor.stream(pictures, top_k, threshold)
     print(f"{load_weights}: {predictor.backend.precision}", file=sys.stderr)
+    multi_label = predictor.backend.task == MULTI_LABEL
     tally: Counter[str] = Counter()
     # On a terminal the predictions themselves show the progress.
     show = path is not None or not sys.stdout.isatty()
@@ -117,11 +122,15 @@ def predict(
         for line in render(
             _count(predictions, tally, lambda done: report(done, total)),
             predictor.class_names,
-            top_k,
+            top_k or predictor.default_top_k,
+            "(no label)" if multi_label else "(not certain)",
         ):
             out.write(line)
-    unsure = f", {tally['not certain']} not certain" if threshold else ""
-    by_rule = f", {tally['by rule']} without a face" if tally["by rule"] else ""
+        unsure = ""
+        if multi_label or threshold:
+            words = "without a label" if multi_label else "not certain"
+            unsure = f", {tally['not certain']} {words}"
+        by_rule = f", {tally['by rule']} without a face" if tally["by rule"] else ""
     summary = (
         f"Predicted {tally['good']} of {_seen(tally)} pictures{unsure}{by_rule}; "
         f"{tally['bad']} unusable."

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from classification.deployment.predictor import Prediction
 
-Renderer = Callable[[Iterable["Prediction"], Sequence[str], int], Iterator[str]]
+# From predictions, all classes, how many of them are named at most, and words for none.
+Renderer = Callable[[Iterable["Prediction"], Sequence[str], int, str], Iterator[str]]
 WIDEST = 60  # cells of the table's column of classes; a longer entry moves only its own path
-UNSURE, UNUSABLE, NONE = "(not certain)", "(unusable)", "(none)"
+UNUSABLE, NONE = "(unusable)", "(none)"
 
 
 def render_csv(
-    predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int
+    predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int, none: str
 ) -> Iterator[str]:
     """Yield lines of CSV: path, class_1, probability_1, ... class_k, probability_k, error, reason.
 
     There are no more columns than classes; what is not named is empty.
     """
+    del none
     numbers = range(1, min(top_k, len(class_names)) + 1)
     columns = [f"{name}_{i}" for i in numbers for name in ("class", "probability")]
     yield _csv_line(["path", *columns, "error", "reason"])
@@ -41,10 +43,10 @@ def _csv_line(cells: Sequence[str]) -> str:
 
 
 def render_jsonl(
-    predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int
+    predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int, none: str
 ) -> Iterator[str]:
     """Yield one JSON object a line: {path, classes: [{class, probability}], error, reason}."""
-    del class_names, top_k
+    del class_names, top_k, none
     for prediction in predictions:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
         row = {
@@ -57,13 +59,13 @@ def render_jsonl(
 
 
 def render_table(
-    predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int
+    predictions: Iterable[Prediction], class_names: Sequence[str], top_k: int, none: str
 ) -> Iterator[str]:
     """Yield lines of two columns: the classes, and the path, which may be long."""
     from rich.cells import cell_len
 
     longest = max(map(cell_len, class_names)) + len(" 100.0 %")
-    width = max(len(UNSURE), min(WIDEST, min(top_k, len(class_names)) * (longest + 2) - 2))
+    width = max(len(none), min(WIDEST, min(top_k, len(class_names)) * (longest + 2) - 2))
 
     def line(answer: str, path: str) -> str:
         return f"{answer}{' ' * (width - cell_len(answer))}  {path}\n"
@@ -71,7 +73,7 @@ def render_table(
     yield line("classes", "picture")
     for prediction in predictions:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
-        nothing = NONE if prediction.reason else UNSURE
+        nothing = NONE if prediction.reason else none
         answer = ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs) or nothing
         path = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _text(prediction.path))
         if prediction.error is not None:

@@ -16,9 +16,10 @@ from classification.compression.quantization import calibration_batches, quantiz
 from classification.compression.sensitivity import describe_sensitivity, rank_layers
 from classification.compression.size import Size, deployed_size
 from classification.compression.stage import fine_tuning_config, run_stage
-from classification.compression.workbench import Outcome, Workbench
+from classification.compression.workbench import Workbench, describe_change
 from classification.data.readers import read_samples
 from classification.errors import AccuracyDropError, UserError
+from classification.evaluation.score import Outcome
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.interruption import StopSignal
 from classification.learning.random_state import seed_everything
@@ -40,11 +41,14 @@ SENSITIVITY_IMAGES = 32
 
 @dataclass(frozen=True)
 class CompressResult:
-    """The compressed checkpoint, validation top-1 in percent, and what an IR's weights take."""
+    """The compressed checkpoint, validation scores in percent, and what an IR's weights take.
+
+    The score is top-1, of several labels the mean of their accuracies.
+    """
 
     best: Path
-    top1_fp32: float
-    top1: float
+    score_fp32: float
+    score: float
     size_fp32: Size
     size: Size
 
@@ -66,7 +70,7 @@ def compress(
     """Prune a trained checkpoint, quantize it to int8, or both; fine-tune; keep the best.
 
     An int8 model is fine-tuned only when it lost more than `compression.max_accuracy_drop` points
-    of validation top-1, a pruned one always. The float model is the teacher.
+    of the validation score, a pruned one always. The float model is the teacher.
 
     Args:
         load_weights: a checkpoint of `train`, or a pruned one.
@@ -107,7 +111,7 @@ def compress(
         )
         bench = Workbench(classifier, config, train_store, val_store, accelerator, stop)
         reference = bench.measure(classifier.model)
-        logger.info("FP32: val top-1 %.2f %%", reference.top1)
+        logger.info("FP32: val %s %.2f %%", bench.score_name.words, reference.score)
         if resume is not None:
             _check_resumed(resume, bench, reference)
         stages = partial(run_stage, bench, reference=reference)
@@ -119,23 +123,25 @@ def compress(
             )
             model = _restore(classifier, resume) if resume else _prune(bench, images[0])
             outcome = stages(
-                model, _describe(PRUNED, model, reference), folder=inner, tune_always=True,
-                resume=resume,
+                model, _describe(PRUNED, model, reference, bench), folder=inner,
+                tune_always=True, resume=resume,
             )  # fmt: skip
             resume = None
         if nncf_quantization:
             model = _restore(classifier, resume) if resume else _quantize(model, images, bench)
             outcome = stages(
-                model, _describe(INT8, model, reference), folder=run_folder, tune_always=False,
-                resume=resume,
+                model, _describe(INT8, model, reference, bench), folder=run_folder,
+                tune_always=False, resume=resume,
             )  # fmt: skip
         best = folder / "best.pth"
-        excess = reference.top1 - outcome.top1 - config.compression.max_accuracy_drop
+        excess = reference.score - outcome.score - config.compression.max_accuracy_drop
         if excess > 1e-9 and nncf_quantization:
             _name_what_hurts(model, classifier.model, images, bench)
+        change = describe_change(outcome, reference)
+        logger.info("%s: val %s %.2f %% (%s)", best, bench.score_name.words, outcome.score, change)
         result = _report(best, classifier, load_classifier(best), reference, outcome)
         if excess > 1e-9:
-            _complain(excess, bench, outcome.against(reference), best, accept_accuracy_drop)
+            _complain(excess, bench, change, best, accept_accuracy_drop)
     return result
 
 
@@ -156,13 +162,14 @@ def _read_resumed(
 
 def _check_resumed(resume: Mapping[str, Any], bench: Workbench, reference: Outcome) -> None:
     """Refuse other data or another float model than the interrupted run's."""
-    found = [len(bench.train_store), reference.top1, list(bench.classifier.class_names)]
+    found = [len(bench.train_store), reference.score, list(bench.classifier.class_names)]
     saved = [
         resume["training"]["num_images"],
-        resume["compression"]["reference_top1"],
+        resume["compression"][f"reference_{bench.score_name.key}"],
         resume["class_names"],
     ]
-    names = ("number of training images", "val top-1 of --load-weights", "classes")
+    words = bench.score_name.words
+    names = ("number of training images", f"val {words} of --load-weights", "classes")
     for name, now, then in zip(names, found, saved, strict=True):
         if now != then:
             raise UserError(
@@ -171,9 +178,12 @@ def _check_resumed(resume: Mapping[str, Any], bench: Workbench, reference: Outco
             )
 
 
-def _describe(method: str, model: torch.nn.Module, reference: Outcome) -> dict[str, Any]:
+def _describe(
+    method: str, model: torch.nn.Module, reference: Outcome, bench: Workbench
+) -> dict[str, Any]:
     description = describe_quantized(model) if method == INT8 else {"method": method}
-    return description | {"zeros": share_of_zeros(model), "reference_top1": reference.top1}
+    score = {f"reference_{bench.score_name.key}": reference.score}
+    return description | {"zeros": share_of_zeros(model)} | score
 
 
 def _restore(classifier: Classifier, resume: Mapping[str, Any]) -> torch.nn.Module:
@@ -204,7 +214,6 @@ def _report(
     best: Path, classifier: Classifier, compressed: Classifier, reference: Outcome, outcome: Outcome
 ) -> CompressResult:
     before, after = deployed_size(classifier), deployed_size(compressed)
-    logger.info("%s: val top-1 %.2f %% (%s)", best, outcome.top1, outcome.against(reference))
     logger.info(
         "weights of the IR: %.2f MB, %.2f times smaller than FP32's %.2f MB; "
         "gzip %.2f MB, FP32's %.2f MB; %.1f %% zeros",
@@ -215,7 +224,7 @@ def _report(
         before.gzip_bytes / 1e6,
         100 * share_of_zeros(compressed.model),
     )
-    return CompressResult(best, reference.top1, outcome.top1, before, after)
+    return CompressResult(best, reference.score, outcome.score, before, after)
 
 
 def _name_what_hurts(
@@ -235,8 +244,9 @@ def _name_what_hurts(
 def _complain(excess: float, bench: Workbench, change: str, best: Path, accept: bool) -> None:
     allowed = bench.config.compression.max_accuracy_drop
     message = (
-        f"The compressed model loses {allowed + excess:.2f} points of validation top-1, "
-        f"{excess:.2f} more than compression.max_accuracy_drop allows ({change}). "
+        f"The compressed model loses {allowed + excess:.2f} points of validation "
+        f"{bench.score_name.words}, {excess:.2f} more than compression.max_accuracy_drop allows "
+        f"({change}). "
         f"It is kept: {best}"
     )
     if not accept:

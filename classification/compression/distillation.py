@@ -51,12 +51,21 @@ class DistillationTask(SingleTask):
     """The model's own loss plus T^2 KL(teachers || model) at temperature T.
 
     Hinton et al. 2015, arXiv 1503.02531, section 2; the mean of the teachers' probabilities is
-    taught, which is the same as the mean of the divergences from each but for a constant.
+    taught, which is the same as the mean of the divergences from each but for a constant. Of
+    several labels, each has the divergence of its two values, and their mean counts.
     """
 
-    def __init__(self, main: nn.Module, loss: nn.Module, teachers: Sequence[Teacher]) -> None:
+    def __init__(
+        self,
+        main: nn.Module,
+        loss: nn.Module,
+        teachers: Sequence[Teacher],
+        *,
+        multi_label: bool = False,
+    ) -> None:
         """Take teachers whose first normalises images as `main` does; all on one device."""
         super().__init__(main, loss)
+        self._multi_label = multi_label
         device = next(main.parameters()).device
         # In a tuple, unseen by torch: neither trained, nor put into training mode, nor saved.
         self._teachers = tuple(teacher.model.eval().to(device) for teacher in teachers)
@@ -73,12 +82,19 @@ class DistillationTask(SingleTask):
         with torch.no_grad():
             taught = torch.stack(
                 [
-                    functional.softmax(model(images * factor + offset).float() / TEMPERATURE, dim=1)
+                    self._log_probabilities(model(images * factor + offset)).exp()
                     for model, (factor, offset) in zip(
                         self._teachers, self._renormalizations, strict=True
                     )
                 ]
             ).mean(0)
-        learnt = functional.log_softmax(logits.float() / TEMPERATURE, dim=1)
-        divergence = functional.kl_div(learnt, taught, reduction="batchmean")
+        learnt = self._log_probabilities(logits)
+        divergence = functional.kl_div(learnt, taught, reduction="sum") / learnt[..., 0].numel()
         return loss + TEMPERATURE**2 * divergence, logits
+
+    def _log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return [N, C] of classes, or [N, L, 2] of labels that are true and false."""
+        scaled = logits.float() / TEMPERATURE
+        if self._multi_label:
+            return functional.logsigmoid(torch.stack([scaled, -scaled], dim=-1))
+        return functional.log_softmax(scaled, dim=1)

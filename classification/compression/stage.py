@@ -11,11 +11,12 @@ import torch
 
 from classification.compression.distillation import DistillationTask, teachers_of
 from classification.compression.pruning import keep_zeros
-from classification.compression.workbench import Outcome, Workbench
+from classification.compression.workbench import Workbench, describe_change
 from classification.config import Config, from_dict, merge, merge_settings, to_dict, validate
 from classification.config_limits import get
 from classification.data.loader import TrainLoader
 from classification.errors import DivergedError, UserError
+from classification.evaluation.score import Outcome
 from classification.learning.early_stop import EarlyStop
 from classification.learning.loop import fit
 from classification.learning.losses import create_loss
@@ -99,25 +100,27 @@ def run_stage(
         tune_always: fine-tune also when the accuracy is good enough as it is.
         resume: a checkpoint of this stage's fine-tuning to go on from.
     """
-    goal = reference.top1 - bench.config.compression.max_accuracy_drop
+    goal = reference.score - bench.config.compression.max_accuracy_drop
     description = describe(
         template_name=bench.classifier.contents["template_name"],
         class_names=bench.classifier.class_names,
         config=bench.config,
+        task=bench.classifier.task,
         compression=compression,
     )
     best = EarlyStop(exact=True)
     if resume is None:
         start = bench.measure(model)
         logger.info(
-            "%s, before fine-tuning: val top-1 %.2f %% (%s)",
+            "%s, before fine-tuning: val %s %.2f %% (%s)",
             compression["method"],
-            start.top1,
-            start.against(reference),
+            bench.score_name.words,
+            start.score,
+            describe_change(start, reference),
         )
-        folder.save(_as_it_comes(model, description, start), epoch=0, is_best=True)
-        best.observe(-1, start.top1, start.loss, len(bench.val_store))
-        if start.top1 >= goal - 1e-9 and not tune_always:
+        folder.save(_as_it_comes(bench, model, description, start), epoch=0, is_best=True)
+        best.observe(-1, start.score, start.loss, start.error)
+        if start.score >= goal - 1e-9 and not tune_always:
             logger.info("the drop is small enough: no fine-tuning")
             return start
         if not bench.config.compression.epochs:
@@ -128,15 +131,17 @@ def run_stage(
 
 
 def _as_it_comes(
-    model: torch.nn.Module, description: Mapping[str, Any], outcome: Outcome
+    bench: Workbench, model: torch.nn.Module, description: Mapping[str, Any], start: Outcome
 ) -> dict[str, Any]:
+    best_f1 = start.thresholds and bench.config.evaluation.thresholds == "best_f1"
     return {
         **description,
         "state_dict": model.state_dict(),
+        **({"thresholds": list(start.thresholds)} if best_f1 else {}),
         "selected": "raw",
         "epoch": 0,
         "step": 0,
-        "metrics": {"val_top1": outcome.top1, "val_loss": outcome.loss},
+        "metrics": {f"val_{bench.score_name.key}": start.score, "val_loss": start.loss},
         "training": None,
     }
 
@@ -167,10 +172,12 @@ def _fine_tune(
     seed_everything(config.training.seed)
     if get(description, "compression.zeros"):
         keep_zeros(model)
-    loss = create_loss(config, bench.train_store.samples.counts())
+    samples = bench.train_store.samples
+    num_images = len(samples) if samples.multi_label else None
+    loss = create_loss(config, samples.counts(), num_images)
     try:
         fit(
-            DistillationTask(model, loss, teachers),
+            DistillationTask(model, loss, teachers, multi_label=samples.multi_label),
             loader,
             bench.val_store,
             configs=[config],
@@ -182,7 +189,7 @@ def _fine_tune(
             to_beat=best,
             resume=resume,
             frozen=[config.training.freeze_batch_norm],
-            on_epoch=_GoodEnough(goal, best.best_top1, resume),
+            on_epoch=_GoodEnough(goal, best.best_score, f"val_{bench.score_name.key}", resume),
         )
     except _EnoughError:
         logger.info("the drop is small enough and no better epoch came: the fine-tuning ends")
@@ -197,13 +204,15 @@ class _EnoughError(Exception):
 class _GoodEnough:
     """Ends a fine-tuning when its goal is met and no better epoch came for a while."""
 
-    def __init__(self, goal: float, start: float, resume: Mapping[str, Any] | None) -> None:
-        self.goal, self.best, self.waited = goal, start, 0
+    def __init__(
+        self, goal: float, start: float, key: str, resume: Mapping[str, Any] | None
+    ) -> None:
+        self.goal, self.best, self.key, self.waited = goal, start, key, 0
         for entry in resume["training"]["history"] if resume else ():
             self._observe(entry)
 
     def _observe(self, entry: Mapping[str, Any]) -> None:
-        self.best = max(self.best, entry["val_top1"])
+        self.best = max(self.best, entry[self.key])
         self.waited = 0 if entry["is_best"] else self.waited + 1
 
     def __call__(self, entry: Mapping[str, Any]) -> None:

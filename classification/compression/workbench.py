@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,33 +10,27 @@ from accelerate import Accelerator
 
 from classification.config import Config
 from classification.data.store import ImageStore
-from classification.evaluation.metrics import compute_metrics
+from classification.evaluation.score import SCORES, Outcome, ScoreName, judge
 from classification.learning.interruption import StopSignal
 from classification.learning.validate import compute_logits
 from classification.models.checkpoint import Classifier
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A model on the validation images: percent, nats, and [N] bool of which are right."""
+def describe_change(outcome: Outcome, reference: Outcome) -> str:
+    """Return the change of the score in words, with the standard error of this change.
 
-    top1: float
-    loss: float
-    right: np.ndarray
-
-    def against(self, reference: Outcome) -> str:
-        """Return the change of top-1 in words, with the standard error of this change.
-
-        Both saw the same images, so only those count that one of them gets right and the other
-        does not: sqrt(lost + won) / n, as in McNemar's test.
-        """
-        lost = int((reference.right & ~self.right).sum())
-        won = int((self.right & ~reference.right).sum())
-        error = 100 * np.sqrt(lost + won) / len(self.right)
-        return (
-            f"{self.top1 - reference.top1:+.2f} points against FP32: {lost} images lost, {won} won "
-            f"of {len(self.right)}, standard error {error:.2f}"
-        )
+    Both saw the same images, so only those answers count that one of them gets right and the other
+    does not: sqrt(lost + won) / n, as in McNemar's test. Of several labels, the answers of an image
+    go together: sqrt(sum of (won - lost)^2) / (n L), over the images.
+    """
+    lost = (reference.right & ~outcome.right).reshape(len(outcome.right), -1).sum(axis=1)
+    won = (outcome.right & ~reference.right).reshape(len(outcome.right), -1).sum(axis=1)
+    error = 100 * np.sqrt(np.sum((won - lost) ** 2)) / outcome.right.size
+    what = "images" if outcome.right.ndim == 1 else "answers"
+    return (
+        f"{outcome.score - reference.score:+.2f} points against FP32: {lost.sum()} {what} lost, "
+        f"{won.sum()} won of {outcome.right.size}, standard error {error:.2f}"
+    )
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,10 @@ class Workbench:
     val_store: ImageStore
     accelerator: Accelerator
     stop: StopSignal
+
+    @property
+    def score_name(self) -> ScoreName:
+        return SCORES[self.val_store.samples.task]
 
     def measure(self, model: torch.nn.Module) -> Outcome:
         """Run a model over the validation images; it is moved to the device.
@@ -68,7 +64,4 @@ class Workbench:
         )
         if logits is None:
             raise self.stop.interruption("interrupted while validating; what was saved is kept")
-        targets = self.val_store.samples.targets
-        metrics: Mapping[str, Any] = compute_metrics(logits, targets)
-        right = logits.argmax(1) == targets
-        return Outcome(metrics["top1"], metrics["cross_entropy"], right)
+        return judge(logits, self.val_store.samples.targets)

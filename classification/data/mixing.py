@@ -39,7 +39,7 @@ def mix_batch(
 
     Args:
         images: [N, 3, H, W] uint8; they are not changed.
-        targets: [N] int64.
+        targets: [N] int64, or of several labels [N, num_classes] float32.
         augmentation: the config's `augmentation` section, in which one of them is on.
         rng: the only source of chance.
 
@@ -54,7 +54,7 @@ def mix_batch(
     else:
         height, width = images.shape[-2:]
         images, share = cutmix(images, draw_box(height, width, share, rng))
-    hard = one_hot(targets, num_classes).float()
+    hard = targets if targets.ndim == 2 else one_hot(targets, num_classes).float()
     return images, share * hard + (1 - share) * hard.roll(1, 0)
 
 

@@ -9,6 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+MULTI_CLASS = "multi-class"  # a picture is of one class
+MULTI_LABEL = "multi-label"  # each class is there or not
+TASKS = (MULTI_CLASS, MULTI_LABEL)
+
 
 class LabelledPath(NamedTuple):
     """A picture as a reader finds it, before the order of the classes is known."""
@@ -51,6 +55,10 @@ class SampleSet:
     @property
     def multi_label(self) -> bool:
         return self.targets.ndim == 2
+
+    @property
+    def task(self) -> str:
+        return MULTI_LABEL if self.multi_label else MULTI_CLASS
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> SampleSet:
         """Return the samples at these positions, in this order; the classes stay the same."""

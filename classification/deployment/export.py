@@ -167,6 +167,7 @@ def _describe(
         parameters=parameters,
         gflops=gflops,
         task=classifier.task,
+        thresholds=classifier.thresholds,
     )
     variants = {
         IR: replace(plain, input_format=openvino_input_format),

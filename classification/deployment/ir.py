@@ -10,9 +10,9 @@ import torch
 from openvino import opset13 as opset
 from openvino.preprocess import PrePostProcessor
 
+from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.half_precision import halved
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
-from classification.deployment.probabilities import MULTI_LABEL
 from classification.deployment.resize import pillow_resize
 from classification.deployment.torchscript import trace
 from classification.deployment.weight_scales import move_scales_behind

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from classification import __version__
 from classification.data.preprocessing import Preprocessing
-from classification.deployment.probabilities import MULTI_CLASS, MULTI_LABEL, TASKS
+from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, TASKS
 from classification.errors import UserError
 
 MODEL_API_SECTION = "model_info"
@@ -33,9 +33,12 @@ class Description:
     gflops: float  # of one image
     task: str = MULTI_CLASS
     embedded: bool = False  # preprocessing and probabilities are part of the graph
+    # Of several labels: the probabilities from which on each is taken for true; () = 0.5.
+    thresholds: tuple[float, ...] = ()
 
     def own_section(self) -> dict[str, str]:
         """Return what `read_description` reads, as strings."""
+        thresholds = {"thresholds": json.dumps(self.thresholds)} if self.thresholds else {}
         return {
             "framework_version": __version__,
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
@@ -46,6 +49,7 @@ class Description:
             "gflops": repr(self.gflops),
             "task": self.task,
             "embedded": str(self.embedded),
+            **thresholds,
         }
 
     def model_api_section(self) -> dict[str, str]:
@@ -109,6 +113,7 @@ def read_description(values: Mapping[str, str], path: Path) -> Description:
             gflops=float(values["gflops"]),
             task=task,
             embedded=values.get("embedded") == "True",
+            thresholds=tuple(map(float, json.loads(values.get("thresholds", "[]")))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -40,7 +40,7 @@ class OpenVINOBackend:
         self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
         self.path = path
         self.class_names = description.class_names
-        self.task = description.task
+        self.task, self.thresholds = description.task, description.thresholds
         self.preprocessing = description.preprocessing
         self.device = DEVICE.lower()
         kind = "ONNX" if path.suffix == ".onnx" else "IR"

@@ -14,9 +14,10 @@ from classification.data.decode import DecodeError
 from classification.data.faces import NO_FACE, NoFaceError, check_negative_class, no_face_logits
 from classification.data.pictures import pictures_of
 from classification.data.preprocessing import load_image
+from classification.data.sample_set import MULTI_LABEL
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
-from classification.deployment.probabilities import MULTI_LABEL, to_probabilities
+from classification.deployment.probabilities import to_probabilities
 from classification.errors import UserError
 
 # Bytes of decoded pictures that may wait for the model: enough to decode while it is compiled.
@@ -30,7 +31,7 @@ _Entry = tuple[str, DecodeError | None]  # a path, and why there is no picture
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one picture, best first.
+    """The most probable classes of one picture, or its labels, best first.
 
     There are none when it could not be read, which `error` tells, or when none is as probable as
     the threshold. Where a rule and not the model chose the class, `reason` tells which: "no_face".
@@ -73,11 +74,16 @@ class Predictor:
     def class_names(self) -> tuple[str, ...]:
         return self.backend.class_names
 
+    @property
+    def default_top_k(self) -> int:
+        """Return how many classes are named unless it is said: 1, or all of several labels."""
+        return len(self.class_names) if self.backend.task == MULTI_LABEL else 1
+
     def predict(
         self,
         images: str | Path | Iterable[str | Path],
-        top_k: int = 1,
-        threshold: float = 0.0,
+        top_k: int | None = None,
+        threshold: float | None = None,
     ) -> list[Prediction]:
         """Return what `stream` yields."""
         return list(self.stream(images, top_k, threshold))
@@ -85,8 +91,8 @@ class Predictor:
     def stream(
         self,
         images: str | Path | Iterable[str | Path],
-        top_k: int = 1,
-        threshold: float = 0.0,
+        top_k: int | None = None,
+        threshold: float | None = None,
     ) -> Iterator[Prediction]:
         """Return one prediction a picture, in order; memory does not grow with their number.
 
@@ -94,30 +100,36 @@ class Predictor:
 
         Args:
             images: a folder (with all folders in it), a picture, or any number of pictures.
-            top_k: classes to name; at most all of them.
-            threshold: classes with a lower probability are not named.
+            top_k: classes to name; at most all of them. None = 1, of several labels all.
+            threshold: classes with a lower probability are not named. None = 0, of several labels
+                the model's own thresholds.
 
         Raises:
             UserError: at once, when a single path leads to no picture, or top_k or the threshold
                 is out of range. Pictures that cannot be read are predictions with an `error`.
         """
+        if top_k is None:
+            top_k = self.default_top_k
         if top_k < 1:
             raise UserError(f"--top-k: {top_k} classes were asked for; at least 1 is needed.")
-        if not 0 <= threshold <= 1:
+        if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f"--threshold: {threshold} is no probability, 0 to 1.")
+        thresholds = np.full(len(self.class_names), threshold or 0.0)
+        if threshold is None and self.backend.task == MULTI_LABEL:
+            thresholds[:] = self.backend.thresholds or 0.5
         paths = pictures_of(images) if isinstance(images, (str, Path)) else images
-        return self._stream(paths, top_k, threshold)
+        return self._stream(paths, top_k, thresholds)
 
     def _stream(
-        self, paths: Iterable[str | Path], top_k: int, threshold: float
+        self, paths: Iterable[str | Path], top_k: int, thresholds: np.ndarray
     ) -> Iterator[Prediction]:
         # What was decoded but not predicted yet: per batch its paths, each with its error if any.
         waiting: deque[list[_Entry]] = deque()
         for logits in self.backend.stream(self._batches(paths, waiting)):
-            yield from self._name(waiting.popleft(), logits, top_k, threshold)
+            yield from self._name(waiting.popleft(), logits, top_k, thresholds)
         for entries in waiting:  # nothing but errors after the last batch
             nothing = np.empty((0, len(self.class_names)))
-            yield from self._name(entries, nothing, top_k, threshold)
+            yield from self._name(entries, nothing, top_k, thresholds)
 
     def _batches(
         self, paths: Iterable[str | Path], waiting: deque[list[_Entry]]
@@ -177,7 +189,7 @@ class Predictor:
         entries: list[_Entry],
         logits: np.ndarray,
         top_k: int,
-        threshold: float,
+        thresholds: np.ndarray,
     ) -> Iterator[Prediction]:
         rows = iter(to_probabilities(logits, self.backend.task))
         for path, error in entries:
@@ -189,8 +201,8 @@ class Predictor:
             if not np.isfinite(probabilities).all():
                 yield Prediction(path, (), (), "the model's output is not a finite number")
                 continue
-            best = np.argsort(-probabilities, kind="stable")[:top_k]
-            best = best[probabilities[best] >= threshold]
+            order = np.argsort(-probabilities, kind="stable")
+            best = order[probabilities[order] >= thresholds[order]][:top_k]
             if by_rule is not None and self.backend.task == MULTI_LABEL:
                 best = best[:0]  # none of the labels, however many were asked for
             names = tuple(self.class_names[i] for i in best)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-MULTI_CLASS = "multi-class"  # a picture is of one class: softmax
-MULTI_LABEL = "multi-label"  # each class is there or not: sigmoid
-TASKS = (MULTI_CLASS, MULTI_LABEL)
+from classification.data.sample_set import MULTI_LABEL
 
 
 def to_probabilities(logits: np.ndarray, task: str) -> np.ndarray:
-    """Return probabilities [N, C] float64 of logits [N, C]."""
+    """Return probabilities [N, C] float64 of logits [N, C]: by softmax or sigmoid."""
     return sigmoid(logits) if task == MULTI_LABEL else softmax(logits)
 
 

@@ -20,7 +20,7 @@ class TorchBackend:
         classifier = load_classifier(path)
         self.path = path
         self.class_names = classifier.class_names
-        self.task = classifier.task
+        self.task, self.thresholds = classifier.task, classifier.thresholds
         self.preprocessing = classifier.preprocessing
         self.config = classifier.config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"

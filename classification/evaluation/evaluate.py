@@ -18,12 +18,12 @@ from classification.config import (
 )
 from classification.data.faces import no_face_logits
 from classification.data.readers import read_samples
-from classification.data.sample_set import SampleSet
+from classification.data.sample_set import MULTI_LABEL, SampleSet
 from classification.data.source import ROLES
 from classification.data.store import ImageStore, cache_budget, open_store, usable_cores
 from classification.deployment.backends import Backend, load_backend
-from classification.deployment.probabilities import MULTI_LABEL
 from classification.errors import UserError
+from classification.evaluation.label_metrics import LabelMetrics, PerLabel, compute_label_metrics
 from classification.evaluation.metrics import Metrics, PerClass, compute_metrics, per_class_table
 from classification.evaluation.metrics_file import read_metrics, write_metrics
 from classification.evaluation.report import (
@@ -74,8 +74,8 @@ def evaluate(
             with, or of the defaults of an exported file.
 
     Returns:
-        top1, top5, balanced_accuracy, mean_average_precision (percent), cross_entropy (nats), and
-        parameters (millions) and gflops (of one image).
+        top1, top5, balanced_accuracy, mean_average_precision (percent), cross_entropy (nats), of
+        several labels those of `LabelMetrics`; and parameters (millions) and gflops (of one image).
 
     Raises:
         UserError: the model, the data or the places to write to cannot be used.
@@ -98,6 +98,11 @@ def evaluate(
         roles=roles,
         data=config.data,
     )
+    if samples.task != backend.task:
+        raise UserError(
+            f"{weights}: the model is {backend.task}, the test data are {samples.task}. --set "
+            "data.labels says what of the data is the task."
+        )
     if not len(samples):
         raise UserError(f"The test data hold no picture of the classes {', '.join(classes or ())}.")
     with progress_bar("reading images") as progress:
@@ -114,7 +119,7 @@ def evaluate(
     with progress_bar("evaluating") as progress:
         logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
     measured, logits = with_faceless(samples, store, logits)
-    metrics, per_class = measure(logits, measured)
+    metrics, per_class = measure(logits, measured, backend.thresholds)
     evaluation = Evaluation(
         weights=weights,
         precision=backend.precision,
@@ -124,7 +129,8 @@ def evaluate(
         logits=logits,
         metrics=metrics,
         per_class=per_class,
-        sources=measure_sources(logits, measured),
+        thresholds=backend.thresholds,
+        sources=measure_sources(logits, measured, backend.thresholds),
     )
     log_summary(evaluation)
     if save_output_to:
@@ -139,12 +145,18 @@ def evaluate(
     return evaluation.figures()
 
 
-def measure(logits: np.ndarray, samples: SampleSet) -> tuple[Metrics, PerClass]:
-    """Return the headline figures and those of each class."""
+def measure(
+    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
+) -> tuple[Metrics, PerClass] | tuple[LabelMetrics, PerLabel]:
+    """Return the headline figures and those of each class, or of each of several labels."""
+    if samples.multi_label:
+        return compute_label_metrics(logits, samples.targets, thresholds)
     return compute_metrics(logits, samples.targets), per_class_table(logits, samples.targets)
 
 
-def measure_sources(logits: np.ndarray, samples: SampleSet) -> tuple[SourceFigures, ...]:
+def measure_sources(
+    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
+) -> tuple[SourceFigures, ...]:
     """Return the figures of each source, in order; none where there is one only."""
     names = np.asarray(samples.sources)
     sources = list(dict.fromkeys(samples.sources))
@@ -152,7 +164,9 @@ def measure_sources(logits: np.ndarray, samples: SampleSet) -> tuple[SourceFigur
         return ()
     places = [np.flatnonzero(names == source) for source in sources]
     return tuple(
-        SourceFigures(source, len(indices), *measure(logits[indices], samples.subset(indices)))
+        SourceFigures(
+            source, len(indices), *measure(logits[indices], samples.subset(indices), thresholds)
+        )
         for source, indices in zip(sources, places, strict=True)
     )
 

@@ -42,7 +42,7 @@ def compute_metrics(logits: np.ndarray, targets: np.ndarray) -> Metrics:
     Raises:
         UserError: a logit is NaN or infinite, as after a training that diverged.
     """
-    _check_finite(logits)
+    check_finite(logits)
     ranks = target_ranks(logits, targets)
     table = per_class_table(logits, targets)
     return Metrics(
@@ -50,7 +50,7 @@ def compute_metrics(logits: np.ndarray, targets: np.ndarray) -> Metrics:
         top5=_percent(ranks < 5),
         balanced_accuracy=float(np.nanmean(table.recall)),
         mean_average_precision=float(np.nanmean(table.average_precision)),
-        cross_entropy=float(np.mean(_cross_entropies(logits, targets))),
+        cross_entropy=mean_cross_entropy(logits, targets),
         classes_without_samples=np.flatnonzero(table.n == 0).tolist(),
     )
 
@@ -62,9 +62,9 @@ def per_class_table(logits: np.ndarray, targets: np.ndarray) -> PerClass:
     n, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
     return PerClass(
         n=n,
-        precision=_percent_of(hits, predicted),
-        recall=_percent_of(hits, n),
-        f1=_percent_of(2 * hits, n + predicted),
+        precision=percent_of(hits, predicted),
+        recall=percent_of(hits, n),
+        f1=percent_of(2 * hits, n + predicted),
         average_precision=average_precisions(softmax(logits), targets),
     )
 
@@ -82,12 +82,15 @@ def average_precisions(probabilities: np.ndarray, targets: np.ndarray) -> np.nda
     Non-interpolated: the sum over the ranking's distinct scores of precision times the step in
     recall, as scikit-learn and the TREC evaluations define it.
     """
+    columns = enumerate(probabilities.T)
+    return np.array([average_precision(targets == index, scores) for index, scores in columns])
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Return the average precision in percent of scores [N] for truth [N] bool."""
     from sklearn.metrics import average_precision_score
 
-    scores = np.full(probabilities.shape[1], np.nan)
-    for index in np.unique(targets):
-        scores[index] = 100 * average_precision_score(targets == index, probabilities[:, index])
-    return scores
+    return 100 * float(average_precision_score(truth, scores)) if truth.any() else np.nan
 
 
 def target_ranks(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -106,10 +109,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def _cross_entropies(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def mean_cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Return the mean cross-entropy in nats of logits [N, C] for targets [N]."""
     shifted = _shifted(logits)
     own = np.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
-    return np.log(np.exp(shifted).sum(axis=1)) - own
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - own))
 
 
 def _shifted(logits: np.ndarray) -> np.ndarray:
@@ -121,11 +125,13 @@ def _percent(hits: np.ndarray) -> float:
     return 100 * float(np.mean(hits))
 
 
-def _percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return the shares in percent, NaN of nothing."""
     return 100 * np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
-def _check_finite(logits: np.ndarray) -> None:
+def check_finite(logits: np.ndarray) -> None:
+    """Raise a UserError where a logit is NaN or infinite, as after a training that diverged."""
     broken = int(np.sum(~np.isfinite(logits).all(axis=1)))
     if broken:
         raise UserError(

@@ -16,13 +16,16 @@ from rich.table import Table
 
 from classification.data.sample_set import SampleSet
 from classification.evaluation import tables
-from classification.evaluation.metrics import Metrics, PerClass, confusion
+from classification.evaluation.label_metrics import LabelMetrics
+from classification.evaluation.metrics import Metrics, confusion
 from classification.evaluation.metrics_file import Metric, SourceMetrics
+from classification.evaluation.score import SCORES
 from classification.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
 _TOP_K = 5
+_ENTROPIES = {"cross_entropy": "Cross-entropy", "binary_cross_entropy": "Binary cross-entropy"}
 _MOST_CLASSES_BY_SOURCE = 10  # in the log; the files have all
 
 
@@ -31,8 +34,8 @@ class SourceFigures(NamedTuple):
 
     source: str
     n: int
-    metrics: Metrics
-    per_class: PerClass
+    metrics: Metrics | LabelMetrics
+    per_class: tables.PerName
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class Evaluation:
     gflops: float  # of one image
     samples: SampleSet
     logits: np.ndarray  # [N, C] float32
-    metrics: Metrics
-    per_class: PerClass
+    metrics: Metrics | LabelMetrics
+    per_class: tables.PerName
+    thresholds: tuple[float, ...] = ()  # of several labels; () = 0.5
     sources: tuple[SourceFigures, ...] = ()  # none where all pictures are of one source
 
     def figures(self) -> dict[str, float]:
@@ -54,9 +58,8 @@ class Evaluation:
         return {**_scores(self.metrics), "parameters": self.parameters, "gflops": self.gflops}
 
     def classes_without_samples(self) -> list[str]:
-        """Return their names, in the order of the classes."""
-        names = self.samples.class_names
-        return [names[i] for i in self.metrics["classes_without_samples"]]
+        """Return the names of classes without samples, or labels without positives, in order."""
+        return [self.samples.class_names[i] for i in np.flatnonzero(self.per_class.n == 0)]
 
 
 def metric_entries(evaluation: Evaluation) -> list[Metric]:
@@ -65,23 +68,29 @@ def metric_entries(evaluation: Evaluation) -> list[Metric]:
         Metric(key="size", display_name="Size", unit="Mp", value=evaluation.parameters),
         Metric(key="complexity", display_name="Complexity", unit="GFLOPs", value=evaluation.gflops),
     ]
-    return costs + score_entries(evaluation.metrics, len(evaluation.samples.class_names))
+    return costs + score_entries(evaluation.metrics, evaluation.per_class.n)
 
 
 def source_entries(evaluation: Evaluation) -> list[SourceMetrics]:
     """Return the entries of the section `sources` of `metrics.yaml`."""
-    num_classes = len(evaluation.samples.class_names)
     return [
         SourceMetrics(
-            name=part.source, size=part.n, metrics=score_entries(part.metrics, num_classes)
+            name=part.source, size=part.n, metrics=score_entries(part.metrics, part.per_class.n)
         )
         for part in evaluation.sources
     ]
 
 
-def score_entries(metrics: Metrics, num_classes: int) -> list[Metric]:
-    """Return the entries of what depends on the pictures."""
-    left_out = len(metrics["classes_without_samples"])
+def score_entries(metrics: Metrics | LabelMetrics, sizes: np.ndarray) -> list[Metric]:
+    """Return the entries of what depends on the pictures.
+
+    Args:
+        sizes: [C] int64, samples of each class or positives of each label.
+    """
+    values = _scores(metrics)
+    if "label_accuracy" in metrics:
+        return _label_entries(values, sizes)
+    num_classes, left_out = len(sizes), int((sizes == 0).sum())
     mean = "per-class mean"
     if left_out:
         mean += f" over the {num_classes - left_out} of {num_classes} classes with samples"
@@ -89,13 +98,13 @@ def score_entries(metrics: Metrics, num_classes: int) -> list[Metric]:
     if num_classes <= _TOP_K:
         top5 += f"; 100 by definition with {num_classes} classes"
     rows = [
-        ("accuracy", "Top-1 accuracy (per sample)", metrics["top1"]),
-        ("top_5_accuracy", f"Top-5 accuracy ({top5})", metrics["top5"]),
-        ("balanced_accuracy", f"Balanced accuracy ({mean})", metrics["balanced_accuracy"]),
+        ("accuracy", "Top-1 accuracy (per sample)", values["top1"]),
+        ("top_5_accuracy", f"Top-5 accuracy ({top5})", values["top5"]),
+        ("balanced_accuracy", f"Balanced accuracy ({mean})", values["balanced_accuracy"]),
         (
             "mean_average_precision",
             f"Mean average precision ({mean})",
-            metrics["mean_average_precision"],
+            values["mean_average_precision"],
         ),
     ]
     return [
@@ -104,26 +113,51 @@ def score_entries(metrics: Metrics, num_classes: int) -> list[Metric]:
     ]
 
 
+def _label_entries(values: Mapping[str, float], sizes: np.ndarray) -> list[Metric]:
+    positive = f"the {(sizes > 0).sum()} of {len(sizes)} labels with positives"
+    names = {
+        "label_accuracy": "Label accuracy (mean, at 0.5)",
+        "majority_baseline": "Majority baseline (each label's more frequent value always)",
+        "macro_f1": "Macro F1 (mean, at 0.5)",
+        "micro_f1": "Micro F1 (all answers together, at 0.5)",
+        "mean_average_precision": f"Mean average precision (over {positive})",
+        "label_accuracy_at_thresholds": "Label accuracy (mean, at the labels' thresholds)",
+        "macro_f1_at_thresholds": "Macro F1 (mean, at the labels' thresholds)",
+        "micro_f1_at_thresholds": "Micro F1 (all answers together, at the labels' thresholds)",
+    }
+    return [
+        Metric(key=key, display_name=display_name, unit="%", value=values[key])
+        for key, display_name in names.items()
+        if key in values and not np.isnan(values[key])
+    ]
+
+
 def log_summary(evaluation: Evaluation) -> None:
     """Log the table of classes and the headline figures at INFO."""
     if not logger.isEnabledFor(logging.INFO):
         return
     names = evaluation.samples.class_names
+    key, words = SCORES[evaluation.samples.task]
     for part in evaluation.sources:
-        top1 = part.metrics["top1"]
-        logger.info("%s: top-1 %.2f %% of %d images", part.source, top1, part.n)
+        score = _scores(part.metrics)[key]
+        logger.info("%s: %s %.2f %% of %d images", part.source, words, score, part.n)
         if len(names) <= _MOST_CLASSES_BY_SOURCE:
             _show(tables.per_class_view(names, part.per_class))
     if evaluation.sources:
         logger.info("All %d sources:", len(evaluation.sources))
     _show(tables.per_class_view(names, evaluation.per_class))
-    left_out = evaluation.classes_without_samples()
+    figures, left_out = evaluation.figures(), evaluation.classes_without_samples()
     if left_out:
-        logger.info("Without samples, left out of the class means: %s.", ", ".join(left_out))
+        what = "Without positives, left out of mean average precision"
+        if not evaluation.samples.multi_label:
+            what = "Without samples, left out of the class means"
+        logger.info("%s: %s.", what, ", ".join(left_out))
     for entry in metric_entries(evaluation):
         digits = 3 if entry["unit"] in ("Mp", "GFLOPs") else 2
         logger.info("%s: %.*f %s", entry["display_name"], digits, entry["value"], entry["unit"])
-    logger.info("Cross-entropy: %.4f", evaluation.metrics["cross_entropy"])
+    for name, display_name in _ENTROPIES.items():
+        if name in figures:
+            logger.info("%s: %.4f", display_name, figures[name])
 
 
 def _show(view: Table) -> None:
@@ -136,26 +170,31 @@ def _show(view: Table) -> None:
 def write_report(folder: Path, evaluation: Evaluation) -> None:
     """Write predictions, per-class figures, the confusion matrix and all figures as JSON.
 
+    Several labels have figures of each label instead, and no confusion matrix.
+
     Raises:
         UserError: a file cannot be written.
     """
     from classification.evaluation.confusion_plot import draw_confusion
 
-    names = evaluation.samples.class_names
-    matrix = confusion(evaluation.logits, evaluation.samples.targets)
+    samples, logits = evaluation.samples, evaluation.logits
+    names = samples.class_names
+    table = "per_label.csv" if samples.multi_label else "per_class.csv"
     texts = {
-        "predictions.csv": tables.predictions_csv(evaluation.samples, evaluation.logits),
-        "per_class.csv": tables.per_class_csv(names, evaluation.per_class),
-        "confusion.csv": tables.confusion_csv(names, matrix),
+        "predictions.csv": tables.predictions_csv(samples, logits, evaluation.thresholds),
+        table: tables.per_class_csv(names, evaluation.per_class),
         "metrics.json": json.dumps(_summary(evaluation), indent=2) + "\n",
     }
     if evaluation.sources:
         parts = {part.source: part.per_class for part in evaluation.sources}
         texts["per_source.csv"] = tables.per_source_csv(names, parts)
+    if not samples.multi_label:  # labels do not exclude each other
+        matrix = confusion(logits, samples.targets)
+        texts["confusion.csv"] = tables.confusion_csv(names, matrix)
+        write_bytes(folder / "confusion.png", draw_confusion(matrix, names))
     for name, text in texts.items():
         # File names that are not valid text come out as the bytes they are.
         write_bytes(folder / name, text.encode("utf-8", "surrogateescape"))
-    write_bytes(folder / "confusion.png", draw_confusion(matrix, names))
 
 
 def _summary(evaluation: Evaluation) -> Mapping[str, Any]:
@@ -165,13 +204,18 @@ def _summary(evaluation: Evaluation) -> Mapping[str, Any]:
         "num_samples": len(evaluation.samples),
         "class_names": list(evaluation.samples.class_names),
         "classes_without_samples": evaluation.classes_without_samples(),
-        "metrics": evaluation.figures(),
+        "metrics": _defined(evaluation.figures()),
         "sources": [
-            {"source": part.source, "n": part.n, **_scores(part.metrics)}
+            {"source": part.source, "n": part.n, **_defined(_scores(part.metrics))}
             for part in evaluation.sources
         ],
     }
 
 
-def _scores(metrics: Metrics) -> dict[str, float]:
+def _scores(metrics: Metrics | LabelMetrics) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if isinstance(value, float)}
+
+
+def _defined(values: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what is not a number, which JSON does not know either."""
+    return {key: value for key, value in values.items() if not np.isnan(value)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,31 +14,41 @@ from rich.table import Table
 from rich.text import Text
 
 from classification.data.sample_set import SampleSet
+from classification.deployment.probabilities import sigmoid
+from classification.evaluation.label_metrics import PerLabel
 from classification.evaluation.metrics import PerClass, softmax
 
-_PER_CLASS = ("class", "n", "precision", "recall", "f1", "average_precision")
+PerName = PerClass | PerLabel  # figures of each class, or of each label
+
+_SHORT = {
+    "f1": "F1",
+    "average_precision": "AP",
+    "accuracy_at_threshold": "accuracy there",
+    "f1_at_threshold": "F1 there",
+}
 
 
-def per_class_csv(class_names: Sequence[str], table: PerClass) -> str:
-    """Return one line a class; scores in percent, empty where they are undefined."""
-    return _csv([_PER_CLASS, *_per_class_rows(class_names, table, digits=4)])
+def per_class_csv(class_names: Sequence[str], table: PerName) -> str:
+    """Return one line a class or label; scores in percent, empty where they are undefined."""
+    return _csv([_columns(table), *_per_class_rows(class_names, table, digits=4)])
 
 
-def per_source_csv(class_names: Sequence[str], parts: Mapping[str, PerClass]) -> str:
-    """Return one line a source and class, as `per_class_csv` has them."""
+def per_source_csv(class_names: Sequence[str], parts: Mapping[str, PerName]) -> str:
+    """Return one line a source and class or label, as `per_class_csv` has them."""
     rows = (
         [source, *row]
         for source, table in parts.items()
         for row in _per_class_rows(class_names, table, digits=4)
     )
-    return _csv([("source", *_PER_CLASS), *rows])
+    first = next(iter(parts.values()))
+    return _csv([("source", *_columns(first)), *rows])
 
 
-def per_class_view(class_names: Sequence[str], table: PerClass) -> Table:
+def per_class_view(class_names: Sequence[str], table: PerName) -> Table:
     """Return the same for a terminal."""
     view = Table()
-    for index, heading in enumerate(("class", "n", "precision", "recall", "F1", "AP")):
-        view.add_column(heading, justify="right" if index else "left")
+    for index, name in enumerate(_columns(table)):
+        view.add_column(_SHORT.get(name, name), justify="right" if index else "left")
     for row in _per_class_rows(class_names, table, digits=1):
         view.add_row(*(Text(cell or "-") for cell in row))  # Text: names may hold [brackets]
     return view
@@ -57,8 +68,15 @@ def confusion_csv(class_names: Sequence[str], matrix: np.ndarray) -> str:
     return _csv([["true \\ predicted", *class_names], *rows])
 
 
-def predictions_csv(samples: SampleSet, logits: np.ndarray) -> str:
-    """Return one line an image: what it is, what it was taken for, how sure, where it is from."""
+def predictions_csv(
+    samples: SampleSet, logits: np.ndarray, thresholds: Sequence[float] = ()
+) -> str:
+    """Return one line an image: what it is, what it was taken for, how sure, where it is from.
+
+    Of several labels: those that are true and those taken for true, and how many answers are right.
+    """
+    if samples.multi_label:
+        return _label_predictions_csv(samples, logits, thresholds)
     names = samples.class_names
     predicted, probabilities = logits.argmax(axis=1), softmax(logits)
 
@@ -75,12 +93,44 @@ def predictions_csv(samples: SampleSet, logits: np.ndarray) -> str:
     return _csv([header, *rows()])
 
 
-def _per_class_rows(class_names: Sequence[str], table: PerClass, digits: int) -> list[list[str]]:
-    scores = zip(table.precision, table.recall, table.f1, table.average_precision, strict=True)
-    return [
-        [name, str(n), *("" if np.isnan(value) else f"{value:.{digits}f}" for value in row)]
-        for name, n, row in zip(class_names, table.n, scores, strict=True)
-    ]
+def _label_predictions_csv(
+    samples: SampleSet, logits: np.ndarray, thresholds: Sequence[float]
+) -> str:
+    names = np.asarray(samples.class_names)
+    probabilities, truth = sigmoid(logits), samples.targets > 0.5
+    answers = probabilities >= (np.asarray(thresholds) if len(thresholds) else 0.5)
+    rows = (
+        [
+            path,
+            ";".join(names[true]),
+            ";".join(names[taken]),
+            int((true == taken).sum()),
+            *(f"{value:.7g}" for value in row),
+            source,
+        ]
+        for path, true, taken, row, source in zip(
+            samples.paths, truth, answers, probabilities, samples.sources, strict=True
+        )
+    )
+    columns = (f"probability_{name}" for name in names)
+    return _csv([["path", "target", "predicted", "correct", *columns, "source"], *rows])
+
+
+def _columns(table: PerName) -> tuple[str, ...]:
+    names = [field.name for field in fields(table) if getattr(table, field.name) is not None]
+    return ("label" if isinstance(table, PerLabel) else "class", *names)
+
+
+def _per_class_rows(class_names: Sequence[str], table: PerName, digits: int) -> list[list[str]]:
+    def cells(name: str) -> list[str]:
+        values = getattr(table, name)
+        if name == "n":
+            return [str(n) for n in values]
+        decimals = digits + 2 * (name == "threshold")  # a probability, no percentage
+        return ["" if np.isnan(value) else f"{value:.{decimals}f}" for value in values]
+
+    columns = [cells(name) for name in _columns(table)[1:]]
+    return [list(row) for row in zip(class_names, *columns, strict=True)]
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> str:

@@ -35,15 +35,18 @@ class Start(NamedTuple):
 
 
 def build_task(
-    models: Sequence[torch.nn.Module], configs: Sequence[Config], class_counts: np.ndarray
+    models: Sequence[torch.nn.Module],
+    configs: Sequence[Config],
+    class_counts: np.ndarray,
+    num_images: int | None = None,
 ) -> Task:
     """Return a task over the main model and its auxiliaries.
 
     Args:
         models: the main one first, with a config for each in `configs`.
-        class_counts: [C] int64, the number of training pictures of each class.
+        class_counts, num_images: as of `create_loss`.
     """
-    losses = [create_loss(config, class_counts) for config in configs]
+    losses = [create_loss(config, class_counts, num_images) for config in configs]
     if len(models) == 1:
         return SingleTask(models[0], losses[0])
     preprocessings = [Preprocessing.from_config(config) for config in configs]

@@ -22,7 +22,7 @@ from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
 from classification.errors import DivergedError
-from classification.evaluation.metrics import Metrics, compute_metrics
+from classification.evaluation.score import SCORES, Outcome, judge
 from classification.learning.batch_norm import average_buffers
 from classification.learning.early_stop import EarlyStop
 from classification.learning.interruption import StopSignal
@@ -44,9 +44,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training ended: top-1 in percent and epoch, from 1, of `best.pth`."""
+    """How a training ended: score in percent and epoch, from 1, of `best.pth`."""
 
-    best_top1: float
+    best_score: float
     best_epoch: int
     history: Sequence[Mapping[str, Any]]
     ended_because: str
@@ -92,6 +92,7 @@ def fit(
     # ---------------------------------------------------------------------- set up
     config = configs[0]
     epochs, num_steps = config.training.epochs, train_loader.num_steps
+    score_name = SCORES[val_store.samples.task]
     world_size, is_main = accelerator.num_processes, accelerator.is_main_process
     task = task.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     main = task.main
@@ -107,6 +108,7 @@ def fit(
     history: list[dict[str, Any]] = []
     epoch = start_step = step = 0
     selected = "raw"
+    thresholds: Sequence[float] = ()  # of several labels, of the selected weights
     meter = np.zeros(3)  # summed loss, correct, images of the epoch so far
 
     # ---------------------------------------------------------------------- resume
@@ -117,10 +119,10 @@ def fit(
             ema.module.load_state_dict(state["ema"])
         for learner, saved in zip(learners, state["learners"], strict=True):
             learner.load_state_dict(saved)
-        early_stop = EarlyStop(**state["early_stop"])
+        early_stop = EarlyStop.from_state(state["early_stop"])
         history = list(state["history"])
         epoch, start_step, step = state["epoch"], state["step_in_epoch"], resume["step"]
-        selected = resume["selected"]
+        selected, thresholds = resume["selected"], resume.get("thresholds", ())
         meter = np.array(state["meter"])
         frozen = state["frozen"]
         set_random_state(state["random"][accelerator.process_index % len(state["random"])])
@@ -140,6 +142,7 @@ def fit(
         return {
             **description,
             "state_dict": model.state_dict(),
+            **({"thresholds": list(thresholds)} if thresholds else {}),
             "selected": selected,
             "epoch": epoch,
             "step": step,
@@ -173,14 +176,17 @@ def fit(
             else "interrupted in a trial; nothing of it was saved"
         )
 
+    def in_force(outcome: Outcome) -> Sequence[float]:
+        return outcome.thresholds if config.evaluation.thresholds == "best_f1" else ()
+
     def is_over() -> bool:
         return schedule.has_ended(step) or (
             config.early_stop.enable and early_stop.is_over(epoch - 1, schedule, patience)
         )
 
-    def validate(candidates: Mapping[str, nn.Module]) -> dict[str, Metrics] | None:
-        """Return each model's metrics; None when a stop was asked for."""
-        metrics = {}
+    def validate(candidates: Mapping[str, nn.Module]) -> dict[str, Outcome] | None:
+        """Return each model's outcome; None when a stop was asked for."""
+        outcomes = {}
         for name, model in candidates.items():
             logits = compute_logits(
                 model,
@@ -197,30 +203,30 @@ def fit(
                     f"After {step} steps the model's outputs for validation images are not finite. "
                     "Lower --base-learning-rate."
                 )
-            metrics[name] = compute_metrics(logits, val_store.samples.targets)
-        return metrics
+            outcomes[name] = judge(logits, val_store.samples.targets)
+        return outcomes
 
     # ---------------------------------------------------------------------- judge the start
-    if judge_start and step == 0 and math.isinf(early_stop.kept_top1):
-        start = validate({"raw": main})
-        if start is None:
+    if judge_start and step == 0 and math.isinf(early_stop.kept_score):
+        outcomes = validate({"raw": main})
+        if outcomes is None:
             interrupt(0)
-        early_stop.observe(-1, start["raw"]["top1"], start["raw"]["cross_entropy"], len(val_store))
+        start = outcomes["raw"]
+        thresholds = in_force(start)
+        early_stop.observe(-1, start.score, start.loss, start.error)
         if folder:
             state = contents(step_in_epoch=0) | {
-                "metrics": {
-                    "val_top1": start["raw"]["top1"],
-                    "val_loss": start["raw"]["cross_entropy"],
-                }
+                "metrics": {f"val_{score_name.key}": start.score, "val_loss": start.loss}
             }
             if is_main:
-                logger.info("before the first epoch: val top-1 %.2f %%", start["raw"]["top1"])
+                logger.info("before the first epoch: val %s %.2f %%", score_name.words, start.score)
                 folder.save(state, 0, is_best=True)
 
     while not is_over():
         # ------------------------------------------------------------------ train one epoch
         train_step.train_mode()
-        reporter = StepReporter(epoch, epochs, num_steps, start_step, show=is_main and bool(folder))
+        show = is_main and bool(folder)
+        reporter = StepReporter(epoch, epochs, num_steps, start_step, name=score_name, show=show)
         started, images_before = time.monotonic(), meter[2]
         steps = train_loader.epoch(epoch, start_step)
         with contextlib.closing(reporter), contextlib.closing(steps):
@@ -234,7 +240,7 @@ def fit(
                 reporter.update(
                     step_in_epoch + 1,
                     loss=meter[0] / meter[2],
-                    top1=100 * meter[1] / meter[2],
+                    score=100 * meter[1] / meter[2],
                     images=int(meter[2] - images_before),
                 )
                 if result.stop:
@@ -244,27 +250,29 @@ def fit(
         # ------------------------------------------------------------------ validate
         for model in [*task.models, *([ema.module] if ema is not None else [])]:
             average_buffers(model, world_size)
-        metrics = validate({"raw": main} | ({"ema": ema.module} if ema is not None else {}))
-        if metrics is None:
+        outcomes = validate({"raw": main} | ({"ema": ema.module} if ema is not None else {}))
+        if outcomes is None:
             interrupt(num_steps)
-        selected = max(metrics, key=lambda name: _fitness(metrics[name]))
-        chosen = metrics[selected]
+        selected = max(outcomes, key=lambda name: _fitness(outcomes[name]))
+        chosen = outcomes[selected]
+        thresholds = in_force(chosen)
 
         # ------------------------------------------------------------------ schedule, save, stop
         train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)
         for learner in learners:
-            learner.schedule.end_epoch(epoch, step, train_loss=train_loss, val_top1=chosen["top1"])
-        is_best = early_stop.observe(epoch, chosen["top1"], chosen["cross_entropy"], len(val_store))
+            learner.schedule.end_epoch(epoch, step, train_loss=train_loss, val_score=chosen.score)
+        is_best = early_stop.observe(epoch, chosen.score, chosen.loss, chosen.error)
         entry = {
             "epoch": epoch + 1,
             "step": step,
             "learning_rate": rate,
             "train_loss": train_loss,
-            "train_top1": float(100 * meter[1] / meter[2]),
-            "val_loss": chosen["cross_entropy"],
-            "val_top1": chosen["top1"],
-            "val_top1_raw": metrics["raw"]["top1"],
-            "val_top1_ema": metrics["ema"]["top1"] if ema is not None else None,
+            f"train_{score_name.key}": float(100 * meter[1] / meter[2]),
+            "val_loss": chosen.loss,
+            f"val_{score_name.key}": chosen.score,
+            f"val_{score_name.key}_raw": outcomes["raw"].score,
+            f"val_{score_name.key}_ema": outcomes["ema"].score if ema is not None else None,
+            "val_error": chosen.error,  # standard error of the score
             "selected": selected,
             "is_best": is_best,
             "images": int(meter[2]),
@@ -276,11 +284,11 @@ def fit(
         epoch, start_step = epoch + 1, 0
         state = contents(step_in_epoch=0) if folder else {}
         if is_main and folder:
-            logger.info(epoch_line(entry, epochs))
+            logger.info(epoch_line(entry, epochs, score_name))
             folder.save(state, epoch, is_best=is_best)
             folder.write_history(history)
             if scalars is not None:
-                write_scalars(scalars, entry)
+                write_scalars(scalars, entry, score_name)
         if on_epoch is not None:
             on_epoch(entry)
     if epoch >= epochs:
@@ -289,8 +297,8 @@ def fit(
         ended_because = "the learning rate has come to its end"
     else:
         ended_because = f"no better epoch in the last {patience}"
-    return FitResult(early_stop.kept_top1, early_stop.kept_epoch + 1, history, ended_because)
+    return FitResult(early_stop.kept_score, early_stop.kept_epoch + 1, history, ended_because)
 
 
-def _fitness(metrics: Mapping[str, Any]) -> tuple[float, float]:
-    return metrics["top1"], -metrics["cross_entropy"]
+def _fitness(outcome: Outcome) -> tuple[float, float]:
+    return outcome.score, -outcome.loss

@@ -1,6 +1,7 @@
 """Losses by name: logits [N, C] float32 and targets [N] int64 to a mean over the batch.
 
-Instead of classes the targets may be their shares, [N, C] float32, as of mixed pictures.
+Instead of classes the targets may be their shares, [N, C] float32, as of mixed pictures. Losses of
+several labels are in label_losses.py.
 """
 
 from __future__ import annotations
@@ -11,17 +12,47 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from classification.config import Config
+from classification.errors import UserError
 from classification.learning.am_softmax import AMSoftmaxLoss
+from classification.learning.label_losses import LabelLoss, balanced_label_weights
 from classification.models.classifier import cosine_scale
 
+OF_CLASSES, OF_LABELS = ("auto", "cross_entropy", "am_softmax"), ("auto", "bce", "asymmetric")
 
-def create_loss(config: Config, class_counts: np.ndarray) -> nn.Module:
+
+def check_loss(config: Config, *, multi_label: bool) -> None:
+    """Raise a UserError where the config asks for what such data do not have."""
+    what, names = "one class a picture", OF_CLASSES
+    if multi_label:
+        what, names = "several labels a picture", OF_LABELS
+    if config.loss.name not in names:
+        raise UserError(
+            f"loss.name: '{config.loss.name}' is not for data with {what}; choose "
+            f"{', '.join(names)}. Of which kind the data are, data.labels says."
+        )
+    if multi_label and config.mutual_learning.enable:
+        raise UserError(
+            "mutual_learning.enable: the divergences of mutual learning are those of classes; it "
+            "cannot be used with several labels (data.labels). Use false."
+        )
+
+
+def create_loss(
+    config: Config, class_counts: np.ndarray, num_images: int | None = None
+) -> nn.Module:
     """Return the loss that `config.loss` names.
 
     Args:
-        class_counts: [C] int64, the number of training pictures of each class.
+        class_counts: [C] int64, the number of training pictures of each class or with each label.
+        num_images: of several labels, the number of training pictures; None = of classes.
+
+    Raises:
+        UserError: the loss is not one for such data.
     """
     loss = config.loss
+    check_loss(config, multi_label=num_images is not None)
+    if num_images is not None:
+        return _label_loss(loss, class_counts, num_images)
     base: nn.Module = nn.CrossEntropyLoss(label_smoothing=loss.label_smoothing)
     if loss.class_weights == "balanced":
         weights = balanced_weights(class_counts)
@@ -29,6 +60,18 @@ def create_loss(config: Config, class_counts: np.ndarray) -> nn.Module:
     if loss.name == "am_softmax":
         return AMSoftmaxLoss(base, loss.margin, cosine_scale(config, len(class_counts)))
     return base
+
+
+def _label_loss(loss: Config, counts: np.ndarray, num_images: int) -> LabelLoss:
+    focus: dict[str, float] = {}
+    if loss.name == "asymmetric":
+        focus = {key: loss[key] for key in ("gamma_positive", "gamma_negative", "clip")}
+    balanced = loss.class_weights == "balanced"
+    return LabelLoss(
+        **focus,
+        smoothing=loss.label_smoothing,
+        weights=balanced_label_weights(counts, num_images) if balanced else None,
+    )
 
 
 def balanced_weights(class_counts: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from classification.config import Config
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
+from classification.evaluation.score import SCORES
 from classification.files import write_text
 from classification.learning.interruption import StopSignal
 from classification.learning.learner import Learner
@@ -102,7 +103,8 @@ def find_learning_rate(search: Search, folder: Path) -> FoundRate:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / REPORT, json.dumps(vars(found), indent=2) + "\n")
         if config.lr_finder.path_to_savefig:
-            _draw(found, folder / config.lr_finder.path_to_savefig)
+            words = SCORES[search.val_store.samples.task].words
+            _draw(found, folder / config.lr_finder.path_to_savefig, words)
     return found
 
 
@@ -217,8 +219,9 @@ def _trials(search: Search, count: Callable[[int], None]) -> Choice:
         finally:
             search.accelerator.free_memory()  # or else it keeps every trial's wrapped models
 
-    trials = run_trials(config, train_at)
-    chosen, reason = choose(trials, len(search.val_store))
+    name = SCORES[search.val_store.samples.task]
+    trials = run_trials(config, train_at, name.key)
+    chosen, reason = choose(trials, name.words)
     if chosen is None:
         logger.warning("%s: the template's learning rate stays", reason)
         reason = f"the template's, since {reason}"
@@ -244,19 +247,19 @@ def _trial_epochs(config: Config, steps_per_epoch: int) -> int:
     return min(epochs, max(config.training.epochs // 2, 1))
 
 
-def _draw(found: FoundRate, path: Path) -> None:
-    """Draw what was tried and the choice into a PNG."""
+def _draw(found: FoundRate, path: Path, words: str) -> None:
+    """Draw what was tried and the choice into a PNG; `words` are the score's."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     panel = figure.subplots()
-    key = "loss" if found.mode == "fast_ai" else "top1"
+    key = "loss" if found.mode == "fast_ai" else "score"
     points = sorted((p["learning_rate"], p[key]) for p in found.points if p[key] is not None)
     if points:
         style = "-" if found.mode == "fast_ai" else "o-"
         panel.plot(*zip(*points, strict=True), style)
     panel.axvline(found.learning_rate, color="tab:red", label=f"chosen: {found.learning_rate:.3g}")
-    label = "smoothed training loss" if found.mode == "fast_ai" else "validation top-1, %"
+    label = "smoothed training loss" if found.mode == "fast_ai" else f"validation {words}, %"
     panel.set(xscale="log", xlabel="base learning rate", ylabel=label)
     panel.grid(alpha=0.3)
     panel.legend()

@@ -16,7 +16,6 @@ import optuna
 
 from classification.config import Config
 from classification.errors import DivergedError
-from classification.learning.early_stop import standard_error
 
 STARTUP_TRIALS = 5  # of TPE, drawn at random; and before the median counts
 
@@ -27,7 +26,8 @@ class Trial:
 
     learning_rate: float
     epochs: int
-    top1: float  # percent; NaN when there is none
+    score: float  # percent; NaN when there is none
+    error: float  # its standard error
     loss: float
     state: str  # complete | pruned | diverged
 
@@ -56,10 +56,13 @@ def grid(config: Config) -> list[float]:
     return [rates[i] for i in chosen]
 
 
-def run_trials(config: Config, train_at: TrainAt) -> list[Trial]:
+def run_trials(config: Config, train_at: TrainAt, key: str) -> list[Trial]:
     """Try rates as `lr_finder.mode` says and return them in the order they were tried.
 
     A rate that comes up again is not trained again. All processes of a training draw alike.
+
+    Args:
+        key: of the score in the entries of the history, without "val_".
     """
     finder = config.lr_finder
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -85,7 +88,7 @@ def run_trials(config: Config, train_at: TrainAt) -> list[Trial]:
 
         def on_epoch(entry: Mapping[str, Any]) -> None:
             last.update(entry)
-            trial.report(_score(entry), entry["epoch"])
+            trial.report(_score(entry, key), entry["epoch"])
             if trial.should_prune():
                 raise optuna.TrialPruned
 
@@ -100,9 +103,10 @@ def run_trials(config: Config, train_at: TrainAt) -> list[Trial]:
             raise optuna.TrialPruned from error
         finally:
             known = {} if state == "diverged" else last
-            figures = (known.get("val_top1", math.nan), known.get("val_loss", math.nan))
-            tried.append(Trial(rate, int(last.get("epoch", 0)), *figures, state))
-        return _score(last)
+            names = {"score": f"val_{key}", "error": "val_error", "loss": "val_loss"}
+            figures = {field: known.get(name, math.nan) for field, name in names.items()}
+            tried.append(Trial(rate, int(last.get("epoch", 0)), state=state, **figures))
+        return _score(last, key)
 
     study.optimize(objective, n_trials=num_trials)
     return tried
@@ -117,29 +121,28 @@ def _suggest(trial: optuna.Trial, config: Config) -> float:
     return trial.suggest_float("learning_rate", finder.min_lr, finder.max_lr, log=True)
 
 
-def _score(entry: Mapping[str, Any]) -> float:
-    """Return top-1, and of equal ones the higher for the lower loss."""
+def _score(entry: Mapping[str, Any], key: str) -> float:
+    """Return the score, and of equal ones the higher for the lower loss."""
     loss = entry["val_loss"]
-    return float(entry["val_top1"]) - (min(loss, 100.0) if math.isfinite(loss) else 100.0) / 1e4
+    return float(entry[f"val_{key}"]) - (min(loss, 100.0) if math.isfinite(loss) else 100.0) / 1e4
 
 
-def choose(trials: list[Trial], num_val_images: int) -> tuple[Trial | None, str]:
-    """Return the trial in the middle of those as accurate as the best, and why.
+def choose(trials: list[Trial], words: str) -> tuple[Trial | None, str]:
+    """Return the trial in the middle of those as good as the best, and why.
 
-    As accurate means within one standard error of the best top-1 on this many images. Among them
-    the figures tell no more, neither top-1 nor loss: on a small validation part the best of a dozen
+    As good means within one standard error of the best score, which is called `words`. Among them
+    the figures tell no more, neither score nor loss: on a small validation part the best of a dozen
     is mostly luck. The middle is furthest from the rates that are too low and too high.
     """
     complete = [t for t in trials if t.state == "complete"]
     if not complete:
         return None, "no trial came to its end"
-    best = max(t.top1 for t in complete)
-    error = standard_error(best, num_val_images)
+    best, error = max((t.score, t.error) for t in complete)
     near = sorted(
-        (t for t in complete if t.top1 >= best - error), key=lambda trial: trial.learning_rate
+        (t for t in complete if t.score >= best - error), key=lambda trial: trial.learning_rate
     )
     chosen = near[(len(near) - 1) // 2]
-    reason = f"val top-1 {chosen.top1:.2f} % after {chosen.epochs} epochs"
+    reason = f"val {words} {chosen.score:.2f} % after {chosen.epochs} epochs"
     if len(near) > 1:
         reason += (
             f", the middle of the {len(near)} rates within one standard error ({error:.2f}) of "

@@ -26,7 +26,7 @@ class Schedule(Protocol):
     def rate(self, step: int) -> float:
         """Return the learning rate of optimizer step `step`."""
 
-    def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_top1: float) -> None:
+    def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_score: float) -> None:
         """Take note of epoch number `epoch`, which ended before step `step`."""
 
     def has_ended(self, step: int) -> bool:
@@ -82,7 +82,7 @@ class CosineSchedule:
         share = (1 + math.cos(math.pi * min(done, 1.0))) / 2
         return self.base_rate * (self.lowest + (1 - self.lowest) * share)
 
-    def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_top1: float) -> None:
+    def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_score: float) -> None:
         """Do nothing: the rate depends on the step alone."""
 
     def has_ended(self, step: int) -> bool:
@@ -173,13 +173,13 @@ class PlateauSchedule:
         done = (step - self.fall_start) / max(self.fall_end - self.fall_start, 1)
         return 1.0 - (1.0 - self.lowest) * min(done, 1.0)
 
-    def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_top1: float) -> None:
+    def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_score: float) -> None:
         """Take note of epoch number `epoch` (from 0), which ended before step `step`."""
         anneals = self.config.on_plateau == "anneal"
         if step < self.warmup_steps or (anneals and step > self.fall_start):
             return
         before = self._factor
-        self._plateau.step(train_loss if self.config.watch == "train_loss" else val_top1)
+        self._plateau.step(train_loss if self.config.watch == "train_loss" else val_score)
         if self._factor == before:
             return
         self.drops += 1

@@ -31,7 +31,10 @@ Task = SingleTask | MutualTask
 
 
 class StepResult(NamedTuple):
-    """Sums over the step's images of all processes; `stop` tells whether any was asked to stop."""
+    """Sums over the step's images of all processes; `stop` tells whether any was asked to stop.
+
+    Of several labels, an image is correct to the share of its labels that are.
+    """
 
     loss: float
     correct: float
@@ -139,7 +142,7 @@ class TrainStep:
         else:
             loss, logits = run(synchronise=is_last)
         value = loss.item()
-        correct = (logits.detach().argmax(1) == targets).sum().item()
+        correct = count_correct(logits.detach(), targets)
         return np.array(
             [value * len(targets), correct, len(targets), not math.isfinite(value), False]
         )
@@ -147,6 +150,13 @@ class TrainStep:
     def _no_sync(self) -> contextlib.AbstractContextManager[None]:
         quiet: contextlib.AbstractContextManager[None] = self.accelerator.no_sync(self.wrapped)
         return quiet
+
+
+def count_correct(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """Return how many images are right, of targets [N] int64 or labels [N, L] float32."""
+    if targets.ndim == 2:
+        return ((logits >= 0) == (targets > 0.5)).float().mean(1).sum().item()
+    return (logits.argmax(1) == targets).sum().item()
 
 
 def _sum_over_processes(values: np.ndarray, accelerator: Accelerator) -> np.ndarray:

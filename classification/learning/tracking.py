@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from classification.evaluation.score import ScoreName
+
 logger = logging.getLogger(__name__)
 
 PLAIN_LINE_SECONDS = 30.0
@@ -19,7 +21,17 @@ PLAIN_LINE_SECONDS = 30.0
 class StepReporter:
     """Shows one epoch's steps: a bar on a terminal, a plain line now and then elsewhere."""
 
-    def __init__(self, epoch: int, epochs: int, num_steps: int, start_step: int, *, show: bool):
+    def __init__(
+        self,
+        epoch: int,
+        epochs: int,
+        num_steps: int,
+        start_step: int,
+        *,
+        name: ScoreName,
+        show: bool,
+    ) -> None:
+        self.name = name
         self.title = f"epoch {epoch + 1}/{epochs}"
         self.num_steps, self.start_step, self.show = num_steps, start_step, show
         self.started = self.last_line = time.monotonic()
@@ -36,11 +48,11 @@ class StepReporter:
             self.job = self.bar.add_task(self.title, total=num_steps, completed=start_step, text="")
             self.bar.start()
 
-    def update(self, step: int, *, loss: float, top1: float, images: int) -> None:
+    def update(self, step: int, *, loss: float, score: float, images: int) -> None:
         """Report the epoch's running means after `step` steps and `images` images."""
         now = time.monotonic()
         speed = images / max(now - self.started, 1e-9)
-        text = f"loss {loss:.4f}  top-1 {top1:.1f} %  {speed:.0f} images/s"
+        text = f"loss {loss:.4f}  {self.name.words} {score:.1f} %  {speed:.0f} images/s"
         if self.bar is not None:
             self.bar.update(self.job, completed=step, text=text)
         elif self.show and now - self.last_line > PLAIN_LINE_SECONDS:
@@ -55,15 +67,17 @@ class StepReporter:
             self.bar.stop()
 
 
+ROLES = ("train", "val")
 KINDS = {"raw": "of the weights as they are", "ema": "of their average"}
 
 
-def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:
+def epoch_line(entry: Mapping[str, Any], epochs: int, name: ScoreName) -> str:
     """Return the one line that sums an epoch up."""
-    ema = "" if entry["val_top1_ema"] is None else f" (EMA {entry['val_top1_ema']:.2f})"
+    key, words = name
+    ema = "" if entry[f"val_{key}_ema"] is None else f" (EMA {entry[f'val_{key}_ema']:.2f})"
     return (
         f"epoch {entry['epoch']}/{epochs}  loss {entry['train_loss']:.4f}  "
-        f"train {entry['train_top1']:.1f} %  val top-1 {entry['val_top1_raw']:.2f} %{ema}  "
+        f"train {entry[f'train_{key}']:.1f} %  val {words} {entry[f'val_{key}_raw']:.2f} %{ema}  "
         f"rate {entry['learning_rate']:.2g}  {entry['images_per_second']:.0f} images/s"
         f"{'  best, ' + KINDS[entry['selected']] if entry['is_best'] else ''}"
     )
@@ -87,23 +101,15 @@ def create_scalar_writer(folder: Path | None, start_epoch: int) -> ScalarWriter 
     return writer
 
 
-SCALARS = {
-    "loss/train": "train_loss",
-    "loss/val": "val_loss",
-    "top1/train": "train_top1",
-    "top1/val": "val_top1",
-    "learning_rate": "learning_rate",
-}
-
-
-def write_scalars(writer: ScalarWriter, entry: Mapping[str, Any]) -> None:
-    """Write one epoch's figures under SCALARS' tags."""
-    for tag, key in SCALARS.items():
+def write_scalars(writer: ScalarWriter, entry: Mapping[str, Any], name: ScoreName) -> None:
+    """Write one epoch's losses, scores and learning rate."""
+    tags = {f"{what}/{role}": f"{role}_{what}" for what in ("loss", name.key) for role in ROLES}
+    for tag, key in (tags | {"learning_rate": "learning_rate"}).items():
         writer.add_scalar(tag, float(entry[key]), int(entry["epoch"]))
 
 
-def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw loss, top-1 and learning rate over the epochs into a PNG."""
+def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, name: ScoreName) -> None:
+    """Draw loss, score and learning rate over the epochs into a PNG."""
     from matplotlib.figure import Figure
 
     epochs = [entry["epoch"] for entry in history]
@@ -111,7 +117,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     panels = figure.subplots(1, 3)
     series = {
         "loss": {"train": "train_loss", "validation": "val_loss"},
-        "top-1, %": {"train": "train_top1", "validation": "val_top1"},
+        f"{name.words}, %": {"train": f"train_{name.key}", "validation": f"val_{name.key}"},
         "learning rate": {"rate": "learning_rate"},
     }
     for panel, (title, lines) in zip(panels, series.items(), strict=True):

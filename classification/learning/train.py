@@ -23,6 +23,7 @@ from classification.data.readers import read_samples, split_paths
 from classification.data.sample_set import SampleSet
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
+from classification.evaluation.score import SCORES, ScoreName
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.build import (
     Start,
@@ -34,6 +35,7 @@ from classification.learning.build import (
 from classification.learning.head_start import start_heads
 from classification.learning.interruption import StopSignal
 from classification.learning.loop import FitResult, fit
+from classification.learning.losses import check_loss
 from classification.learning.lr_finder import Search, find_learning_rate, with_base_rate
 from classification.learning.random_state import seed_everything
 from classification.learning.run_folder import RunFolder
@@ -47,11 +49,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the checkpoints are and how the training ended; top-1 in percent."""
+    """Where the checkpoints are and how the training ended; the score is top-1 in percent.
+
+    Of several labels it is the mean of their accuracies.
+    """
 
     best: Path | None  # None when the training itself was not asked for
     latest: Path | None
-    best_top1: float
+    best_score: float
     best_epoch: int
     epochs: int
     ended_because: str
@@ -110,11 +115,7 @@ def train(
     train_samples = read(train_data_roots, train_ann_files, role="train")
     names = train_samples.class_names
     val_samples = read(val_data_roots, val_ann_files, class_names=names, role="val")
-    if train_samples.multi_label:
-        raise UserError(
-            f"data.labels: training on {len(names)} labels at once is not there yet. Name one: its "
-            "two classes are trained."
-        )
+    check_loss(config, multi_label=train_samples.multi_label)
     check_negative_class(FaceCrop.from_config(config), names)
     seed_everything(config.training.seed)
     starts: list[Start] = []
@@ -155,7 +156,9 @@ def train(
         log_plan(opened, train_store, val_store, loader, config, accelerator)
         if tensorboard_dir is None and opened.values.get("tensorboard"):
             tensorboard_dir = folder.path / "tensorboard"
-        task = build_task(models, configs, train_store.samples.counts())
+        samples = train_store.samples
+        num_images = len(samples) if samples.multi_label else None
+        task = build_task(models, configs, samples.counts(), num_images)
         if resume is None:
             to_fit = [i for i, start in enumerate(starts) if start.pretrained and start.new_head]
             chosen = [(models[i], configs[i]) for i in to_fit]
@@ -183,6 +186,7 @@ def train(
                 template_name=opened.name,
                 class_names=train_samples.class_names,
                 config=configs[0],
+                task=train_samples.task,
             ),
             folder=folder,
             accelerator=accelerator,
@@ -194,7 +198,7 @@ def train(
         )
     if scalars is not None:
         scalars.close()
-    return _finish(result, folder, accelerator)
+    return _finish(result, folder, accelerator, SCORES[train_samples.task])
 
 
 def _states_rate(flag: float | None, settings: Sequence[Sequence[str]]) -> bool:
@@ -242,6 +246,11 @@ def check_resumable(resume: Mapping[str, Any], samples: SampleSet, config: Confi
         raise UserError(
             f"--resume-from: the checkpoint's classes are {', '.join(resume['class_names'])}; "
             f"the training data has {', '.join(samples.class_names)}."
+        )
+    if resume.get("task", samples.task) != samples.task:
+        raise UserError(
+            f"--resume-from: the checkpoint is {resume['task']}, the training data are "
+            f"{samples.task}; data.labels says which."
         )
     old, new = _flatten(resume["config"]), _flatten(to_dict(config))
     if old["model.backbone"] != new["model.backbone"]:
@@ -303,7 +312,7 @@ def log_plan(
     names = train_store.samples.class_names
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     logger.info(
-        "%s (%s) at %dx%d px: %d training and %d validation images, %d classes (%s)",
+        "%s (%s) at %dx%d px: %d training and %d validation images, %d %s (%s)",
         template.name,
         config.model.backbone,
         config.input.height,
@@ -311,6 +320,7 @@ def log_plan(
         len(train_store),
         len(val_store),
         len(names),
+        "labels" if train_store.samples.multi_label else "classes",
         shown,
     )
     if config.sampling.name != "shuffle" or config.sampling.downsample < 1:
@@ -336,12 +346,15 @@ def log_plan(
     )
 
 
-def _finish(result: FitResult, folder: RunFolder, accelerator: Accelerator) -> TrainResult:
+def _finish(
+    result: FitResult, folder: RunFolder, accelerator: Accelerator, name: ScoreName
+) -> TrainResult:
     if accelerator.is_main_process:
-        draw_curves(result.history, folder.path / "curves.png")
+        draw_curves(result.history, folder.path / "curves.png", name)
         logger.info(
-            "best top-1 %.2f %% in epoch %d of %d (%s): %s",
-            result.best_top1,
+            "best %s %.2f %% in epoch %d of %d (%s): %s",
+            name.words,
+            result.best_score,
             result.best_epoch,
             len(result.history),
             result.ended_because,
@@ -350,7 +363,7 @@ def _finish(result: FitResult, folder: RunFolder, accelerator: Accelerator) -> T
     return TrainResult(
         folder.path / "best.pth",
         folder.path / "latest.pth",
-        result.best_top1,
+        result.best_score,
         result.best_epoch,
         len(result.history),
         result.ended_because,

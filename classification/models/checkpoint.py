@@ -14,6 +14,7 @@ import torch
 from classification import __version__
 from classification.config import Config, from_dict, to_dict
 from classification.data.preprocessing import Preprocessing
+from classification.data.sample_set import MULTI_CLASS
 from classification.errors import UserError
 from classification.files import write_bytes
 from classification.models.classifier import create_classifier
@@ -39,7 +40,12 @@ class Classifier:
 
     @property
     def task(self) -> str:
-        return str(self.contents.get("task", "multi-class"))
+        return str(self.contents.get("task", MULTI_CLASS))
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the probability of each of several labels from which on it is taken for true."""
+        return tuple(self.contents.get("thresholds", ()))
 
 
 def describe(
@@ -47,17 +53,20 @@ def describe(
     template_name: str,
     class_names: tuple[str, ...],
     config: Config,
+    task: str = MULTI_CLASS,
     compression: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the part of a checkpoint that does not change during a training.
 
-    Still to be added: state_dict, selected, epoch, step, metrics and training.
+    Still to be added: state_dict, selected, epoch, step, metrics and training; of several labels,
+    unless all are 0.5, thresholds.
     """
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "framework_version": __version__,
         "template_name": template_name,
+        "task": task,
         "class_names": list(class_names),
         "preprocessing": Preprocessing.from_config(config).to_dict(),
         "config": to_dict(config),

@@ -106,7 +106,7 @@ def _train(
     figures = evaluate(result.best, test_data_roots=parts.root, test_ann_files=parts.report)
     return {
         **figures,
-        "inner_top1": result.best_top1,
+        "inner_top1": result.best_score,
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
         "ended_because": result.ended_because,

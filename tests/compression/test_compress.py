@@ -65,7 +65,7 @@ def test_checkpoint_is_plain_data_and_rebuilds_the_model(
 
 def test_evaluates_as_it_was_measured(compressed: CompressResult, data: dict[str, Path]) -> None:
     measured = evaluate(compressed.best, test_data_roots=data["val"])["top1"]
-    assert measured == pytest.approx(compressed.top1)
+    assert measured == pytest.approx(compressed.score)
     assert measured == pytest.approx(read_checkpoint(compressed.best)["metrics"]["val_top1"])
 
 
@@ -138,7 +138,7 @@ def test_a_failed_gate_can_be_accepted_and_the_fine_tuning_ends_at_its_bound(
     settings = NEVER_ENOUGH, ["compression.epochs", "2"]
     result = run(fp32, data, tmp_path, *settings, accept_accuracy_drop=True)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
-    assert evaluate(result.best, test_data_roots=data["val"])["top1"] == pytest.approx(result.top1)
+    assert evaluate(result.best, test_data_roots=data["val"])["top1"] == pytest.approx(result.score)
     assert any(r.levelname == "WARNING" and "allows" in r.message for r in caplog.records)
 
 
@@ -218,7 +218,7 @@ def test_a_diverging_fine_tuning_keeps_the_calibrated_model(
     )
     assert "not finite" in caplog.text and "kept" in caplog.text
     assert read_checkpoint(result.best)["epoch"] == 0
-    assert evaluate(result.best, test_data_roots=data["val"])["top1"] == pytest.approx(result.top1)
+    assert evaluate(result.best, test_data_roots=data["val"])["top1"] == pytest.approx(result.score)
 
 
 def test_it_is_not_compressed_twice(

@@ -54,6 +54,18 @@ def test_the_loss_is_that_of_the_paper() -> None:
     np.testing.assert_allclose(loss.item(), own + TEMPERATURE**2 * divergence, rtol=1e-5)
 
 
+def test_labels_are_taught_one_by_one() -> None:
+    student, teacher = linear(0), linear(1)
+    loss = nn.BCEWithLogitsLoss()
+    task = DistillationTask(student, loss, [Teacher(teacher, OURS)], multi_label=True)
+    images, targets = torch.randn(5, 3, 8, 8), torch.rand(5, 4).round()
+    value, logits = task(images, targets)
+    q, p = ((z / TEMPERATURE).sigmoid() for z in (teacher(images), logits))
+    divergence = (q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()).mean()
+    expected = loss(logits, targets) + TEMPERATURE**2 * divergence
+    torch.testing.assert_close(value, expected)
+
+
 def test_teachers_neither_learn_nor_travel_in_checkpoints() -> None:
     student, teacher = linear(0), linear(1)
     task = DistillationTask(student, nn.CrossEntropyLoss(), [Teacher(teacher, OURS)]).train()

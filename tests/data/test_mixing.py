@@ -38,6 +38,19 @@ def settings(mixup: float = 0.0, cutmix: float = 0.0) -> Config:
 TARGETS = torch.tensor([0, 1, 1, 3, 2, 0])
 
 
+def test_labels_are_mixed_as_they_are() -> None:
+    labels = torch.tensor([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0], [1, 1, 1], [0, 1, 0]])
+    labels = labels.float()
+    rng = np.random.default_rng(0)
+    images, soft = mix_batch(make_images(), labels, 3, settings(mixup=0.4), rng)
+    again = np.random.default_rng(0)
+    again.integers(1)
+    share = again.beta(0.4, 0.4)
+    assert 0.01 < share < 0.99
+    torch.testing.assert_close(images, mixup(make_images(), share))
+    torch.testing.assert_close(soft, share * labels + (1 - share) * labels[[5, 0, 1, 2, 3, 4]])
+
+
 # --- the formulas --------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ def expected(checkpoint, photo, tmp_path) -> np.ndarray:
     """Return all probabilities in the classes' order, as predict.py gives them."""
     Image.fromarray(photo).save(tmp_path / "photo.png")
     predictor = Predictor(checkpoint)
-    (answer,) = predictor.predict(tmp_path / "photo.png", top_k=4)
+    (answer,) = predictor.predict(tmp_path / "photo.png", top_k=4, threshold=0.0)
     found = dict(zip(answer.class_names, answer.probabilities, strict=True))
     return np.array([found[name] for name in predictor.class_names])
 

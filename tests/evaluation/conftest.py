@@ -30,6 +30,7 @@ class ColorBackend:
     parameters: float = 1.25
     gflops: float = 0.5
     task: str = "multi-class"
+    thresholds: tuple[float, ...] = ()
     precision_hint: str | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:

@@ -116,7 +116,9 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
 # ----------------------------------------------------------------------------------- trials
 
 
-def pretend(config: Config, best: float = 0.008) -> tuple[list[Trial], list[float]]:
+def pretend(
+    config: Config, best: float = 0.008, error: float = 0.1
+) -> tuple[list[Trial], list[float]]:
     """Run the search on a made-up landscape with its top at `best`; return what was trained."""
     trained = []
 
@@ -129,20 +131,21 @@ def pretend(config: Config, best: float = 0.008) -> tuple[list[Trial], list[floa
                     "epoch": epoch,
                     "images": 10,
                     "val_top1": 60 + 10 * epoch - 10 * distance,
+                    "val_error": error,
                     "val_loss": 0.5 + distance,
                 }
             )
 
-    return run_trials(config, train_at), trained
+    return run_trials(config, train_at, "top1"), trained
 
 
 def test_grid_tries_every_rate_once() -> None:
     config = make_config(mode="grid_search", min_lr=0.002, max_lr=0.01, step=0.002)
-    trials, trained = pretend(config)
+    trials, trained = pretend(config, error=1.0)
     assert sorted(trained) == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
-    chosen, reason = choose(trials, num_val_images=1000)
+    chosen, reason = choose(trials, "top-1")
     assert chosen is not None and chosen.learning_rate == pytest.approx(0.008)
-    assert "90.00 %" in reason
+    assert "val top-1 90.00 %" in reason
 
 
 def test_a_long_grid_is_thinned_to_its_budget() -> None:
@@ -182,7 +185,7 @@ def test_tpe_closes_in_prunes_and_trains_no_rate_twice() -> None:
     trials, trained = pretend(config)
     assert len(trained) == len(trials) == len({round(rate, 6) for rate in trained}) <= 15
     assert "pruned" in {t.state for t in trials}
-    chosen, _ = choose(trials, num_val_images=100_000)
+    chosen, _ = choose(trials, "top-1")
     assert chosen is not None and abs(chosen.learning_rate - 0.008) <= 0.002
     again, _ = pretend(config)
     assert again == trials  # the seed decides
@@ -196,27 +199,31 @@ def test_diverged_and_nan_trials_are_not_chosen() -> None:
     def train_at(rate, on_epoch):  # type: ignore[no-untyped-def]
         if rate > 0.015:
             raise DivergedError("not finite")
-        on_epoch({"epoch": 1, "images": 1, "val_top1": 50.0, "val_loss": float("nan")})
+        on_epoch(
+            {"epoch": 1, "images": 1, "val_top1": 50.0, "val_error": 5.0, "val_loss": math.nan}
+        )
 
-    trials = run_trials(config, train_at)
+    trials = run_trials(config, train_at, "top1")
     assert sorted(t.state for t in trials) == ["complete", "diverged", "diverged"]
-    chosen, _ = choose(trials, 100)
+    chosen, _ = choose(trials, "top-1")
     assert chosen is not None and chosen.learning_rate == pytest.approx(0.01)
-    assert choose([t for t in trials if t.state == "diverged"], 100)[0] is None
+    assert choose([t for t in trials if t.state == "diverged"], "top-1")[0] is None
 
 
 def test_ties_within_the_noise_go_to_the_middle_rate() -> None:
-    trials = [
-        Trial(0.030, 3, 91.0, 0.10, "pruned"),
-        Trial(0.016, 3, 90.0, 0.10, "complete"),
-        Trial(0.001, 3, 80.0, 0.50, "complete"),
-        Trial(0.002, 3, 87.5, 0.30, "complete"),
-        Trial(0.004, 3, 88.0, 0.30, "complete"),
-    ]
-    small, large = choose(trials, 100)[0], choose(trials, 100_000)[0]
+    def trials(error: float) -> list[Trial]:
+        return [
+            Trial(0.030, 3, 91.0, error, 0.10, "pruned"),
+            Trial(0.016, 3, 90.0, error, 0.10, "complete"),
+            Trial(0.001, 3, 80.0, error, 0.50, "complete"),
+            Trial(0.002, 3, 87.5, error, 0.30, "complete"),
+            Trial(0.004, 3, 88.0, error, 0.30, "complete"),
+        ]
+
+    small, large = choose(trials(3.0), "top-1")[0], choose(trials(0.1), "top-1")[0]
     assert small is not None and small.learning_rate == 0.004  # of three within 90 +- 3
     assert large is not None and large.learning_rate == 0.016
-    two = choose([t for t in trials if t.learning_rate != 0.004], 100)[0]
+    two = choose([t for t in trials(3.0) if t.learning_rate != 0.004], "top-1")[0]
     assert two is not None and two.learning_rate == 0.002  # no middle: the lower one
 
 

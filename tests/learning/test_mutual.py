@@ -97,7 +97,7 @@ def test_auxiliaries_have_their_own_sections() -> None:
     ]
     assert configs[1].optimizer.base_learning_rate == 0.002
     assert configs[1].optimizer.momentum == config.optimizer.momentum  # inherited
-    assert config.loss.name == "cross_entropy"  # the main one is as it was
+    assert config.loss.name == "auto"  # the main one is as it was
 
 
 @pytest.mark.parametrize(

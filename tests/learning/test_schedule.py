@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from classification.config import Config, default_config, merge
-from classification.learning.early_stop import EarlyStop, standard_error
+from classification.evaluation.score import standard_error
+from classification.learning.early_stop import EarlyStop
 from classification.learning.schedule import (
     THRESHOLD,
     PlateauSchedule,
@@ -40,7 +41,7 @@ def test_falls_as_torch_reduce_on_plateau_does() -> None:
     generator = torch.Generator().manual_seed(0)
     losses = (torch.rand(60, generator=generator) + 1).tolist()
     for epoch, loss in enumerate(losses):
-        schedule.end_epoch(epoch, epoch + 1, train_loss=loss, val_top1=0.0)
+        schedule.end_epoch(epoch, epoch + 1, train_loss=loss, val_score=0.0)
         reference.step(loss)
         assert schedule.rate(epoch + 1) == pytest.approx(optimizer.param_groups[0]["lr"])
     assert schedule.drops == 3
@@ -49,10 +50,10 @@ def test_falls_as_torch_reduce_on_plateau_does() -> None:
 def test_watching_validation_expects_it_to_rise() -> None:
     schedule = PlateauSchedule(make_config(watch="val_top1", patience=1), steps_per_epoch=1)
     for epoch, top1 in enumerate([50, 60, 70, 80]):
-        schedule.end_epoch(epoch, epoch + 1, train_loss=9.0, val_top1=top1)
+        schedule.end_epoch(epoch, epoch + 1, train_loss=9.0, val_score=top1)
     assert schedule.drops == 0
     for epoch in (4, 5):
-        schedule.end_epoch(epoch, epoch + 1, train_loss=0.0, val_top1=79)
+        schedule.end_epoch(epoch, epoch + 1, train_loss=0.0, val_score=79)
     assert schedule.drops == 1
 
 
@@ -73,12 +74,12 @@ def test_state_goes_on_where_it_was() -> None:
     whole = PlateauSchedule(config, steps_per_epoch=1)
     first = PlateauSchedule(config, steps_per_epoch=1)
     for epoch, loss in enumerate(losses):
-        whole.end_epoch(epoch, epoch + 1, train_loss=loss, val_top1=0.0)
+        whole.end_epoch(epoch, epoch + 1, train_loss=loss, val_score=0.0)
         if epoch == 4:
             second = PlateauSchedule(config, steps_per_epoch=1)
             second.load_state_dict(first.state_dict())
             first = second
-        first.end_epoch(epoch, epoch + 1, train_loss=loss, val_top1=0.0)
+        first.end_epoch(epoch, epoch + 1, train_loss=loss, val_score=0.0)
         assert first.state_dict() == whole.state_dict()
     assert whole.drops == 2
 
@@ -88,8 +89,8 @@ def test_early_stop_waits_for_a_drop_and_for_patience_after_it() -> None:
     schedule, stop = PlateauSchedule(config, steps_per_epoch=1), EarlyStop()
     ended = None
     for epoch in range(20):
-        stop.observe(epoch, top1=90.0, loss=1.0, num_images=100)  # best in epoch 0, never better
-        schedule.end_epoch(epoch, epoch + 1, train_loss=1.0, val_top1=90.0)
+        stop.observe(epoch, score=90.0, loss=1.0, error=3.0)  # best in epoch 0, never better
+        schedule.end_epoch(epoch, epoch + 1, train_loss=1.0, val_score=90.0)
         if stop.is_over(epoch, schedule, patience=3):
             ended = epoch
             break
@@ -100,23 +101,34 @@ def test_early_stop_waits_for_a_drop_and_for_patience_after_it() -> None:
 
 def test_equal_accuracy_with_lower_loss_is_better() -> None:
     stop = EarlyStop(exact=True)
-    assert stop.observe(0, 90.0, 0.5, 100)
-    assert stop.observe(1, 90.0, 0.4, 100)
-    assert not stop.observe(2, 90.0, 0.4, 100)
-    assert not stop.observe(3, 89.0, 0.1, 100)
+    assert stop.observe(0, 90.0, 0.5, 3.0)
+    assert stop.observe(1, 90.0, 0.4, 3.0)
+    assert not stop.observe(2, 90.0, 0.4, 3.0)
+    assert not stop.observe(3, 89.0, 0.1, 3.0)
     assert stop.best_epoch == stop.kept_epoch == 1
 
 
 def test_the_last_epoch_within_the_noise_is_kept() -> None:
     stop = EarlyStop()
     kept = [
-        stop.observe(epoch, top1, 0.4, num_images=100)  # one standard error of 90 % is 3 %
-        for epoch, top1 in enumerate([80.0, 90.0, 87.5, 86.5, 88.0])
+        stop.observe(epoch, score, 0.4, error=3.0)
+        for epoch, score in enumerate([80.0, 90.0, 87.5, 86.5, 88.0])
     ]
     assert kept == [True, True, True, False, True]
-    assert (stop.best_epoch, stop.best_top1) == (1, 90.0)  # patience counts from here
-    assert (stop.kept_epoch, stop.kept_top1) == (4, 88.0)
-    assert not stop.observe(5, 88.0, 0.4, num_images=10_000)  # here it is 0.3 %
+    assert (stop.best_epoch, stop.best_score) == (1, 90.0)  # patience counts from here
+    assert (stop.kept_epoch, stop.kept_score) == (4, 88.0)
+    stop.observe(5, 91.0, 0.4, error=0.3)
+    assert not stop.observe(6, 90.0, 0.4, error=3.0)  # what counts is the best one's error
+
+
+def test_older_checkpoints_call_the_score_top1() -> None:
+    stop = EarlyStop()
+    stop.observe(3, 90.0, 0.4, error=3.0)
+    state = stop.state_dict()
+    older = {key.replace("score", "top1"): value for key, value in state.items()}
+    del older["best_error"]
+    assert EarlyStop.from_state(state) == stop
+    assert EarlyStop.from_state(older).best_score == 90.0
 
 
 @pytest.mark.parametrize(("top1", "n"), [(90.0, 100), (50.0, 40), (100.0, 36), (0.0, 50)])
@@ -167,14 +179,14 @@ def test_a_plateau_starts_the_fall_that_ends_the_training() -> None:
     schedule = PlateauSchedule(anneal_config(), steps_per_epoch=10)
     for epoch, top1 in enumerate([50, 60, 60, 60]):
         assert schedule.rate(epoch * 10) == pytest.approx(0.1)
-        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_top1=top1)
+        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_score=top1)
     # Two epochs without improvement at a patience of one: half of 40 steps to go.
     rates = [schedule.rate(step) for step in range(40, 61)]
     assert rates == pytest.approx([0.1 * (1 - i / 20) for i in range(21)])
     for epoch in (4, 5):
         assert not schedule.has_ended(10 * epoch)
         assert schedule.waits_since() is None  # the fall is not cut short
-        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_top1=0.0)
+        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_score=0.0)
     assert schedule.has_ended(60)
 
 
@@ -183,7 +195,7 @@ def test_the_fall_never_outlasts_the_budget() -> None:
     config.training.epochs = 5
     schedule = PlateauSchedule(config, steps_per_epoch=10)
     for epoch, top1 in enumerate([50, 60, 60, 60]):
-        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_top1=top1)
+        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_score=top1)
     assert schedule.rate(45) == pytest.approx(0.05)
     assert schedule.has_ended(50)
 
@@ -191,7 +203,7 @@ def test_the_fall_never_outlasts_the_budget() -> None:
 def test_the_fall_goes_on_after_a_resume() -> None:
     first = PlateauSchedule(anneal_config(), steps_per_epoch=10)
     for epoch, top1 in enumerate([50, 60, 60, 60]):
-        first.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_top1=top1)
+        first.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_score=top1)
     second = PlateauSchedule(anneal_config(), steps_per_epoch=10)
     second.load_state_dict(first.state_dict())
     assert [first.rate(s) for s in range(40, 70)] == [second.rate(s) for s in range(40, 70)]
@@ -203,7 +215,7 @@ def test_patience_in_steps_is_more_epochs_on_small_sets() -> None:
     assert epochs_of(5, 100, steps_per_epoch=100) == 5
     schedule = PlateauSchedule(make_config(patience=1, patience_steps=24), steps_per_epoch=8)
     for epoch in range(4):
-        schedule.end_epoch(epoch, 8 * (epoch + 1), train_loss=1.0, val_top1=0.0)
+        schedule.end_epoch(epoch, 8 * (epoch + 1), train_loss=1.0, val_score=0.0)
     assert schedule.drops == 0
-    schedule.end_epoch(4, 40, train_loss=1.0, val_top1=0.0)
+    schedule.end_epoch(4, 40, train_loss=1.0, val_score=0.0)
     assert schedule.drops == 1

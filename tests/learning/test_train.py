@@ -27,7 +27,7 @@ def test_ends_by_itself_on_an_easy_set(
         epochs=200,
         settings=[["schedule.watch", "val_top1"], ["early_stop.patience", "3"]],
     )
-    assert result.best_top1 == 100.0
+    assert result.best_score == 100.0
     assert result.epochs < 40
     assert "no better epoch" in result.ended_because
 
@@ -49,7 +49,7 @@ def test_what_it_leaves(tiny_template: Path, data: dict[str, Path], tmp_path: Pa
     ]
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5]
     best = max(history, key=lambda entry: (entry["val_top1"], -entry["val_loss"]))
-    assert (best["epoch"], best["val_top1"]) == (result.best_epoch, result.best_top1)
+    assert (best["epoch"], best["val_top1"]) == (result.best_epoch, result.best_score)
     assert torch.load(result.best, weights_only=True)["epoch"] == result.best_epoch
     assert Image.open(tmp_path / "o" / "curves.png").size[0] > 600
 

@@ -1,0 +1,79 @@
+"""The one figure by which epochs, learning rates and compressed models are chosen.
+
+Of classes it is top-1. Of several labels it is the mean over the labels of their accuracies at 0.5,
+the figure that is published of such sets: on every set of labels it is defined, also where one of
+them is true for no picture, and its standard error follows from the pictures. A model whose loss
+weights true and false labels differently answers more often true than is right at 0.5; such models
+are all measured alike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL
+from classification.evaluation.label_metrics import best_f1_thresholds, label_cross_entropy
+from classification.evaluation.metrics import mean_cross_entropy
+
+
+class ScoreName(NamedTuple):
+    """What the score is called: `key` in files, `words` for people."""
+
+    key: str
+    words: str
+
+
+SCORES = {
+    MULTI_CLASS: ScoreName("top1", "top-1"),
+    MULTI_LABEL: ScoreName("label_accuracy", "label accuracy"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A model on the validation images."""
+
+    score: float  # percent
+    error: float  # its standard error, percent
+    loss: float  # cross-entropy in nats; of several labels the mean over them
+    right: np.ndarray  # [N] bool, or [N, L] bool
+    thresholds: tuple[float, ...] = ()  # of L labels: probabilities with the best F1 here
+
+
+def judge(logits: np.ndarray, targets: np.ndarray) -> Outcome:
+    """Return the outcome of logits [N, C] float32 for targets [N] int64 or [N, C] float32."""
+    if targets.ndim == 1:
+        right = logits.argmax(axis=1) == targets
+        loss = mean_cross_entropy(logits, targets)
+        return Outcome(100 * float(np.mean(right)), error_of(right), loss, right)
+    right = (logits >= 0) == (targets > 0.5)
+    thresholds = tuple(best_f1_thresholds(logits, targets).tolist())
+    loss = label_cross_entropy(logits, targets)
+    return Outcome(100 * float(np.mean(right)), error_of(right), loss, right, thresholds)
+
+
+def error_of(right: np.ndarray) -> float:
+    """Return the standard error of the share of right answers, in percent.
+
+    Args:
+        right: [N] bool; or [N, L] bool, where the labels of a picture may be right or wrong
+            together: then it follows from the spread of the pictures, but is never less than that
+            of independent answers.
+    """
+    independent = standard_error(100 * float(right.mean()), right.size)
+    if right.ndim == 1:
+        return independent
+    return max(independent, 100 * float(right.mean(axis=1).std()) / math.sqrt(len(right)))
+
+
+def standard_error(score: float, number: int) -> float:
+    """Return the standard error in percent of a share in percent of so many independent answers.
+
+    Of the binomial distribution, p (1 - p) / n; none or all right counts as half an answer.
+    """
+    share = min(max(score / 100, 0.5 / number), 1 - 0.5 / number)
+    return 100 * math.sqrt(share * (1 - share) / number)
