@@ -45,7 +45,7 @@ def test_the_table_of_templates_is_theirs() -> None:
         r"^\| `(\w+)` \| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| `(.*?)` \|$", README, re.M
     )
     expected = []
-    for path in sorted((ROOT / "model_templates").rglob("template.yaml")):
+    for path in sorted((ROOT / "model_templates/custom-classification").glob("*/template.yaml")):
         template = load_template(path)
         values = {metric["key"]: f"{metric['value']:g}" for metric in template.values["metrics"]}
         source = template.values["initial_weights"]["source"]

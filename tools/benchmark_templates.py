@@ -60,7 +60,13 @@ def _add_study_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_job_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--templates", type=comma_list, default=[], metavar="A,B", help="names or paths; all")
+    add(
+        "--templates",
+        type=comma_list,
+        default=[],
+        metavar="A,B",
+        help="names or paths; all of classes",
+    )
     add("--data-sets", type=Path, metavar="FILE", help="default: benchmarks/data_sets.yaml")
     add("--only", type=comma_list, default=[], metavar="A,B", help="these data sets of the file")
     add("--seeds", type=_integers, default=[1, 2, 3], metavar="1,2", help="default: 1,2,3")

@@ -15,7 +15,7 @@ def find_templates(given: Sequence[str], root: Path) -> dict[str, str]:
 
     Args:
         given: paths of a template.yaml or its folder, or names of folders below `root`; none = all
-            below `root`.
+            below `root` that take any classes, unlike those of attributes (`data.labels`).
         root: of the templates that are known by name, such as model_templates/.
 
     Raises:
@@ -23,7 +23,7 @@ def find_templates(given: Sequence[str], root: Path) -> dict[str, str]:
     """
     known = {path.parent.name: path for path in sorted(root.rglob("template.yaml"))}
     found: dict[str, Path] = {}
-    for text in given or list(known):
+    for text in given or [n for n, p in known.items() if not load_template(p).config().data.labels]:
         path = Path(text) / "template.yaml" if Path(text).is_dir() else Path(text)
         path = path if path.is_file() else known.get(text, path)
         if not path.is_file():

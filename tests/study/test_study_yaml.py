@@ -92,7 +92,9 @@ def test_templates_by_name_path_and_folder(tiny_template: Path) -> None:
         "template": str(tiny_template.resolve()),
     }
     assert find_templates([str(tiny_template.parent)], TEMPLATES).keys() == {"template"}
-    assert len(find_templates([], TEMPLATES)) == len(list(TEMPLATES.rglob("template.yaml")))
+    paths = sorted((TEMPLATES / "custom-classification").glob("*/template.yaml"))
+    assert list(find_templates([], TEMPLATES)) == [path.parent.name for path in paths]
+    assert find_templates(["slimnet"], TEMPLATES).keys() == {"slimnet"}
     with pytest.raises(UserError, match="Did you mean 'mobilenet_v2'"):
         find_templates(["mobilenet_v22"], TEMPLATES)
 

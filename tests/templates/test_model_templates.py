@@ -6,13 +6,26 @@ from pathlib import Path
 
 import pytest
 import timm
+from face_sets import make_celeba
 from support import ROOT
 
 from classification import compress, evaluate, export, instantiate, train
+from classification.learning.schedule import create_schedule
+from classification.models.classifier import create_classifier
+from classification.models.complexity import measure_complexity
 from classification.template import Template, load_template
 
 PATHS = sorted((ROOT / "model_templates").rglob("template.yaml"))
-TEMPLATES = [pytest.param(path, id=path.parent.name) for path in PATHS]
+OF_ATTRIBUTES = [path for path in PATHS if path.parent.parent.name == "face-attributes"]
+OF_CLASSES = [path for path in PATHS if path not in OF_ATTRIBUTES]
+
+
+def named(paths: list[Path]) -> list:
+    """Return the paths as parameters that are called after their folders."""
+    return [pytest.param(path, id=path.parent.name) for path in paths]
+
+
+TEMPLATES = named(PATHS)
 QUICK = "mobilenet_v3_small"  # stands for the others where a run takes long
 # From random weights, two epochs must at least bring the network away from a constant output.
 HYPER_PARAMETERS = {"epochs": 2, "batch_size": 8, "base_learning_rate": 0.02}
@@ -28,8 +41,9 @@ SETTINGS = [
 
 
 def test_all_are_found():
-    assert len(PATHS) == 6
-    assert QUICK in {path.parent.name for path in PATHS}
+    assert len(PATHS) == len({path.parent.name for path in PATHS}) == 8
+    assert len(OF_CLASSES) == 6 and len(OF_ATTRIBUTES) == 2
+    assert QUICK in {path.parent.name for path in OF_CLASSES}
 
 
 @pytest.mark.parametrize("path", TEMPLATES)
@@ -45,7 +59,7 @@ def test_header_tells_the_command_and_the_expected_figures(path):
     assert "\n# expected: " in text
 
 
-@pytest.mark.parametrize("path", TEMPLATES)
+@pytest.mark.parametrize("path", named([path for path in PATHS if path.parent.name != "slimnet"]))
 def test_initial_weights_belong_to_the_backbone_and_its_normalisation(path):
     template = load_template(path)
     config = template.config()
@@ -65,7 +79,7 @@ def pretrained_name(template: Template) -> str:
     return name
 
 
-@pytest.mark.parametrize("path", TEMPLATES)
+@pytest.mark.parametrize("path", named(OF_CLASSES))
 def test_published_size_and_complexity_are_plausible(path):
     """The published figures count a small head, so they lie a little below ImageNet's model."""
     values = load_template(path).values
@@ -76,11 +90,67 @@ def test_published_size_and_complexity_are_plausible(path):
     assert 60 < published["accuracy"] < 80
 
 
+@pytest.mark.parametrize("path", named(OF_ATTRIBUTES))
+def test_size_and_complexity_of_attributes(path):
+    template = load_template(path)
+    config, values = template.config(), {m["key"]: m["value"] for m in template.values["metrics"]}
+    model = create_classifier(config, 40).eval()
+    measured = measure_complexity(model, config.input.height, config.input.width)
+    assert (values["size"], values["complexity"]) == pytest.approx(measured, rel=0.02)
+
+
+def test_slimnet_has_the_described_recipe():
+    template = load_template(ROOT / "model_templates/face-attributes/slimnet/template.yaml")
+    config = template.config()
+    assert (config.input.height, config.input.width) == (218, 178)
+    assert config.input.mean == config.input.std == [0.5, 0.5, 0.5]
+    assert (config.data.labels, config.data.split) == (["all"], "official")
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.base_learning_rate, optimizer.weight_decay) == (
+        "adam", 1e-4, 1e-4
+    )  # fmt: skip
+    assert (config.training.batch_size, config.training.epochs) == (64, 20)
+    switched_on = {k: v for k, v in config.augmentation.items() if v and "_" not in k}
+    assert switched_on == {}
+    assert config.augmentation.crop_scale == 1 and config.augmentation.horizontal_flip == 0
+    schedule = create_schedule(config, steps_per_epoch=50)
+    for epoch in range(20):
+        schedule.end_epoch(epoch, 50 * (epoch + 1), train_loss=1.0, val_score=50.0)
+    assert {schedule.rate(step) for step in range(1000)} == {1e-4}
+
+
+@pytest.mark.parametrize("path", named(OF_ATTRIBUTES))
+def test_trains_on_attributes_and_exports(path, tmp_path):
+    work_dir = instantiate(path, tmp_path / "w", load_snapshot=False)
+    faces = f"celeba:{make_celeba(tmp_path / 'celeba', number=24)}"
+    size = [("input.height", "131"), ("input.width", "131")]
+    trained = train(
+        work_dir,
+        train_data_roots=faces,
+        val_data_roots=faces,
+        epochs=1,
+        batch_size=8,
+        settings=[*size, ("model.slimnet.filter_counts", "[4, 4, 4, 4]")],
+        save_checkpoints_to=tmp_path / "outputs",
+    )
+    export(trained.best, save_model_to=tmp_path / "ir", onnx=True)
+    figures = evaluate(trained.best, test_data_roots=faces)
+    for name in ("model.xml", "model.onnx"):
+        theirs = evaluate(
+            tmp_path / "ir" / name,
+            test_data_roots=faces,
+            settings=[("data.split", "official")],
+        )
+        assert theirs["binary_cross_entropy"] == pytest.approx(
+            figures["binary_cross_entropy"], rel=1e-3
+        )
+
+
 @pytest.mark.parametrize(
     "path",
     [
         pytest.param(p, id=p.parent.name, marks=() if p.parent.name == QUICK else pytest.mark.slow)
-        for p in PATHS
+        for p in OF_CLASSES
     ],
 )
 def test_trains_evaluates_exports_and_compresses(path, data, tmp_path):
