@@ -152,16 +152,3 @@ def test_the_log_says_what_was_merged_and_drawn(
     assert "downsample 0:" in drawn
     numbers = [word for word in drawn.split() if word.isdecimal()]
     assert numbers[-2] == numbers[-1]  # both classes alike
-
-
-def test_several_labels_are_not_trained_as_if_they_were_one(tmp_path: Path) -> None:
-    (tmp_path / "template.yaml").write_text(TINY_TEMPLATE, encoding="utf-8")
-    root = f"celeba:{make_celeba(tmp_path / 'celeba')}"
-    with pytest.raises(UserError, match=r"data\.labels: training on 2 labels"):
-        train(
-            tmp_path,
-            train_data_roots=root,
-            val_data_roots=root,
-            save_checkpoints_to=tmp_path / "outputs",
-            settings=[["data.labels", "[Eyeglasses, Male]"]],
-        )
