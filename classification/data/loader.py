@@ -28,6 +28,7 @@ from classification.data.store import ImageStore
 from classification.data.transforms import augment
 from classification.errors import UserError
 
+_AT_ONCE = 4  # pictures that a thread takes; handing one over takes as long as flipping it
 _MIXING = 1  # tells the stream of a shard's mixing from all others
 
 
@@ -183,11 +184,16 @@ def _load_batch(
     size = (store.preprocessing.height, store.preprocessing.width)
     images = np.empty((len(indices), *size, 3), dtype=np.uint8)
 
-    def fill(position: int) -> None:
-        images[position] = load(int(indices[position]), position)
+    def fill(positions: range) -> None:
+        for position in positions:
+            images[position] = load(int(indices[position]), position)
 
+    parts = [
+        range(start, min(start + _AT_ONCE, len(indices)))
+        for start in range(0, len(indices), _AT_ONCE)
+    ]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(fill, range(len(indices))))
+        list(pool.map(fill, parts))
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.from_numpy(store.samples.targets[indices]),

@@ -7,6 +7,7 @@ from PIL import Image
 
 from classification.config import Config
 from classification.data.augmix import augmix
+from classification.data.geometry import flip, rotate
 from classification.data.random_crop import random_crop
 
 
@@ -22,24 +23,24 @@ def augment(
         fill: RGB colour of what comes in from outside of the picture.
 
     Returns:
-        [H, W, 3] uint8 RGB.
+        [H, W, 3] uint8 RGB; the picture itself where nothing is done to it.
     """
-    flip, rotate, mix = rng.random(3) < (
+    flips, rotates, mixes = rng.random(3) < (
         augmentation.horizontal_flip,
         augmentation.rotation,
         augmentation.augmix,
     )
     angle = rng.uniform(-augmentation.rotation_degrees, augmentation.rotation_degrees)
-    picture = Image.fromarray(image)
     if augmentation.crop_scale < 1:
-        picture = random_crop(picture, rng, smallest_share=augmentation.crop_scale)
-    if flip:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if rotate:
-        picture = picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=fill)
-    if mix:
+        crop = random_crop(Image.fromarray(image), rng, smallest_share=augmentation.crop_scale)
+        image = np.asarray(crop)
+    if flips:
+        image = flip(image)
+    if rotates:
+        image = rotate(image, angle, fill)
+    if mixes:
         picture = augmix(
-            picture,
+            Image.fromarray(image),
             rng,
             severity=augmentation.augmix_severity,
             width=augmentation.augmix_width,
@@ -47,4 +48,5 @@ def augment(
             alpha=augmentation.augmix_alpha,
             fill=fill,
         )
-    return np.asarray(picture)
+        image = np.asarray(picture)
+    return image

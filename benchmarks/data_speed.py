@@ -1,0 +1,228 @@
+"""Training batches per second: this framework's loader against torchvision's usual pipeline.
+
+Both sides turn the same JPEGs into normalised float32 batches of the same size, with the same flips
+and rotations. The torchvision side is ImageFolder, its transforms on Pillow pictures, and a
+DataLoader that shuffles; of the numbers of worker processes given the best one counts, for the
+first epoch and for the others on their own. The framework's side is `open_store`, which decodes
+each picture once, and the batches of `TrainLoader`, normalised as the trainer does it: with the
+template's AugMix, which torchvision's side has not got, and without. All run alternately in one
+process with all cores; worker processes stay between the epochs. The first epoch of a side is all
+it does until the last of its first batches.
+
+The second table is for large JPEGs, one thread: `load_image`, which lets libjpeg shrink a picture
+while it decodes, against opening it with Pillow, converting and resizing it with the same filter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from common import describe_run, make_pictures, print_table, summary, write_json
+from PIL import Image
+
+from classification.config import Config
+from classification.data.loader import TrainLoader
+from classification.data.preprocessing import Preprocessing, load_image, normalize
+from classification.data.readers import read_samples
+from classification.data.store import open_store
+from classification.learning.allocator import keep_freed_memory
+from classification.template import load_template
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "model_templates" / "custom-classification"
+Batches = Iterator[torch.Tensor]  # one epoch of [N, 3, H, W] float32
+
+
+def framework(data: Path, config: Config) -> Iterator[Batches]:
+    """Yield the framework's epochs."""
+    preprocessing = Preprocessing.from_config(config)
+
+    def first() -> Batches:
+        nonlocal loader
+        store = open_store(read_samples(data), preprocessing, cache_bytes=1 << 40)
+        loader = TrainLoader(store, config)
+        yield from later(0)
+
+    def later(epoch: int) -> Batches:
+        assert loader is not None
+        for batches in loader.epoch(epoch):
+            for batch in batches:
+                yield normalize(batch.images, preprocessing)
+
+    loader: TrainLoader | None = None
+    yield first()
+    epoch = 0
+    while epoch := epoch + 1:
+        yield later(epoch)
+
+
+def torchvision_pipeline(data: Path, config: Config, workers: int) -> Iterator[Batches]:
+    """Yield the epochs of ImageFolder and DataLoader."""
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    a, size = config.augmentation, (config.input.height, config.input.width)
+    fill = [round(255 * mean) for mean in config.input.mean]
+    bilinear = transforms.InterpolationMode.BILINEAR
+    rotation = transforms.RandomRotation(a.rotation_degrees, bilinear, fill=fill)
+    pipeline = transforms.Compose(
+        [
+            transforms.Resize(size, bilinear),
+            transforms.RandomHorizontalFlip(a.horizontal_flip),
+            transforms.RandomApply([rotation], a.rotation),
+            transforms.ToTensor(),
+            transforms.Normalize(config.input.mean, config.input.std),
+        ]
+    )
+    loader: Any = None
+
+    def epoch() -> Batches:
+        nonlocal loader
+        if loader is None:
+            loader = DataLoader(
+                ImageFolder(str(data), pipeline),
+                config.training.batch_size,
+                shuffle=True,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+            )
+        for images, _ in loader:
+            yield images
+
+    while True:
+        yield epoch()
+
+
+def consume(batches: Batches) -> tuple[float, int]:
+    """Return the seconds that an epoch takes and the number of its pictures."""
+    started = time.perf_counter()
+    count = 0
+    for batch in batches:
+        assert batch.dtype == torch.float32
+        count += len(batch)
+    return time.perf_counter() - started, count
+
+
+def measure_epochs(
+    sides: dict[str, Callable[[], Iterator[Batches]]], rounds: int, epochs: int
+) -> dict[str, dict[str, list[float]]]:
+    """Return pictures/s of the first and of the later epochs of each side; sides take turns."""
+    speeds: dict[str, dict[str, list[float]]] = {name: {"first": [], "later": []} for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            running = side()
+            for epoch in range(1 + epochs):
+                seconds, count = consume(next(running))
+                speeds[name]["later" if epoch else "first"].append(count / seconds)
+            del running  # ends the workers before the next side begins
+    return speeds
+
+
+def measure_large(size: int, megapixels: int, rounds: int) -> dict[str, list[float]]:
+    """Return the milliseconds that a large JPEG takes either way."""
+    width = round((megapixels * 1e6 * 4 / 3) ** 0.5)
+    preprocessing = Preprocessing(size, size, (0.5,) * 3, (0.5,) * 3)
+
+    def plain(path: Path) -> np.ndarray:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+            return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
+
+    sides = {"framework": lambda path: load_image(path, preprocessing), "plain": plain}
+    milliseconds: dict[str, list[float]] = {name: [] for name in sides}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = make_pictures(Path(scratch), 1, per_class=1, size=(width, width * 3 // 4))
+        path = next(folder.rglob("*.jpg"))
+        for _ in range(rounds):
+            for name, side in sides.items():
+                started = time.perf_counter()
+                side(path)
+                milliseconds[name].append(1e3 * (time.perf_counter() - started))
+    return milliseconds
+
+
+def report(
+    speeds: dict[str, dict[str, list[float]]], plain: Sequence[str], title: str
+) -> dict[str, float]:
+    """Print the table of epochs; return the figures."""
+    figures: dict[str, float] = {}
+    best = {
+        phase: max(plain, key=lambda name: median(speeds[name][phase]))
+        for phase in ("first", "later")
+    }
+    rows = []
+    for name, of_phase in speeds.items():
+        row = [name]
+        for phase, values in of_phase.items():
+            figures[f"{name.replace(' ', '_')}.{phase}_epochs_per_second"] = median(values)
+            row.append(summary(values, 0))
+            reference = speeds[best[phase]][phase]
+            ratios = [a / b for a, b in zip(values, reference, strict=True)]
+            row.append(summary(ratios, 2))
+            if name not in plain:
+                figures[f"{name.replace(' ', '_')}.{phase}_vs_torchvision"] = median(ratios)
+        rows.append(row)
+    header = ("side", "first epoch, pictures/s", "ratio to the best torchvision")
+    print_table(title, (*header, "later epochs, pictures/s", header[2]), rows)
+    return figures
+
+
+def main() -> None:
+    """Measure everything and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder with CLASS/PICTURE; else made JPEGs")
+    parser.add_argument("--template", default="efficientnet_lite0")
+    parser.add_argument("--size", type=int, default=224, help="side of the batches' pictures")
+    parser.add_argument("--pixels", type=int, default=500, help="longer side of made JPEGs")
+    parser.add_argument("--count", type=int, default=512, help="of made JPEGs")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="torchvision's")
+    parser.add_argument("--epochs", type=int, default=2, help="a round, after the first")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--megapixels", type=int, default=12, help="of the large JPEG")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    keep_freed_memory()  # as train.py does; it serves both sides
+    settings = [[f"input.{side}", str(arguments.size)] for side in ("height", "width")]
+    template = load_template(TEMPLATES / arguments.template / "template.yaml")
+    with_augmix = template.config(settings)
+    without = template.config([*settings, ["augmentation.augmix", "0"]])
+    with tempfile.TemporaryDirectory() as scratch:
+        made = (arguments.pixels, arguments.pixels * 3 // 4)
+        data = arguments.data or make_pictures(
+            Path(scratch), 4, per_class=arguments.count // 4, size=made
+        )
+        sides: dict[str, Callable[[], Iterator[Batches]]] = {
+            "framework without AugMix": lambda: framework(data, without),
+            "framework": lambda: framework(data, with_augmix),
+        }
+        plain = []
+        for workers in arguments.workers:
+            name = f"torchvision, {workers} workers"
+            plain.append(name)
+            sides[name] = lambda workers=workers: torchvision_pipeline(data, without, workers)
+        speeds = measure_epochs(sides, arguments.rounds, arguments.epochs)
+    figures = report(
+        speeds, plain, f"{arguments.size} px batches of {template.config().training.batch_size}"
+    )
+    large = measure_large(arguments.size, arguments.megapixels, 5 * arguments.rounds)
+    ratios = [a / b for a, b in zip(large["plain"], large["framework"], strict=True)]
+    print_table(
+        f"A JPEG of {arguments.megapixels} megapixels to {arguments.size} px, one thread",
+        ("framework, ms", "plain Pillow, ms", "ratio"),
+        [(summary(large["framework"]), summary(large["plain"]), summary(ratios, 2))],
+    )
+    figures |= {f"large.{name}_milliseconds": median(values) for name, values in large.items()}
+    figures["large.speedup"] = median(ratios)
+    write_json(arguments.json, figures | describe_run(["torch", "torchvision", "pillow"]))
+
+
+if __name__ == "__main__":
+    main()
