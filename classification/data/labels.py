@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 
 from classification.data.listing import listing
+from classification.data.packed import PackedPicture
 from classification.data.sample_set import SampleSet
 from classification.data.source import Source
 from classification.errors import UserError, nearest
@@ -143,7 +144,14 @@ def _assemble(
         tuple(group for source in sources for group in source.groups),
         landmarks=_stacked(sources, "landmarks", (5, 2)),
         boxes=_stacked(sources, "boxes", (4,)),
+        packed=_packed(sources),
     )
+
+
+def _packed(sources: Sequence[Source]) -> tuple[PackedPicture | None, ...] | None:
+    if all(source.packed is None for source in sources):
+        return None
+    return tuple(chain.from_iterable(source.packed or (None,) * len(source) for source in sources))
 
 
 def _stacked(sources: Sequence[Source], name: str, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from classification.data.csv_file import read_csv
 from classification.data.glasses import read_meglass, read_sof, read_specface
 from classification.data.labels import ALL, merge_sources
 from classification.data.sample_set import SampleSet
+from classification.data.shards import INDEX, read_shards
 from classification.data.source import Source, labelled_source
 from classification.data.split_file import select_roles
 from classification.data.statistics import source_table
@@ -29,12 +30,14 @@ KINDS: dict[str, Callable[[Path, str], Source]] = {
     "specface": read_specface,
     "csv": read_csv,
 }
+_FORMS = (*KINDS, "shards")  # shards are of one or more sources
 # What lies in a folder that is one of them, for a hint.
 _TRACES = {
     f"{ATTRIBUTES}.txt": "celeba",
     f"{ATTRIBUTES}.csv": "celeba",
     f"Anno/{ATTRIBUTES}.txt": "celeba",
     "MeGlass_120x120": "meglass",
+    INDEX: "shards",
 }
 _PREFIX = re.compile(r"([A-Za-z]\w+):(.+)")
 
@@ -53,7 +56,7 @@ def read_samples(
 
     Args:
         data_roots: folders, as a comma-separated string or a sequence; a prefix names another form
-            than class folders: celeba:, meglass:, sof:, specface: or csv: (a file).
+            than class folders: celeba:, meglass:, sof:, specface:, shards: or csv: (a file).
         ann_files: one annotation file a root, in the same order; where it is empty, the root has
             class folders.
         class_names: the model's classes or labels; other classes are errors. None for training
@@ -104,18 +107,19 @@ def read_sources(
 ) -> list[Source]:
     """Return what each data root holds; the arguments are as of `read_samples`."""
     return [
-        _read_source(root, annotation, labels, class_names, role)
+        source
         for root, annotation in _pair(data_roots, ann_files, role)
+        for source in _read_root(root, annotation, labels, class_names, role)
     ]
 
 
-def _read_source(
+def _read_root(
     name: str,
     annotation: str,
     labels: Sequence[str],
     class_names: Sequence[str] | None,
     role: str,
-) -> Source:
+) -> list[Source]:
     kind, path = split_prefix(name)
     if kind and annotation:
         raise UserError(f"{name}: brings its own annotations; leave out '{annotation}'.")
@@ -126,17 +130,19 @@ def _read_source(
         raise UserError(f"The {role} data root '{name}' {problem}.{csv_hint}")
     if kind == "csv":
         known = class_names if list(labels) == ALL else None
-        return read_csv(path, name, known or labels)
+        return [read_csv(path, name, known or labels)]
+    if kind == "shards":
+        return read_shards(path, name)
     if kind:
-        return KINDS[kind](path, name)
+        return [KINDS[kind](path, name)]
     if annotation:
         found = read_annotation_file(path, Path(annotation), class_names or ())
-        return labelled_source(path, found)
+        return [labelled_source(path, found)]
     for trace, form in _TRACES.items():
         if (path / trace).exists():
             raise UserError(f"'{path}' holds {trace}: give it as {form}:{path}")
     found, folders = read_class_folders(path)
-    return labelled_source(path, found, frozenset(folders))
+    return [labelled_source(path, found, frozenset(folders))]
 
 
 def split_prefix(root: str) -> tuple[str, Path]:
@@ -148,10 +154,10 @@ def split_prefix(root: str) -> tuple[str, Path]:
     match = _PREFIX.fullmatch(root)
     if match is None or Path(root).exists():
         return "", Path(root)
-    if match[1] not in KINDS:
+    if match[1] not in _FORMS:
         raise UserError(
-            f"'{root}': there is no form '{match[1]}'.{nearest(match[1], KINDS)} There are "
-            f"{', '.join(f'{kind}:' for kind in KINDS)}, or a folder without a prefix."
+            f"'{root}': there is no form '{match[1]}'.{nearest(match[1], _FORMS)} There are "
+            f"{', '.join(f'{kind}:' for kind in _FORMS)}, or a folder without a prefix."
         )
     return match[1], Path(match[2])
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+
+from classification.data.packed import PackedPicture
 
 MULTI_CLASS = "multi-class"  # a picture is of one class
 MULTI_LABEL = "multi-label"  # each class is there or not
@@ -35,6 +38,9 @@ class SampleSet:
     What faces need, where the source knows it, in pixels of the file, NaN where it is unknown:
     `landmarks` [N, 5, 2] float32, x and y of left eye, right eye, nose, left and right corner of
     the mouth, left as seen by the onlooker; `boxes` [N, 4] float32, x, y, width and height.
+
+    `packed` tells where the pictures lie that are no files of their own, None for the others; the
+    paths of such are mere names.
     """
 
     paths: tuple[Path, ...]
@@ -44,6 +50,7 @@ class SampleSet:
     groups: tuple[str, ...] = ()  # filled up with "" when not given
     landmarks: np.ndarray | None = None
     boxes: np.ndarray | None = None
+    packed: tuple[PackedPicture | None, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.groups:
@@ -71,7 +78,18 @@ class SampleSet:
             groups=tuple(self.groups[i] for i in chosen),
             landmarks=None if self.landmarks is None else self.landmarks[chosen],
             boxes=None if self.boxes is None else self.boxes[chosen],
+            packed=None if self.packed is None else tuple(self.packed[i] for i in chosen),
         )
+
+    def picture(self, index: int) -> Path | BinaryIO:
+        """Return what `decode` reads a picture from; raise DecodeError if it is packed and bad."""
+        packed = self.packed[index] if self.packed else None
+        return self.paths[index] if packed is None else io.BytesIO(packed.read())
+
+    def place(self, index: int) -> str:
+        """Return where a picture is, for messages: its path, and where it is packed."""
+        packed = self.packed[index] if self.packed else None
+        return str(self.paths[index]) if packed is None else f"{packed} ({self.paths[index]})"
 
     def counts(self) -> np.ndarray:
         """Return the number of samples of each class or with each label, [C] or [L] int64."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from classification.data.packed import PackedPicture
 from classification.data.sample_set import LabelledPath
 
 ROLES = ("train", "val", "test")
@@ -37,6 +38,7 @@ class Source:
     landmarks: np.ndarray | None = None
     boxes: np.ndarray | None = None
     class_folders: frozenset[str] = frozenset()  # also those without pictures
+    packed: tuple[PackedPicture, ...] | None = None  # where the pictures lie, if not in files
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -63,6 +65,7 @@ class Source:
             roles=None if self.roles is None else take(self.roles),
             landmarks=None if self.landmarks is None else self.landmarks[chosen],
             boxes=None if self.boxes is None else self.boxes[chosen],
+            packed=None if self.packed is None else take(self.packed),
         )
 
 

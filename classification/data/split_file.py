@@ -125,16 +125,26 @@ def select_roles(sources: Sequence[Source], split: str, roles: Collection[str]) 
     if split == OFFICIAL:
         sources = [_with_partition(source) for source in sources]
     else:
-        check_keys(sources)
-        rows = read_split(Path(split))
-        by_source: dict[str, dict[str, SplitRow]] = {}
-        for row in rows.values():
-            by_source.setdefault(row.source, {})[row.path] = row
-        sources = [_with_rows(s, by_source.get(s.key, {}), split) for s in sources]
+        sources = with_split(sources, read_split(Path(split)), split)
     return [
         source.subset([i for i, role in enumerate(source.roles or ()) if role in roles])
         for source in sources
     ]
+
+
+def with_split(
+    sources: Sequence[Source], rows: Mapping[tuple[str, str], SplitRow], split: str
+) -> list[Source]:
+    """Return the sources with the roles and groups of a split file, `split`.
+
+    Raises:
+        UserError: it does not fit a source, or cannot tell two of them apart.
+    """
+    check_keys(sources)
+    by_source: dict[str, dict[str, SplitRow]] = {}
+    for row in rows.values():
+        by_source.setdefault(row.source, {})[row.path] = row
+    return [_with_rows(source, by_source.get(source.key, {}), split) for source in sources]
 
 
 def check_keys(sources: Sequence[Source]) -> None:

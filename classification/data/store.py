@@ -60,12 +60,11 @@ class ImageStore:
         image = self._cache[index]
         if image is not None:
             return image
-        path = self.samples.paths[index]
         try:
             return _load(self.samples, index, self.preprocessing)
         except DecodeError as error:
             raise UserError(
-                f"{path}: could be read at the start but no longer: {error}."
+                f"{self.samples.place(index)}: could be read at the start but no longer: {error}."
             ) from error
 
 
@@ -141,7 +140,7 @@ def _load(samples: SampleSet, index: int, preprocessing: Preprocessing) -> np.nd
     landmarks = samples.landmarks  # sets of faces may know where the eyes are
     if landmarks is not None:
         landmarks = landmarks[index] if np.isfinite(landmarks[index]).all() else None
-    return load_image(samples.paths[index], preprocessing, landmarks)
+    return load_image(samples.picture(index), preprocessing, landmarks)
 
 
 def _by_rule(problems: dict[int, DecodeError], preprocessing: Preprocessing) -> np.ndarray:
@@ -173,7 +172,7 @@ def _report(
     samples: SampleSet, reasons: dict[int, str], good: SampleSet, on_bad_image: str
 ) -> None:
     """Warn of bad pictures that are left out, or raise a UserError that lists them."""
-    lines = [f"{samples.paths[i]}: {reason}" for i, reason in reasons.items()]
+    lines = [f"{samples.place(i)}: {reason}" for i, reason in reasons.items()]
     if on_bad_image != "skip" or len(good) == 0:
         raise UserError(
             f"{len(lines)} of {len(samples)} pictures cannot be used. Repair or remove them, or "

@@ -168,7 +168,7 @@ def _sum_over_processes(values: np.ndarray, accelerator: Accelerator) -> np.ndar
 
 
 def _describe_bad_step(batches: Sequence[Batch], samples: SampleSet, rate: float) -> str:
-    paths = [str(samples.paths[i]) for batch in batches for i in batch.indices.tolist()]
+    paths = [samples.place(i) for batch in batches for i in batch.indices.tolist()]
     shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     return (
         f"The loss is not finite at learning rate {rate:.3g}; stopped before the optimizer step. "

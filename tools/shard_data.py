@@ -1,0 +1,93 @@
+"""Store data of any form in few large files, for sets of many pictures.
+
+The pictures go byte for byte and in order into shards, with their labels, attributes, sources,
+groups, roles and faces; train.py and all others take the folder as shards:FOLDER. Tar shards are
+read in place and need no package. Parquet shards can be read by much else; Hugging Face's
+`datasets` unpacks them once more on the disk. An interrupted run is gone on with by the same
+command, which also repairs damaged shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from classification.cli.arguments import comma_list
+from classification.cli.run import run_command
+from classification.data.make_shards import STORAGES, write_shards
+from classification.data.readers import read_sources
+from classification.data.split_file import read_split, with_split
+from classification.errors import UserError
+from classification.progress import progress_bar
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this program."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data-roots",
+        required=True,
+        metavar="ROOTS",
+        help="comma-separated data roots, as train.py takes them, such as celeba:FOLDER",
+    )
+    parser.add_argument(
+        "--ann-files", default="", metavar="FILES", help="annotation files, as of train.py"
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FOLDER", help="a folder of its own"
+    )
+    parser.add_argument("--format", choices=STORAGES, default="tar", help="default: tar")
+    parser.add_argument(
+        "--max-shard-mb",
+        type=float,
+        default=256,
+        metavar="MB",
+        help="of pictures in a shard; default: 256",
+    )
+    parser.add_argument(
+        "--split",
+        type=Path,
+        metavar="FILE",
+        help="a file of split_data.py: its roles, folds and groups are stored, and "
+        "data.split official goes by its roles then",
+    )
+    parser.add_argument(
+        "--labels",
+        type=comma_list,
+        default=[],
+        metavar="A,B",
+        help="as data.labels: which attributes of a CSV file that has a column label too, or all",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    args = build_parser().parse_args(argv)
+
+    def command() -> None:
+        if args.max_shard_mb <= 0:
+            raise UserError("--max-shard-mb: expected a number above 0.")
+        sources = read_sources(args.data_roots, args.ann_files, labels=args.labels, role="given")
+        split = None
+        if args.split is not None:
+            split = read_split(args.split)
+            sources = with_split(sources, split, str(args.split))
+        with progress_bar("storing pictures") as progress:
+            count, kept = write_shards(
+                sources,
+                args.output,
+                storage=args.format,
+                max_bytes=int(args.max_shard_mb * 1e6),
+                split=split,
+                progress=progress,
+            )
+        pictures = sum(map(len, sources))
+        print(f"{args.output}: {pictures} pictures in {count} shards, {kept} of them kept as found")
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
