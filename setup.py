@@ -49,8 +49,9 @@ setup(
             "imagehash",  # near duplicates
             "cleanlab",  # label errors
         ],
+        "scale": ["datasets"],  # Parquet shards, mapped into memory
         "dev": [
-            "classification[faces,audit]",
+            "classification[faces,audit,scale]",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",  # tests on all cores

@@ -15,6 +15,7 @@ from classification.audit.facts import Facts, look_at_all
 from classification.audit.findings import KINDS, Finding, Item
 from classification.audit.single_files import examine_files
 from classification.data.sample_set import SampleSet
+from classification.errors import UserError
 from classification.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ def check(
         for split, samples in splits.items()
         for path, label in zip(samples.paths, _labels(samples), strict=True)
     ]
+    if any(samples.packed for samples in splits.values()):
+        raise UserError("Shards cannot be checked; check what they were made of.")
     class_names = next(iter(splits.values())).class_names
     with progress_bar("looking at pictures") as progress:
         facts = look_at_all([item.path for item in items], progress)

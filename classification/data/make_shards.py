@@ -157,7 +157,9 @@ def _divide(items: Sequence[Item], max_bytes: int) -> Iterator[list[Item]]:
 def _plan(part: Sequence[Item], storage: str) -> str:
     """Return a hash of all that a shard is made of."""
     rows = [[item.row, item.size, item.stamp] for item in part]
-    about = [storage, VERSION, part[0].source.attribute_names, rows]
+    sources = {item.row["source"]: item.source for item in part}
+    names = [[number, s.key, s.attribute_names] for number, s in sources.items()]
+    about = [storage, VERSION, names, rows]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 

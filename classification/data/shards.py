@@ -10,6 +10,7 @@ which is then mapped into memory. Whatever comes from a shard is compared with i
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -107,8 +108,9 @@ def _open_parquet(files: tuple[str, ...]) -> Any:
                 "shards, which need nothing."
             ) from error
         try:
+            patterns = list(map(glob.escape, files))  # it takes names for patterns
             rows = datasets.load_dataset(
-                "parquet", data_files=list(files), columns=["image"], split="train"
+                "parquet", data_files=patterns, columns=["image"], split="train"
             )
         except Exception as error:  # pyarrow's and datasets' own, of many kinds
             cause = error.__cause__ or error
