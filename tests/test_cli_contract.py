@@ -48,6 +48,10 @@ TOOLS = {
         "SOURCE", "DESTINATION", "--apply", "--min-side", "--drop-near-duplicates",
         "--save-report-to",
     ],
+    "shard_data": [
+        "--data-roots", "--ann-files", "--output", "--format", "--max-shard-mb", "--split",
+        "--labels",
+    ],
 }  # fmt: skip
 INSTANTIATE = ["TEMPLATE", "WORKDIR", "--do-not-load-snapshot", "--force", "-v", "--verbose"]
 

@@ -61,7 +61,7 @@ def test_training_is_the_same_bit_for_bit(
             settings=SETTINGS,
         )
         checkpoints[name] = read_checkpoint(result.latest)
-    assert checkpoints["folders"]["history"][0]["val_loss"] > 0
+    assert len(checkpoints["folders"]["state_dict"]) > 100
     assert differences(checkpoints["tar"], checkpoints["folders"]) == []
     assert differences(checkpoints["parquet"], checkpoints["folders"]) == []
 
