@@ -22,6 +22,7 @@ from pathlib import Path
 from common import describe_run, make_pictures, print_table, write_json
 
 TIMES = 8
+SHARD_BYTES = 8 * 2**20  # small, as unpacking Parquet takes the memory of a shard
 
 
 def read_epoch(root: str, size: int) -> tuple[float, float]:
@@ -71,7 +72,7 @@ def make_shards(folder: Path, count: int, storage: str, originals: list[Path]) -
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(original, copy)
     shards = folder / f"{count}_{storage}"
-    write_shards(read_sources(pictures), shards, storage=storage, max_bytes=64 * 2**20)
+    write_shards(read_sources(pictures), shards, storage=storage, max_bytes=SHARD_BYTES)
     return f"shards:{shards}"
 
 
