@@ -15,7 +15,6 @@ from classification.audit.facts import Facts, look_at_all
 from classification.audit.findings import KINDS, Finding, Item
 from classification.audit.single_files import examine_files
 from classification.data.sample_set import SampleSet
-from classification.errors import UserError
 from classification.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -50,15 +49,18 @@ def check(
         UserError: the checkpoint cannot be used, or a package is missing.
     """
     items = [
-        Item(path, split, label)
+        Item(path, split, label, packed)
         for split, samples in splits.items()
-        for path, label in zip(samples.paths, _labels(samples), strict=True)
+        for path, label, packed in zip(
+            samples.paths,
+            _labels(samples),
+            samples.packed or (None,) * len(samples),
+            strict=True,
+        )
     ]
-    if any(samples.packed for samples in splits.values()):
-        raise UserError("Shards cannot be checked; check what they were made of.")
     class_names = next(iter(splits.values())).class_names
     with progress_bar("looking at pictures") as progress:
-        facts = look_at_all([item.path for item in items], progress)
+        facts = look_at_all(items, progress)
     near, groups = find_near_duplicates(items, facts)
     counts = {split: samples.counts() for split, samples in splits.items()}
     findings = [
@@ -103,7 +105,7 @@ def _label_errors(
     good = np.array([i for i, fact in enumerate(facts) if fact.error is None], dtype=np.int64)
     embedding, preprocessing = load_embedding(load_weights)
     with progress_bar("judging labels") as progress:
-        paths = [items[i].path for i in good]
-        features, places = extract_features(paths, embedding, preprocessing, progress)
+        looked_at = [items[i] for i in good]
+        features, places = extract_features(looked_at, embedding, preprocessing, progress)
     seen = good[places]
     return list(find_label_errors(features, targets[seen], groups[seen], class_names, seen))

@@ -17,6 +17,7 @@ from classification.audit.facts import read_header
 from classification.audit.likeness import Likeness, find_alike, likeness_of
 from classification.data.decode import FORMATS, DecodeError, decode, orientation
 from classification.data.pictures import find_pictures
+from classification.data.shards import INDEX
 from classification.data.store import usable_cores
 from classification.errors import UserError
 
@@ -73,6 +74,10 @@ def plan_cleaning(
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of pictures.")
+    if (folder / INDEX).exists():
+        raise UserError(
+            f"{folder}: holds shards. Clean what they were made of, and store the copy in shards."
+        )
     paths = [path.relative_to(folder) for path in find_pictures(folder, named=lambda _: True)]
     if not paths:
         raise UserError(f"{folder}: holds no file.")

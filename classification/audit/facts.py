@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from classification.audit.findings import Item
 from classification.audit.likeness import Likeness, likeness_of
 from classification.data.decode import FORMATS, DecodeError, decode
 from classification.data.store import usable_cores
@@ -38,24 +39,25 @@ class Facts:
 
 
 def look_at_all(
-    paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
+    items: Sequence[Item], progress: Callable[[int, int], None] | None = None
 ) -> list[Facts]:
     """Return the facts of all files, looked at in threads; a picture leaves a kilobyte behind."""
     facts: list[Facts] = []
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for fact in pool.map(look_at, paths):
+        for fact in pool.map(look_at, items):
             facts.append(fact)
             if progress:
-                progress(len(facts), len(paths))
+                progress(len(facts), len(items))
     return facts
 
 
-def look_at(path: Path) -> Facts:
+def look_at(item: Item) -> Facts:
     """Return the facts of one file."""
+    path = item.path
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        return Facts(path, error=error.strerror or str(error))
+        data = item.read()
+    except DecodeError as error:
+        return Facts(path, error=str(error))
     sha256 = hashlib.sha256(data).hexdigest()
     kind, mode, width, height = read_header(data)
     try:

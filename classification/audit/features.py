@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from classification.audit.findings import Item
 from classification.config import default_config
 from classification.data.decode import DecodeError
 from classification.data.preprocessing import Preprocessing, load_image, normalize
@@ -52,7 +54,7 @@ def _ready(model: nn.Module) -> nn.Module:
 
 
 def extract_features(
-    paths: Sequence[Path],
+    items: Sequence[Item],
     embedding: nn.Module,
     preprocessing: Preprocessing,
     progress: Callable[[int, int], None] | None = None,
@@ -62,21 +64,21 @@ def extract_features(
     One batch is decoded while the network computes another.
     """
 
-    def load(path: Path) -> np.ndarray | None:
+    def load(item: Item) -> np.ndarray | None:
         try:
-            return load_image(path, preprocessing)
+            return load_image(io.BytesIO(item.read()), preprocessing)
         except DecodeError as error:
-            logger.warning("%s: left out: %s", path, error)
+            logger.warning("%s: left out: %s", item.place, error)
             return None
 
     parts, places = [], []
     keep_freed_memory()
-    starts = range(0, len(paths), _BATCH_SIZE)
+    starts = range(0, len(items), _BATCH_SIZE)
     with ThreadPoolExecutor(usable_cores()) as pool, torch.inference_mode():
-        ahead = [pool.submit(load, path) for path in paths[:_BATCH_SIZE]]
+        ahead = [pool.submit(load, item) for item in items[:_BATCH_SIZE]]
         for start in starts:
-            now, after = ahead, paths[start + _BATCH_SIZE : start + 2 * _BATCH_SIZE]
-            ahead = [pool.submit(load, path) for path in after]
+            now, after = ahead, items[start + _BATCH_SIZE : start + 2 * _BATCH_SIZE]
+            ahead = [pool.submit(load, item) for item in after]
             images = [future.result() for future in now]
             places += [start + i for i, image in enumerate(images) if image is not None]
             good = [image for image in images if image is not None]
@@ -84,6 +86,6 @@ def extract_features(
                 batch = torch.from_numpy(np.stack(good)).permute(0, 3, 1, 2)
                 parts.append(embedding(normalize(batch, preprocessing)).float().numpy())
             if progress:
-                progress(start + len(now), len(paths))
+                progress(start + len(now), len(items))
     features = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
     return features, np.array(places, dtype=np.int64)

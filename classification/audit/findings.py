@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from classification.data.packed import PackedPicture, read_file
+
 SEVERITIES = ("error", "warning", "info")
 
 
@@ -78,6 +80,16 @@ class Item:
     path: Path
     split: str  # train, val or test
     label: str  # its class; of several labels those that hold, joined
+    packed: PackedPicture | None = None  # in shards; the path is a mere name then
+
+    def read(self) -> bytes:
+        """Return the bytes of its file; raise DecodeError."""
+        return read_file(self.path, self.packed)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: its path, and where it is packed."""
+        return str(self.path) if self.packed is None else f"{self.packed} ({self.path})"
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from html import escape
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from classification import __version__
 from classification.audit.check import Audit
-from classification.audit.findings import KINDS, Finding, count_kinds
+from classification.audit.findings import KINDS, Finding, Item, count_kinds
 from classification.data.decode import DecodeError, decode
 from classification.data.listing import printable
 
@@ -131,23 +130,23 @@ def _section(audit: Audit, kind: str, found: Sequence[Finding]) -> Iterator[str]
 
 def _figure(audit: Audit, index: int) -> str:
     item = audit.items[index]
-    path, label = escape(printable(item.path)), escape(printable(item.label))
-    thumbnail = _thumbnail(item.path)
+    place, label = escape(printable(item.place)), escape(printable(item.label))
+    thumbnail = _thumbnail(item)
     picture = (
         f'<img alt="{label}, {escape(printable(item.path.name))}" loading="lazy" '
         f'src="data:image/jpeg;base64,{thumbnail}">'
         if thumbnail
         else '<span class="none">no picture</span>'
     )
-    caption = f"<strong>{label}</strong>, {escape(item.split)}<br>{path}"
+    caption = f"<strong>{label}</strong>, {escape(item.split)}<br>{place}"
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
-def _thumbnail(path: Path) -> str | None:
+def _thumbnail(item: Item) -> str | None:
     """Return a small JPEG in base64, None where the file cannot be used."""
     side = 2 * _THUMBNAIL_SIDE  # for screens with small pixels
     try:
-        image = decode(path, min_size=(side, side))
+        image = decode(io.BytesIO(item.read()), min_size=(side, side))
     except DecodeError:
         return None
     image.thumbnail((side, side), Image.Resampling.BILINEAR)

@@ -38,4 +38,5 @@ def render_json(audit: Audit) -> str:
 
 def _picture(audit: Audit, index: int) -> dict[str, Any]:
     item = audit.items[index]
-    return {"path": printable(item.path), "split": item.split, "class": printable(item.label)}
+    picture = {"path": printable(item.path), "split": item.split, "class": printable(item.label)}
+    return picture if item.packed is None else {**picture, "packed": printable(item.packed)}

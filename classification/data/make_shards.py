@@ -19,7 +19,15 @@ import numpy as np
 
 from classification import __version__
 from classification.data.decode import DecodeError
-from classification.data.shards import FORMAT, INDEX, VERSION, read_index
+from classification.data.packed import read_file
+from classification.data.shards import (
+    FORMAT,
+    INDEX,
+    VERSION,
+    import_datasets,
+    index_checksum,
+    read_index,
+)
 from classification.data.source import Source
 from classification.data.split_file import SplitRow, check_keys
 from classification.errors import UserError
@@ -29,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 STORAGES = ("tar", "parquet")
 _JOURNAL = "shards.part.jsonl"  # of the shards that are complete, until the index is written
-_NAME = re.compile(r"shard-\d{5,}\.(tar|parquet)|\.shard-\d{5,}\.(tar|parquet)\.tmp")
+_NAME = re.compile(r"shard-\d{5,}\.(tar|parquet)")
+_TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.tmp")
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 100, 32 * 2**20  # a row group of Parquet, which must fit in RAM
 
 
@@ -44,10 +53,12 @@ class Item:
     stamp: int
 
     def read(self) -> bytes:
-        """Return the bytes of the picture's file."""
-        if self.source.packed is not None:
-            return self.source.packed[self.number].read()
-        return self.source.paths[self.number].read_bytes()
+        """Return the bytes of the picture's file; raise a UserError if it cannot be read."""
+        try:
+            packed = self.source.packed[self.number] if self.source.packed else None
+            return read_file(self.source.paths[self.number], packed)
+        except DecodeError as error:
+            raise _unreadable(self.source, self.number, error) from error
 
 
 def write_shards(
@@ -74,9 +85,12 @@ def write_shards(
         The number of shards, and how many of them were kept.
 
     Raises:
-        UserError: a picture cannot be read, or the folder cannot be written.
+        UserError: a picture cannot be read, or the folder cannot be written or holds other things.
     """
+    if storage == "parquet":
+        import_datasets()  # a missing package is told before anything is done
     check_keys(sources)
+    _check_own(folder, sources)
     check_writable(folder)
     parts = list(_divide(list(_items(sources, split or {})), max_bytes))
     plans = [_plan(part, storage) for part in parts]
@@ -101,6 +115,25 @@ def write_shards(
     _write_index(folder, sources, parts, complete, storage)
     (folder / _JOURNAL).unlink(missing_ok=True)
     return len(parts), sum(entry is not None for entry in kept)
+
+
+def _check_own(folder: Path, sources: Sequence[Source]) -> None:
+    """Raise a UserError for a folder of the data, or with shards that others have written."""
+    resolved = folder.resolve()
+    for source in sources:
+        root = source.root.resolve()
+        inside = bool(source.class_folders) and root in resolved.parents  # it would be a class
+        if resolved == root or resolved in root.parents or inside:
+            raise UserError(
+                f"{folder}: overlaps with the data {source.name}. Choose a folder of its own."
+            )
+    if folder.is_dir() and not any((folder / name).exists() for name in (INDEX, _JOURNAL)):
+        strange = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+        if strange:
+            raise UserError(
+                f"{folder}: holds {min(strange)}, but no {INDEX} tells that it was made here. "
+                "Choose another folder."
+            )
 
 
 def _items(sources: Sequence[Source], split: Mapping[tuple[str, str], SplitRow]) -> Iterator[Item]:
@@ -173,10 +206,7 @@ def _known(folder: Path) -> Iterator[dict[str, Any]]:
         places: list[list[Any]] = [[] for _ in header["shards"]]
         for row in rows:
             places[row["place"][0]].append(row["place"][2:])
-        base = np.cumsum([0, *(shard["pictures"] for shard in header["shards"])]).tolist()
-        for shard, found, first in zip(header["shards"], places, base, strict=False):
-            if header["storage"] == "parquet":
-                found = [[offset - first, *rest] for offset, *rest in found]
+        for shard, found in zip(header["shards"], places, strict=True):
             yield {**shard, "places": found}
     journal = folder / _JOURNAL
     for line in journal.read_text("utf-8").splitlines() if journal.is_file() else []:
@@ -200,7 +230,8 @@ def _begin(folder: Path, names: Sequence[str], kept: Sequence[Mapping[str, Any]]
     if len(keep) < len(names):
         (folder / INDEX).unlink(missing_ok=True)  # it would tell of shards that are written anew
     for file in folder.iterdir():
-        if _NAME.fullmatch(file.name) and file.name not in keep:
+        left = _NAME.fullmatch(file.name) or _TEMPORARY.fullmatch(file.name)
+        if left and file.name not in keep:
             file.unlink()
 
 
@@ -212,7 +243,7 @@ def _append(journal: Path, entry: Mapping[str, Any]) -> None:
 
 
 def _write_shard(path: Path, part: Sequence[Item], storage: str) -> dict[str, Any]:
-    """Write one shard; return its bytes, checksum, and the offset, size and CRC of each picture."""
+    """Write one shard; return its bytes, checksum, and offset, size and CRC of each picture."""
     temporary = path.with_name(f".{path.name}.tmp")
     write = _write_tar if storage == "tar" else _write_parquet
     try:
@@ -239,7 +270,8 @@ def _write_tar(path: Path, part: Sequence[Item]) -> list[list[int]]:
     """Write N.json and N.jpg (or another suffix) for each picture, as WebDataset has it."""
     places = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, (item, data) in enumerate(_contents(part)):
+        for number, item in enumerate(part):
+            data = item.read()
             # Only before the first dot, as WebDataset takes it.
             suffix = PurePath(item.row["path"]).suffix.lower() or ".bin"
             about = json.dumps(_about(item)).encode()
@@ -254,15 +286,10 @@ def _write_tar(path: Path, part: Sequence[Item]) -> list[list[int]]:
 
 def _write_parquet(path: Path, part: Sequence[Item]) -> list[list[int]]:
     """Write a row for each picture, with `image` as Hugging Face has it."""
-    try:
-        import datasets
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetWriter
-    except ImportError as error:
-        raise UserError(
-            "Parquet shards need Hugging Face's `datasets`: pip install datasets, or make tar "
-            "shards, which need nothing."
-        ) from error
+    datasets = import_datasets()
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
     text, numbers = datasets.Value("string"), datasets.List(datasets.Value("float32"))
     columns = dict.fromkeys(("path", "label", "source", "group", "role", "fold"), text)
     columns |= {"attributes": datasets.List(text), "landmarks": numbers, "box": numbers}
@@ -276,24 +303,17 @@ def _write_parquet(path: Path, part: Sequence[Item]) -> list[list[int]]:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 rows.clear()
 
-        for number, (item, data) in enumerate(_contents(part)):
+        for item in part:
+            data = item.read()
             about = _about(item)
             rows.append({"image": {"bytes": data, "path": about["path"]}, **about})
-            places.append([number, len(data), zlib.crc32(data)])
+            places.append([0, len(data), zlib.crc32(data)])
             if len(rows) >= _ROWS_AT_ONCE or (
                 sum(len(row["image"]["bytes"]) for row in rows) >= _BYTES_AT_ONCE
             ):
                 flush()
         flush()
     return places
-
-
-def _contents(part: Sequence[Item]) -> Iterator[tuple[Item, bytes]]:
-    for item in part:
-        try:
-            yield item, item.read()
-        except (OSError, DecodeError) as error:
-            raise _unreadable(item.source, item.number, error) from error
 
 
 def _about(item: Item) -> dict[str, Any]:
@@ -322,19 +342,13 @@ def _write_index(
     storage: str,
 ) -> None:
     lines = []
-    first = 0  # row of all shards together
     for shard, (part, entry) in enumerate(zip(parts, entries, strict=True)):
-        for row, (item, (offset, size, crc32)) in enumerate(
-            zip(part, entry["places"], strict=True)
-        ):
-            start = offset + first if storage == "parquet" else offset
-            lines.append(json.dumps({**item.row, "place": [shard, row, start, size, crc32]}))
-        first += len(part)
+        for row, (item, place) in enumerate(zip(part, entry["places"], strict=True)):
+            lines.append(json.dumps({**item.row, "place": [shard, row, *place]}))
     body = "".join(f"{line}\n" for line in lines)
     header = {
         "format": FORMAT,
         "version": VERSION,
-        "sha256": hashlib.sha256(body.encode()).hexdigest(),
         "framework_version": __version__,
         "storage": storage,
         "pictures": len(lines),
@@ -348,6 +362,7 @@ def _write_index(
         ],
         "shards": [{k: v for k, v in entry.items() if k != "places"} for entry in entries],
     }
+    header["sha256"] = index_checksum(header, body.encode())
     write_text(folder / INDEX, json.dumps(header) + "\n" + body)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
+
+from classification.data.decode import DecodeError
 
 
 class PackedPicture(Protocol):
@@ -11,3 +14,13 @@ class PackedPicture(Protocol):
     def read(self) -> bytes:
         """Return the bytes of the picture's file; raise DecodeError when they cannot be read."""
         ...
+
+
+def read_file(path: Path, packed: PackedPicture | None) -> bytes:
+    """Return the bytes of a picture's file, which may be packed; raise DecodeError."""
+    if packed is not None:
+        return packed.read()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DecodeError(error.strerror or str(error)) from error

@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
     shard: int
     row: int
-    offset: int  # of its first byte; in Parquet the number of the row in all shards together
+    offset: int  # of its first byte; Parquet has none: 0
     size: int
     crc32: int
 
@@ -72,16 +72,17 @@ class InTar(PackedPicture):
 
 @dataclass(frozen=True)
 class InParquet(PackedPicture):
-    """A picture in a Parquet file, which is one of `files`."""
+    """A picture in a Parquet file, which is one of `files`: the `number`-th of them all."""
 
     file: Path
     place: Place
     files: tuple[str, ...]
+    number: int
 
     def read(self) -> bytes:
         """Return its bytes."""
         table = _opened.get(self.files) or _open_parquet(self.files)
-        image = table[self.place.offset]["image"].chunk(0)
+        image = table[self.number]["image"].chunk(0)
         return checked(image.field("bytes")[0].as_py(), self.place)
 
     def __str__(self) -> str:
@@ -95,18 +96,24 @@ def checked(data: bytes, place: Place) -> bytes:
     return data
 
 
+def import_datasets() -> Any:
+    """Return Hugging Face's package; raise a UserError that tells how to get it."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            "Parquet shards need Hugging Face's `datasets`: pip install datasets, or make tar "
+            "shards, which need nothing."
+        ) from error
+    return datasets
+
+
 def _open_parquet(files: tuple[str, ...]) -> Any:
     """Return the rows of all files, mapped into memory; indexing gives an Arrow table of one."""
     with _opening:
         if files in _opened:
             return _opened[files]
-        try:
-            import datasets
-        except ImportError as error:
-            raise UserError(
-                "Parquet shards need Hugging Face's `datasets`: pip install datasets, or make tar "
-                "shards, which need nothing."
-            ) from error
+        datasets = import_datasets()
         try:
             patterns = list(map(glob.escape, files))  # it takes names for patterns
             rows = datasets.load_dataset(
@@ -134,11 +141,11 @@ def read_shards(folder: Path, name: str) -> list[Source]:
             raise UserError(f"{file}: {found}; {INDEX} expects {shard['bytes']} bytes. {_AGAIN}")
     texts = tuple(map(str, files))
     by_source: list[list[tuple[dict[str, Any], PackedPicture]]] = [[] for _ in header["sources"]]
-    for row in rows:
+    for number, row in enumerate(rows):
         place = Place(*row["place"])
         file = files[place.shard]
         tar = header["storage"] == "tar"
-        picture = InTar(file, place) if tar else InParquet(file, place, texts)
+        picture = InTar(file, place) if tar else InParquet(file, place, texts, number)
         by_source[row["source"]].append((row, picture))
     alone = len(by_source) == 1
     return [
@@ -203,11 +210,16 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} line 1: not an index that tools/shard_data.py wrote.")
-    if header["version"] != VERSION:
+    if header.get("version") != VERSION:
         raise UserError(
-            f"{path}: of version {header['version']}, this program knows {VERSION}. Make the "
+            f"{path}: of version {header.get('version')}, this program knows {VERSION}. Make the "
             "shards again, or use the program's newer version."
         )
-    if hashlib.sha256(body).hexdigest() != header["sha256"]:
+    if header.pop("sha256", None) != index_checksum(header, body):
         raise UserError(f"{path}: damaged or edited: its checksum is wrong. {_AGAIN}")
     return header, [json.loads(line) for line in body.splitlines()]
+
+
+def index_checksum(header: dict[str, Any], body: bytes) -> str:
+    """Return the SHA-256 of an index, of its header without that."""
+    return hashlib.sha256(json.dumps(header).encode() + b"\n" + body).hexdigest()

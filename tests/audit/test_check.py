@@ -20,6 +20,7 @@ from classification.audit import label_errors
 from classification.audit.check import check
 from classification.audit.facts import look_at
 from classification.audit.features import extract_features, load_embedding
+from classification.audit.findings import Item
 from classification.audit.label_errors import out_of_fold, rank_issues
 from classification.audit.likeness import find_alike, group, likeness_of
 from classification.data.preprocessing import load_image
@@ -277,7 +278,8 @@ def test_features_are_what_the_checkpoint_s_last_layer_is_given(
 ) -> None:
     paths = [*sorted(data["val"].rglob("*.png"))] * 4
     paths[5] = tmp_path / "gone.png"  # left out, as all bad ones
-    features, places = extract_features(paths, *load_embedding(trained))
+    items = [Item(path, "val", "") for path in paths]
+    features, places = extract_features(items, *load_embedding(trained))
     assert places.tolist() == [i for i in range(48) if i != 5]
     backend = load_backend(trained)
     head = load_classifier(trained).model.get_classifier()
@@ -308,7 +310,7 @@ def test_mistakes(clean_set: Path, check_data, capsys) -> None:
 
 
 def test_a_file_that_vanished_is_unreadable(tmp_path: Path) -> None:
-    facts = look_at(tmp_path / "gone.png")
+    facts = look_at(Item(tmp_path / "gone.png", "train", "a"))
     assert facts.error == "No such file or directory" and facts.sha256 == ""
 
 

@@ -6,11 +6,11 @@ import importlib
 import io
 import json
 import logging
+import re
 import shutil
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +288,7 @@ def test_bad_indexes(folder: Path, tmp_path: Path) -> None:
     header, body = index.read_text("utf-8").split("\n", 1)
     for text, message in (
         (f"{header}\n{body.replace('blue', 'blau')}", "damaged or edited"),
+        (f"{header.replace('blue', 'blau')}\n{body}", "damaged or edited"),
         ("{}\n", "line 1: not an index"),
         ("nonsense", "line 1: not an index"),
         (json.dumps({**json.loads(header), "version": 2}) + f"\n{body}", "of version 2"),
@@ -325,13 +326,63 @@ def test_loader_processes_read_packed_pictures(folder: Path, tmp_path: Path) -> 
         np.testing.assert_array_equal(other, images[0])
 
 
-def test_shards_cannot_be_audited(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", STORAGES)
+def test_an_audit_finds_the_same(folder: Path, tmp_path: Path, storage: str) -> None:
     from classification.audit.check import check
+    from classification.audit.html_report import render_html
+    from classification.audit.json_report import render_json
 
-    samples = read_samples(shard(folder, tmp_path / "shards", "tar"))
-    with pytest.raises(UserError, match="check what they were made of"):
-        check({"train": samples})
-    check({"train": replace(read_samples(folder), packed=None)}, label_errors=False)
+    shutil.copy(folder / "red" / "0.png", folder / "blue" / "copy.png")
+    (folder / "red" / "1.png").write_bytes(b"no picture")
+    root = shard(folder, tmp_path / "shards", storage)
+    plain, packed = (
+        check({"train": read_samples(data)}, label_errors=False) for data in (folder, root)
+    )
+    assert {"contradiction", "unreadable"} <= {finding.kind for finding in plain.findings}
+    assert packed.findings == plain.findings
+    pages = [render_html(audit, "a report") for audit in (plain, packed)]
+    assert pages[0].count("<img") == pages[1].count("<img") > 0
+    (unreadable,) = [
+        finding
+        for finding in json.loads(render_json(packed))["findings"]
+        if finding["kind"] == "unreadable"
+    ]
+    where = unreadable["pictures"][0]["packed"]
+    assert re.fullmatch(rf"{re.escape(str(tmp_path))}/shards/shard-\d+\.{storage} row \d+", where)
+    assert f"{where} ({tmp_path}/shards/pictures/red/1.png)" in pages[1]
+
+
+def test_cleaning_is_for_what_shards_were_made_of(folder: Path, tmp_path: Path) -> None:
+    from classification.audit.clean_plan import plan_cleaning
+
+    shard(folder, tmp_path / "shards", "tar")
+    with pytest.raises(UserError, match=r"shards: holds shards. Clean what they were made of"):
+        plan_cleaning(tmp_path / "shards")
+
+
+def test_shards_need_a_folder_of_their_own(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shard(folder, tmp_path / "shards", "tar")
+    before = files_of(tmp_path / "shards")
+
+    def refused(roots: str | Path, output: Path) -> str:
+        assert shard_data.main(["--data-roots", str(roots), "--output", str(output)]) == 2
+        return capsys.readouterr().err
+
+    for roots, output in (
+        (root, tmp_path / "shards"),  # other shards of the same pictures would replace them
+        (folder, folder),
+        (folder, tmp_path),
+        (folder, folder / "shards"),  # a class without pictures, the next time
+    ):
+        assert "overlaps with the data" in refused(roots, output)
+    assert files_of(tmp_path / "shards") == before
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "shard-00000.tar").write_bytes(b"precious")
+    assert "holds shard-00000.tar, but no shards.jsonl" in refused(folder, others)
+    assert files_of(others) == {"shard-00000.tar": b"precious"}
 
 
 def test_the_folder_may_move(folder: Path, tmp_path: Path) -> None:
