@@ -9,7 +9,10 @@ template's AugMix, which torchvision's side has not got, and without. All run al
 process with all cores; worker processes stay between the epochs. The first epoch of a side is all
 it does until the last of its first batches.
 
-The second table is for large JPEGs, one thread: `load_image`, which lets libjpeg shrink a picture
+Beside the pictures per second stands the time that all cores together worked on one, worker
+processes counted. On a machine that others use too, it says more than the time on the clock.
+
+The last table is for large JPEGs, one thread: `load_image`, which lets libjpeg shrink a picture
 while it decodes, against opening it with Pillow, converting and resizing it with the same filter.
 """
 
@@ -21,9 +24,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from common import describe_run, make_pictures, print_table, summary, write_json
 from PIL import Image
@@ -38,6 +42,14 @@ from classification.template import load_template
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "model_templates" / "custom-classification"
 Batches = Iterator[torch.Tensor]  # one epoch of [N, 3, H, W] float32
+
+
+class Epoch(NamedTuple):
+    """What one epoch, or one large picture, took."""
+
+    pictures: int
+    seconds: float  # on the clock
+    cpu_seconds: float  # of all cores together
 
 
 def framework(data: Path, config: Config) -> Iterator[Batches]:
@@ -101,33 +113,41 @@ def torchvision_pipeline(data: Path, config: Config, workers: int) -> Iterator[B
         yield epoch()
 
 
-def consume(batches: Batches) -> tuple[float, int]:
-    """Return the seconds that an epoch takes and the number of its pictures."""
-    started = time.perf_counter()
+def consume(batches: Batches) -> Epoch:
+    """Run through an epoch."""
+    started, cpu_started = time.perf_counter(), cpu_seconds()
     count = 0
     for batch in batches:
         assert batch.dtype == torch.float32
         count += len(batch)
-    return time.perf_counter() - started, count
+    return Epoch(count, time.perf_counter() - started, cpu_seconds() - cpu_started)
+
+
+def cpu_seconds() -> float:
+    """Return the seconds that cores have worked for this process and its workers so far."""
+    this = psutil.Process()
+    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
 
 
 def measure_epochs(
     sides: dict[str, Callable[[], Iterator[Batches]]], rounds: int, epochs: int
-) -> dict[str, dict[str, list[float]]]:
-    """Return pictures/s of the first and of the later epochs of each side; sides take turns."""
-    speeds: dict[str, dict[str, list[float]]] = {name: {"first": [], "later": []} for name in sides}
+) -> dict[str, dict[str, list[Epoch]]]:
+    """Return the first and the later epochs of each side; sides take turns."""
+    measured: dict[str, dict[str, list[Epoch]]] = {
+        name: {"first": [], "later": []} for name in sides
+    }
     for _ in range(rounds):
         for name, side in sides.items():
             running = side()
-            for epoch in range(1 + epochs):
-                seconds, count = consume(next(running))
-                speeds[name]["later" if epoch else "first"].append(count / seconds)
+            for number in range(1 + epochs):
+                measured[name]["later" if number else "first"].append(consume(next(running)))
             del running  # ends the workers before the next side begins
-    return speeds
+    return measured
 
 
-def measure_large(size: int, megapixels: int, rounds: int) -> dict[str, list[float]]:
-    """Return the milliseconds that a large JPEG takes either way."""
+def measure_large(size: int, megapixels: int, rounds: int) -> dict[str, list[Epoch]]:
+    """Return what a large JPEG takes either way."""
     width = round((megapixels * 1e6 * 4 / 3) ** 0.5)
     preprocessing = Preprocessing(size, size, (0.5,) * 3, (0.5,) * 3)
 
@@ -137,41 +157,47 @@ def measure_large(size: int, megapixels: int, rounds: int) -> dict[str, list[flo
             return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
 
     sides = {"framework": lambda path: load_image(path, preprocessing), "plain": plain}
-    milliseconds: dict[str, list[float]] = {name: [] for name in sides}
+    measured: dict[str, list[Epoch]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_pictures(Path(scratch), 1, per_class=1, size=(width, width * 3 // 4))
         path = next(folder.rglob("*.jpg"))
         for _ in range(rounds):
             for name, side in sides.items():
-                started = time.perf_counter()
+                started, cpu_started = time.perf_counter(), time.process_time()
                 side(path)
-                milliseconds[name].append(1e3 * (time.perf_counter() - started))
-    return milliseconds
+                seconds = time.perf_counter() - started
+                measured[name].append(Epoch(1, seconds, time.process_time() - cpu_started))
+    return measured
 
 
-def report(
-    speeds: dict[str, dict[str, list[float]]], plain: Sequence[str], title: str
-) -> dict[str, float]:
-    """Print the table of epochs; return the figures."""
-    figures: dict[str, float] = {}
-    best = {
-        phase: max(plain, key=lambda name: median(speeds[name][phase]))
-        for phase in ("first", "later")
+def compare(title: str, measured: dict[str, list[Epoch]], plain: Sequence[str]) -> dict[str, float]:
+    """Print the table of one phase; return its figures.
+
+    Ratios are to the best of the plain sides: the fastest, and the one that works least.
+    """
+    speeds = {side: [e.pictures / e.seconds for e in epochs] for side, epochs in measured.items()}
+    work = {
+        side: [1e3 * e.cpu_seconds / e.pictures for e in epochs]
+        for side, epochs in measured.items()
     }
-    rows = []
-    for name, of_phase in speeds.items():
-        row = [name]
-        for phase, values in of_phase.items():
-            figures[f"{name.replace(' ', '_')}.{phase}_epochs_per_second"] = median(values)
-            row.append(summary(values, 0))
-            reference = speeds[best[phase]][phase]
-            ratios = [a / b for a, b in zip(values, reference, strict=True)]
-            row.append(summary(ratios, 2))
-            if name not in plain:
-                figures[f"{name.replace(' ', '_')}.{phase}_vs_torchvision"] = median(ratios)
-        rows.append(row)
-    header = ("side", "first epoch, pictures/s", "ratio to the best torchvision")
-    print_table(title, (*header, "later epochs, pictures/s", header[2]), rows)
+    fastest = speeds[max(plain, key=lambda side: median(speeds[side]))]
+    least = work[min(plain, key=lambda side: median(work[side]))]
+    rows, figures = [], {}
+    for side in measured:
+        faster = [a / b for a, b in zip(speeds[side], fastest, strict=True)]
+        less = [b / a for a, b in zip(work[side], least, strict=True)]
+        rows.append(
+            (side, summary(speeds[side]), summary(faster, 2), summary(work[side], 2))
+            + (summary(less, 2),)
+        )
+        key = f"{title}.{side}".replace(",", "").replace(" ", "_")
+        figures[f"{key}.per_second"] = median(speeds[side])
+        figures[f"{key}.cpu_milliseconds"] = median(work[side])
+        if side not in plain:
+            figures[f"{key}.times_as_fast"] = median(faster)
+            figures[f"{key}.times_less_cpu"] = median(less)
+    header = ("pictures/s", "times as fast", "CPU ms/picture", "times less CPU")
+    print_table(title, ("side", *header), rows)
     return figures
 
 
@@ -208,19 +234,13 @@ def main() -> None:
             name = f"torchvision, {workers} workers"
             plain.append(name)
             sides[name] = lambda workers=workers: torchvision_pipeline(data, without, workers)
-        speeds = measure_epochs(sides, arguments.rounds, arguments.epochs)
-    figures = report(
-        speeds, plain, f"{arguments.size} px batches of {template.config().training.batch_size}"
-    )
+        measured = measure_epochs(sides, arguments.rounds, arguments.epochs)
+    figures: dict[str, float] = {}
+    for phase in ("first", "later"):
+        epochs = {side: phases[phase] for side, phases in measured.items()}
+        figures |= compare(f"{phase} epochs", epochs, plain)
     large = measure_large(arguments.size, arguments.megapixels, 5 * arguments.rounds)
-    ratios = [a / b for a, b in zip(large["plain"], large["framework"], strict=True)]
-    print_table(
-        f"A JPEG of {arguments.megapixels} megapixels to {arguments.size} px, one thread",
-        ("framework, ms", "plain Pillow, ms", "ratio"),
-        [(summary(large["framework"]), summary(large["plain"]), summary(ratios, 2))],
-    )
-    figures |= {f"large.{name}_milliseconds": median(values) for name, values in large.items()}
-    figures["large.speedup"] = median(ratios)
+    figures |= compare(f"{arguments.megapixels} megapixels", large, ["plain"])
     write_json(arguments.json, figures | describe_run(["torch", "torchvision", "pillow"]))
 
 

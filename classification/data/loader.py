@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -28,7 +29,6 @@ from classification.data.store import ImageStore
 from classification.data.transforms import augment
 from classification.errors import UserError
 
-_AT_ONCE = 4  # pictures that a thread takes; handing one over takes as long as flipping it
 _MIXING = 1  # tells the stream of a shard's mixing from all others
 
 
@@ -184,22 +184,25 @@ def _load_batch(
     size = (store.preprocessing.height, store.preprocessing.width)
     images = np.empty((len(indices), *size, 3), dtype=np.uint8)
 
-    def fill(positions: range) -> None:
-        for position in positions:
-            images[position] = load(int(indices[position]), position)
+    def fill(position: int) -> None:
+        images[position] = load(int(indices[position]), position)
 
-    parts = [
-        range(start, min(start + _AT_ONCE, len(indices)))
-        for start in range(0, len(indices), _AT_ONCE)
-    ]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(fill, parts))
+    list(_threads(os.getpid(), torch.get_num_threads()).map(fill, range(len(indices))))
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.from_numpy(store.samples.targets[indices]),
         torch.from_numpy(indices),
         total,
     )
+
+
+@cache
+def _threads(process_id: int, number: int) -> ThreadPoolExecutor:
+    """Return threads that stay; new ones for every batch would take longer than cached pictures.
+
+    A forked process has none of its parent's.
+    """
+    return ThreadPoolExecutor(number)
 
 
 def _leave_signals_to_the_trainer(worker_id: int) -> None:
