@@ -184,10 +184,18 @@ def _load_batch(
     size = (store.preprocessing.height, store.preprocessing.width)
     images = np.empty((len(indices), *size, 3), dtype=np.uint8)
 
-    def fill(position: int) -> None:
-        images[position] = load(int(indices[position]), position)
+    positions = iter(range(len(indices)))  # shared: each thread takes the next one that is left
 
-    list(_threads(os.getpid(), torch.get_num_threads()).map(fill, range(len(indices))))
+    def fill() -> None:
+        for position in positions:
+            images[position] = load(int(indices[position]), position)
+
+    count = torch.get_num_threads() - 1
+    helpers = [_threads(os.getpid(), count).submit(fill) for _ in range(count)]
+    fill()
+    for helper in helpers:
+        if not helper.cancel():  # else it has not begun, and nothing is left for it
+            helper.result()
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.from_numpy(store.samples.targets[indices]),
@@ -197,12 +205,12 @@ def _load_batch(
 
 
 @cache
-def _threads(process_id: int, number: int) -> ThreadPoolExecutor:
+def _threads(process_id: int, count: int) -> ThreadPoolExecutor:
     """Return threads that stay; new ones for every batch would take longer than cached pictures.
 
     A forked process has none of its parent's.
     """
-    return ThreadPoolExecutor(number)
+    return ThreadPoolExecutor(count)
 
 
 def _leave_signals_to_the_trainer(worker_id: int) -> None:
