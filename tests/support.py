@@ -32,9 +32,13 @@ config:
   input: {height: 32, width: 32}
   schedule: {warmup_epochs: 0.5, patience: 2, anneal_from: 1.0}
 """
-# At 32 px the last layers see one value an image, which int8 rounding upsets.
-INT8_TEMPLATE = TINY_TEMPLATE.replace("height: 32, width: 32", "height: 64, width: 64").replace(
-    "epochs: 3", "epochs: 12"
+# At 32 px the last layers see one value an image, which int8 rounding upsets. From random weights
+# and 27 pictures one seed in eight learns two of the three colours only, as the default does.
+INT8_TEMPLATE = (
+    TINY_TEMPLATE.replace("height: 32, width: 32", "height: 64, width: 64").replace(
+        "epochs: 3", "epochs: 12"
+    )
+    + "  training: {seed: 1}\n"
 )
 
 
