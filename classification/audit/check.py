@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,6 @@ from classification.audit.findings import KINDS, Finding, Item
 from classification.audit.single_files import examine_files
 from classification.data.sample_set import SampleSet
 from classification.progress import progress_bar
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,10 +68,7 @@ def check(
     ]
     if label_errors:
         targets = np.concatenate([samples.targets for samples in splits.values()])
-        if targets.ndim == 1:
-            findings += _label_errors(items, facts, targets, groups, class_names, load_weights)
-        else:
-            logger.warning("Labels are not judged: that is for one class a picture.")
+        findings += _label_errors(items, facts, targets, groups, class_names, load_weights)
     order = list(KINDS)
     findings.sort(key=lambda finding: order.index(finding.kind))  # stable: ranks stay
     return Audit(tuple(items), class_names, counts, tuple(findings))
@@ -100,7 +94,7 @@ def _label_errors(
 ) -> list[Finding]:
     # torch is imported for this alone.
     from classification.audit.features import extract_features, load_embedding
-    from classification.audit.label_errors import find_label_errors
+    from classification.audit.label_errors import find_label_errors, find_wrong_attributes
 
     good = np.array([i for i, fact in enumerate(facts) if fact.error is None], dtype=np.int64)
     embedding, preprocessing = load_embedding(load_weights)
@@ -108,4 +102,5 @@ def _label_errors(
         looked_at = [items[i] for i in good]
         features, places = extract_features(looked_at, embedding, preprocessing, progress)
     seen = good[places]
-    return list(find_label_errors(features, targets[seen], groups[seen], class_names, seen))
+    find = find_label_errors if targets.ndim == 1 else find_wrong_attributes
+    return list(find(features, targets[seen], groups[seen], class_names, seen))

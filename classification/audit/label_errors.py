@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, GroupShuffleSplit, StratifiedGroupKFold
 
 from classification.audit.findings import Finding
+from classification.deployment.probabilities import sigmoid
 from classification.errors import UserError
+from classification.learning.head_start import fit_labels
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,73 @@ def find_label_errors(
         yield Finding("label_error", text, (int(pictures[kept[i]]),))
 
 
+def find_wrong_attributes(
+    features: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    names: Sequence[str],
+    pictures: np.ndarray,
+) -> Iterator[Finding]:
+    """Yield the labels that probably hold though they are not given, or the reverse, as above.
+
+    Args:
+        targets: [N, L] float32 in {0, 1}: several labels a picture, judged one by one.
+        names: of the L labels.
+    """
+    counts = np.minimum(targets.sum(axis=0), (1 - targets).sum(axis=0))
+    judged = np.flatnonzero(counts >= FOLDS)
+    rare = [name for name, n in zip(names, counts, strict=True) if n < FOLDS]
+    if rare:
+        logger.warning("Labels of %s are not judged: too few pictures.", ", ".join(rare))
+    if not len(judged):
+        return
+    if len(np.unique(groups)) < 2:
+        logger.warning("Labels are not judged: all pictures are near duplicates of each other.")
+        return
+    found: list[tuple[float, Finding]] = []
+    probabilities = out_of_fold_labels(features, targets[:, judged], groups)
+    for column, label in enumerate(judged):
+        given = targets[:, label].astype(np.int64)
+        both = np.stack([1 - probabilities[:, column], probabilities[:, column]], axis=1)
+        for i in rank_issues(given, both):
+            verb = "is given, but is not there" if given[i] else "is not given, but is there"
+            sure = both[i, 1 - given[i]]
+            text = f"'{names[label]}' {verb} ({100 * sure:.0f} %)"
+            found.append((sure, Finding("label_error", text, (int(pictures[i]),))))
+    found.sort(key=lambda pair: -pair[0])
+    yield from (finding for _, finding in found)
+
+
+def out_of_fold_labels(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the probabilities [N, L] float64 that models give to pictures they were not fitted to.
+
+    Args:
+        features: [N, D] float32.
+        targets: [N, L] float32 in {0, 1}.
+        groups: [N] int64, never divided between a model's pictures and those it judges.
+    """
+    scaled = (features - features.mean(axis=0)) / (features.std() + 1e-6)
+
+    def judge(fitted: np.ndarray, judged: np.ndarray, strength: float) -> np.ndarray:
+        weight, bias = fit_labels(scaled[fitted], targets[fitted], strength)
+        return sigmoid(scaled[judged] @ weight.T + bias)
+
+    def loss(strength: float) -> float:
+        probabilities = judge(rest, held_out, strength)
+        right = np.where(targets[held_out] > 0.5, probabilities, 1 - probabilities)
+        return float(-np.log(np.maximum(right, 1e-3)).mean())
+
+    rest, held_out = _divide(groups)
+    strength = min(STRENGTHS, key=loss)
+    probabilities = np.full(targets.shape, 0.5)
+    folds = GroupKFold(min(FOLDS, len(np.unique(groups))), shuffle=True, random_state=0)
+    for fitted, judged in folds.split(scaled, groups=groups):
+        probabilities[judged] = judge(fitted, judged, strength)
+    right = float(((probabilities >= 0.5) == (targets > 0.5)).mean())
+    logger.info("%.1f %% of the labels are what a model fitted to other pictures says", 100 * right)
+    return probabilities
+
+
 def out_of_fold(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int
 ) -> np.ndarray:
@@ -99,9 +168,7 @@ def _judge(
 
 def choose_strength(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
     """Return the value of STRENGTHS with the smallest cross entropy on a held-out fifth."""
-    rows = np.random.default_rng(0).permutation(len(labels))[:_MOST_TRIED]
-    splitter = GroupShuffleSplit(1, test_size=1 / FOLDS, random_state=0)
-    rest, held_out = (rows[part] for part in next(splitter.split(rows, groups=groups[rows])))
+    rest, held_out = _divide(groups)
     if len(np.unique(labels[rest])) < 2:
         return STRENGTHS[1]
 
@@ -113,6 +180,14 @@ def choose_strength(features: np.ndarray, labels: np.ndarray, groups: np.ndarray
         return float(-np.log(np.maximum(right, 1e-3)).mean())  # one wrong label is not everything
 
     return min(STRENGTHS, key=loss)
+
+
+def _divide(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return four fifths and a fifth of at most _MOST_TRIED pictures, [n] int64 each."""
+    rows = np.random.default_rng(0).permutation(len(groups))[:_MOST_TRIED]
+    splitter = GroupShuffleSplit(1, test_size=1 / FOLDS, random_state=0)
+    rest, held_out = next(splitter.split(rows, groups=groups[rows]))
+    return rows[rest], rows[held_out]
 
 
 def rank_issues(labels: np.ndarray, probabilities: np.ndarray) -> list[int]:
