@@ -88,12 +88,12 @@ def find_wrong_attributes(
         return
     found: list[tuple[float, Finding]] = []
     probabilities = out_of_fold_labels(features, targets[:, judged], groups)
-    for column, label in enumerate(judged):
+    for column, label in enumerate(judged.tolist()):
         given = targets[:, label].astype(np.int64)
         both = np.stack([1 - probabilities[:, column], probabilities[:, column]], axis=1)
         for i in rank_issues(given, both):
             verb = "is given, but is not there" if given[i] else "is not given, but is there"
-            sure = both[i, 1 - given[i]]
+            sure = float(both[i, 1 - given[i]])
             text = f"'{names[label]}' {verb} ({100 * sure:.0f} %)"
             found.append((sure, Finding("label_error", text, (int(pictures[i]),))))
     found.sort(key=lambda pair: -pair[0])
