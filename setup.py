@@ -16,6 +16,7 @@ setup(
     description="Template-based transfer learning for image classification",
     license="Apache-2.0",
     packages=find_packages(include=["classification", "classification.*"]),
+    package_data={"classification.serving": ["page.html"]},
     python_requires=">=3.11",
     install_requires=[
         "torch",  # networks and their training
@@ -50,8 +51,16 @@ setup(
             "cleanlab",  # label errors
         ],
         "scale": ["datasets"],  # Parquet shards, mapped into memory
+        "serve": [
+            "fastapi",  # routes and their OpenAPI
+            "uvicorn",  # the HTTP server
+            "httptools",  # its parser
+            "uvloop",  # its event loop
+            "python-multipart",  # pictures in forms
+            "prometheus-client",  # /metrics
+        ],
         "dev": [
-            "classification[faces,audit,scale]",
+            "classification[faces,audit,scale,serve]",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",  # tests on all cores
@@ -63,6 +72,10 @@ setup(
             "openvino-model-api",  # an independent client of exported IRs
             "pytorch-metric-learning",  # an independent implementation of AM-softmax
             "torchmetrics",  # an independent implementation of the metrics
+            "schemathesis",  # requests made up from the service's OpenAPI
+            "tritonclient[http]",  # an independent client of KServe v2
+            "playwright",  # drives the browser that tests the service's page
+            "axe-playwright-python",  # rules of accessible pages
         ],
     },
 )

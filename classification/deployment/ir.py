@@ -99,6 +99,7 @@ def _embed(model: ov.Model, description: Description) -> ov.Model:
     steps.mean([255 * value for value in mean]).scale([255 * value for value in std])
     model = processor.build()
     logits = model.output(0).node.input_value(0)
+    logits.tensor.set_names({"logits"})  # the name that the former output had is lost with it
     if description.task == MULTI_LABEL:
         probabilities = opset.sigmoid(logits)
     else:

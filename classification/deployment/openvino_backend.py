@@ -42,6 +42,7 @@ class OpenVINOBackend:
         self.class_names = description.class_names
         self.task, self.thresholds = description.task, description.thresholds
         self.preprocessing = description.preprocessing
+        self.embedded = description.embedded
         self.device = DEVICE.lower()
         kind = "ONNX" if path.suffix == ".onnx" else "IR"
         part = "float layers" if description.precision == "INT8" else "computing"
@@ -59,7 +60,7 @@ class OpenVINOBackend:
         """
         if len(images) != 1:
             return next(self.stream([images]))
-        result: np.ndarray = self._compile(1, "LATENCY")(images)[0]
+        result: np.ndarray = self.compiled(1, "LATENCY")(images)[0]
         return result
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -82,7 +83,7 @@ class OpenVINOBackend:
             for request in requests:
                 size = len(request.images)
                 if size not in idle:
-                    idle[size] = _infer_requests(self._compile(size, "THROUGHPUT"))
+                    idle[size] = _infer_requests(self.compiled(size, "THROUGHPUT"))
                 while not idle[size]:
                     yield _finish(running, idle)
                 infer_request = idle[size].pop()
@@ -94,15 +95,31 @@ class OpenVINOBackend:
             for infer_request, _ in running:  # they read memory that is freed after this
                 infer_request.wait()
 
-    def _compile(self, batch_size: int, hint: str) -> ov.CompiledModel:
+    def compiled(self, batch_size: int, hint: str) -> ov.CompiledModel:
+        """Return the model from [batch_size, H, W, 3] uint8 RGB to logits; made at the first call.
+
+        Args:
+            batch_size: pictures a request.
+            hint: "LATENCY" gives one request all cores, "THROUGHPUT" runs several at once.
+        """
         key = (batch_size, hint)
         if key not in self._compiled:
-            model = self._model.clone()
-            height, width = self.preprocessing.height, self.preprocessing.width
-            model.reshape([batch_size, height, width, 3])
-            config = {"PERFORMANCE_HINT": hint, **self._precision}
-            self._compiled[key] = openvino_core().compile_model(model, DEVICE, config)
+            size = (self.preprocessing.height, self.preprocessing.width)
+            self._compiled[key] = self._compile(self._model.clone(), [batch_size, *size, 3], hint)
         return self._compiled[key]
+
+    def compiled_as_exported(self, batch_size: int, hint: str) -> ov.CompiledModel:
+        """Return the file's model as it is, from [batch_size, 3, H, W] float32; compiled anew.
+
+        Only for a file without embedded preprocessing; see `compiled`.
+        """
+        size = (self.preprocessing.height, self.preprocessing.width)
+        return self._compile(_read_model(self.path), [batch_size, 3, *size], hint)
+
+    def _compile(self, model: ov.Model, shape: list[int], hint: str) -> ov.CompiledModel:
+        model.reshape(shape)
+        config = {"PERFORMANCE_HINT": hint, **self._precision}
+        return openvino_core().compile_model(model, DEVICE, config)
 
 
 class _Request(NamedTuple):
@@ -182,8 +199,8 @@ def with_pixel_input(model: ov.Model, description: Description) -> ov.Model:
 
 def _with_rgb_input_and_logits(model: ov.Model) -> ov.Model:
     """Turn round the colours and drop the probabilities of a graph with embedded preprocessing."""
-    model.add_outputs("logits")
-    model.remove_result(model.get_results()[0])
+    probabilities = model.get_results()[0].input_value(0).get_node()
+    model = ov.Model([probabilities.input_value(0)], model.get_parameters())
     processor = PrePostProcessor(model)
     processor.input().tensor().set_layout(ov.Layout("NHWC"))
     processor.input().preprocess().reverse_channels()

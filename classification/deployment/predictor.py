@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from classification.data.decode import DecodeError
-from classification.data.faces import NO_FACE, NoFaceError, check_negative_class, no_face_logits
+from classification.data.faces import NO_FACE, check_negative_class
 from classification.data.pictures import pictures_of
 from classification.data.preprocessing import load_image
 from classification.data.sample_set import MULTI_LABEL
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
+from classification.deployment.naming import best_classes, logits_by_rule, thresholds_of
 from classification.deployment.probabilities import to_probabilities
 from classification.errors import UserError
 
@@ -114,9 +115,7 @@ class Predictor:
             raise UserError(f"--top-k: {top_k} classes were asked for; at least 1 is needed.")
         if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f"--threshold: {threshold} is no probability, 0 to 1.")
-        thresholds = np.full(len(self.class_names), threshold or 0.0)
-        if threshold is None and self.backend.task == MULTI_LABEL:
-            thresholds[:] = self.backend.thresholds or 0.5
+        thresholds = thresholds_of(self.backend, threshold)
         paths = pictures_of(images) if isinstance(images, (str, Path)) else images
         return self._stream(paths, top_k, thresholds)
 
@@ -201,8 +200,7 @@ class Predictor:
             if not np.isfinite(probabilities).all():
                 yield Prediction(path, (), (), "the model's output is not a finite number")
                 continue
-            order = np.argsort(-probabilities, kind="stable")
-            best = order[probabilities[order] >= thresholds[order]][:top_k]
+            best = best_classes(probabilities, top_k, thresholds)
             if by_rule is not None and self.backend.task == MULTI_LABEL:
                 best = best[:0]  # none of the labels, however many were asked for
             names = tuple(self.class_names[i] for i in best)
@@ -215,9 +213,8 @@ class Predictor:
 
     def _by_rule(self, error: DecodeError | None) -> np.ndarray | None:
         """Return the probabilities [C] of a picture without a face, if there is a rule for it."""
-        faces = self.backend.preprocessing.faces
-        if faces is None or faces.no_face != "negative" or not isinstance(error, NoFaceError):
+        logits = logits_by_rule(error, self.backend.preprocessing, self.class_names)
+        if logits is None:
             return None
-        logits = no_face_logits(faces, self.class_names)
         probabilities: np.ndarray = to_probabilities(logits[None], self.backend.task)[0]
         return probabilities

@@ -1,0 +1,111 @@
+"""`python -m classification.serve`: answer HTTP requests with the classes of pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from classification.cli.run import run_command
+from classification.errors import UserError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m classification.serve",
+        description="Name the classes of pictures over HTTP: a page at /, POST /classify, "
+        "KServe v2 below /v2, /metrics.",
+    )
+    parser.add_argument(
+        "--load-weights",
+        required=True,
+        action="append",
+        metavar="[NAME=]FILE",
+        help="an IR (.xml) or an ONNX file; may be repeated, each with a name of its own; the "
+        "first one answers where no name is asked for",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="0 = any free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="a text file with the key that clients must send in the header X-API-Key",
+    )
+    for flag, metavar, default, text in (
+        ("--max-body-mb", "MB", 10.0, "longest body of a request"),
+        ("--max-megapixels", "MP", 40.0, "largest picture"),
+        ("--timeout", "S", 30.0, "seconds until a request without an answer is given up"),
+    ):
+        parser.add_argument(
+            flag, type=float, metavar=metavar, default=default, help=f"{text} (default: {default})"
+        )
+    for flag, number, text in (
+        ("--queue-size", 64, "pictures taken in at once; the others are told to come back"),
+        ("--max-batch", 4, "pictures that the model sees together at most"),
+    ):
+        parser.add_argument(
+            flag, type=int, metavar="N", default=number, help=f"{text} (default: {number})"
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+
+    def command() -> None:
+        serve(build_parser().parse_args(argv))
+
+    return run_command(command)
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Serve until SIGTERM or Ctrl-C; requests that were accepted are answered.
+
+    Raises:
+        UserError: a model cannot be loaded, or a flag or the address cannot be used.
+        Interrupted: SIGTERM, after the last answer.
+    """
+    for name in ("max_body_mb", "max_megapixels", "timeout", "queue_size", "max_batch"):
+        if not getattr(arguments, name) > 0:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag}: {getattr(arguments, name):g} is not more than 0.")
+    try:
+        from classification.serving.app import create_app
+        from classification.serving.http_server import run
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"Serving needs {error.name}: pip install 'classification[serve]'."
+        ) from error
+    from classification.serving.logs import log_as_json
+    from classification.serving.models import load_models, named_paths
+    from classification.serving.settings import Settings
+
+    settings = replace(
+        Settings(),
+        max_body_bytes=int(arguments.max_body_mb * 1e6),
+        max_megapixels=arguments.max_megapixels,
+        queue_size=arguments.queue_size,
+        max_batch=arguments.max_batch,
+        answer_seconds=arguments.timeout,
+        api_key=_read_key(arguments.api_key_file),
+    )
+    models = load_models(named_paths(arguments.load_weights), settings)
+    log_as_json()
+    run(create_app(models, settings), settings, arguments.host, arguments.port)
+
+
+def _read_key(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--api-key-file {path}: cannot read it: {error}.") from error
+    if not key:
+        raise UserError(f"--api-key-file {path}: it is empty.")
+    return key

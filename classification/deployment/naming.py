@@ -1,0 +1,45 @@
+"""From probabilities to named classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from classification.data.faces import NoFaceError, no_face_logits
+from classification.data.preprocessing import Preprocessing
+from classification.data.sample_set import MULTI_LABEL
+from classification.deployment.backends import Backend
+
+
+def thresholds_of(backend: Backend, threshold: float | None) -> np.ndarray:
+    """Return the probabilities [C] from which on each class is named.
+
+    Args:
+        backend: the model.
+        threshold: for all classes; None = 0, of several labels the model's own thresholds.
+    """
+    thresholds = np.full(len(backend.class_names), threshold or 0.0)
+    if threshold is None and backend.task == MULTI_LABEL:
+        thresholds[:] = backend.thresholds or 0.5
+    return thresholds
+
+
+def best_classes(probabilities: np.ndarray, top_k: int, thresholds: np.ndarray) -> np.ndarray:
+    """Return the indices of at most top_k classes of [C], best first, none below its threshold."""
+    order = np.argsort(-probabilities, kind="stable")
+    best: np.ndarray = order[probabilities[order] >= thresholds[order]][:top_k]
+    return best
+
+
+def logits_by_rule(
+    error: Exception | None, preprocessing: Preprocessing, class_names: tuple[str, ...]
+) -> np.ndarray | None:
+    """Return the logits [C] of a picture without a face, if there is a rule for it.
+
+    Args:
+        error: what became of the picture.
+        preprocessing, class_names: the model's.
+    """
+    faces = preprocessing.faces
+    if faces is None or faces.no_face != "negative" or not isinstance(error, NoFaceError):
+        return None
+    return no_face_logits(faces, class_names)

@@ -1,0 +1,1 @@
+"""One HTTP application around models in OpenVINO's files; PyTorch is never imported here."""

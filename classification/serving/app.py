@@ -1,0 +1,96 @@
+"""The application, whatever process it runs in: uvicorn, AWS Lambda, a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from classification import __version__
+from classification.serving.classify import classify_routes
+from classification.serving.guard import Guard
+from classification.serving.kserve import kserve_routes
+from classification.serving.models import ServedModel
+from classification.serving.page import page_routes
+from classification.serving.problems import Problem, answer_problem, json_response
+from classification.serving.schemas import Health, ModelsReady
+from classification.serving.service import Service
+from classification.serving.settings import Settings
+
+
+def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
+    """Return the application.
+
+    It works without ASGI's lifespan events; with them it ends its threads at shutdown, and cannot
+    be started again.
+
+    Args:
+        models: by name, see `load_models`; the first one is the default.
+        settings: its limits.
+    """
+    service = Service(models, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="Image classification",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # these pages load their scripts from elsewhere
+        redoc_url=None,
+        exception_handlers={
+            Problem: answer_problem,
+            HTTPException: _answer_http_exception,
+            RequestValidationError: _answer_invalid,
+            Exception: _answer_failure,
+        },
+    )
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
+    app.include_router(classify_routes(service))
+    app.include_router(kserve_routes(service))
+    app.include_router(page_routes())
+    _add_health(app, service)
+    return app
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", response_model=Health)
+    async def healthz() -> Response:
+        """Whether the service runs."""
+        return json_response({"status": "ok"})
+
+    @app.get("/readyz", response_model=ModelsReady)
+    async def readyz() -> Response:
+        """The models that are loaded; without them the service does not start."""
+        return json_response({"models": list(service.models)})
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return service.metrics.page()
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what the routing refuses: no such path, another method."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    return json_response({"error": str(error.detail)}, error.status_code, headers)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    """Name the parameters that are out of range."""
+    assert isinstance(error, RequestValidationError)
+    reasons = (f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+    return json_response({"error": "; ".join(reasons)}, 422)
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    """Answer a fault of ours; the server logs it with its traceback."""
+    return json_response({"error": "internal error; see the service's log"}, 500)

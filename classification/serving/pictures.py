@@ -1,0 +1,54 @@
+"""From the body of a request to pixels, within the limits."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from classification.data.decode import DecodeError
+from classification.data.faces import NoFaceError
+from classification.data.preprocessing import Preprocessing, load_image
+from classification.serving.problems import Problem
+from classification.serving.settings import Settings
+
+
+def load_picture(data: bytes, preprocessing: Preprocessing, settings: Settings) -> np.ndarray:
+    """Return [H, W, 3] uint8 RGB as the model sees it.
+
+    Raises:
+        Problem: 413 for too many pixels (by the header; nothing is decoded then), 400 for whatever
+            is no picture of an allowed format, or damaged.
+        NoFaceError: there is no face, where the model needs one.
+    """
+    limit = min(settings.max_megapixels, preprocessing.max_megapixels)
+    check_header(data, settings.formats, limit)
+    try:
+        return load_image(io.BytesIO(data), replace(preprocessing, max_megapixels=limit))
+    except NoFaceError:
+        raise
+    except DecodeError as error:
+        raise Problem(400, f"not a usable picture: {error}") from error
+
+
+def check_header(data: bytes, formats: tuple[str, ...], max_megapixels: float) -> None:
+    """Read a picture's format and size, no pixels.
+
+    Raises:
+        Problem: 413 or 400.
+    """
+    if not data:
+        raise Problem(400, "there is no picture in the request: it is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            width, height = image.size
+    except UnidentifiedImageError:
+        raise Problem(400, f"not a picture in one of the formats {', '.join(formats)}") from None
+    except Exception as error:  # Pillow raises a dozen kinds for damaged files.
+        raise Problem(400, f"a damaged picture: {type(error).__name__}: {error}") from error
+    if width * height > 1e6 * max_megapixels:
+        raise Problem(
+            413, f"{width}x{height} pixels are more than {max_megapixels:g} megapixels, the limit"
+        )
