@@ -52,6 +52,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
             Exception: _answer_failure,
         },
     )
+    app.state.service = service
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     app.include_router(classify_routes(service))
     app.include_router(kserve_routes(service))

@@ -26,7 +26,7 @@ from classification.serving.models import ServedModel, load_models
 from classification.serving.settings import Settings
 
 CLASS_NAMES = ("zebra crossing", "Ünïcode 日本", "x<&>\"'")
-SETTINGS = Settings(max_body_bytes=300_000, max_megapixels=4, queue_size=16, body_seconds=2)
+SETTINGS = Settings(max_body_bytes=300_000, max_megapixels=4, queue_size=16, body_seconds=0.2)
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,7 @@ class TestQueue:
     def test_places_are_given_back_whatever_happens(self, client: TestClient) -> None:
         for content in (b"", b"no picture", bytes(400_000)):
             assert client.post("/classify", content=content).status_code in (400, 413)
-        assert client.app.state.service._taken == 0
+        assert "queue_places_taken 0.0" in client.get("/metrics").text
 
     def test_no_answer_in_time_is_503(self, models, picture: Path) -> None:
         app = create_app(models, replace(Settings(), answer_seconds=0))
