@@ -25,8 +25,7 @@ from classification.serving.settings import Settings
 def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
     """Return the application.
 
-    It works without ASGI's lifespan events; with them it ends its threads at shutdown, and cannot
-    be started again.
+    It works with and without ASGI's lifespan events, and may be started again after a shutdown.
 
     Args:
         models: by name, see `load_models`; the first one is the default.

@@ -101,7 +101,7 @@ def _from_json(body: bytes) -> Upload:
 
 
 def _from_form(body: bytes, content_type: str) -> Upload:
-    """Return the one file of a form; other fields are left alone."""
+    """Return the one file of a form: a part with a file's name, or named `file`."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise Problem(400, "the multipart form does not tell its boundary")
@@ -153,6 +153,8 @@ class _Parts:
         self._data.append(data[start:end])
 
     def _on_end(self) -> None:
-        name = parse_options_header(self._disposition)[1].get(b"filename")
-        if name is not None:
-            self.files.append(Upload(b"".join(self._data), name.decode("utf-8", "replace")))
+        options = parse_options_header(self._disposition)[1]
+        name = options.get(b"filename")
+        if name is not None or options.get(b"name") == b"file":
+            text = None if name is None else name.decode("utf-8", "replace")
+            self.files.append(Upload(b"".join(self._data), text))

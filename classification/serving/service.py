@@ -31,7 +31,7 @@ class Service:
         self._taken = 0
         self.metrics = Metrics(models.values(), lambda: self._taken)
         self._on_decoded = self.metrics.decode_seconds.observe
-        self._threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
+        self._threads: ThreadPoolExecutor | None = None
 
     def model(self, name: str | None) -> ServedModel:
         """Return a model by its name, the first one without a name.
@@ -98,14 +98,18 @@ class Service:
         future: Future[np.ndarray] = loop.create_future()
         timer = loop.call_later(self.settings.answer_seconds, _give_up, future)
         try:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(usable_cores(), "decode")
             self._threads.submit(_prepare, prepare, batcher, loop, future, self._on_decoded)
             return await future
         finally:
             timer.cancel()
 
     def close(self) -> None:
-        """Wait for what is under way and end the threads."""
-        self._threads.shutdown()
+        """Wait for what is under way and end the threads; another request starts new ones."""
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = None
         for model in self.models.values():
             model.close()
 
