@@ -202,16 +202,22 @@ def bare_loop(backend: Backend, files: Sequence[Path], count: int) -> float:
     return time.perf_counter() - started
 
 
-def one_by_one(backend: Backend, files: Sequence[Path]) -> list[float]:
-    """Return the seconds of decoding and inferring each file."""
-    seconds = []
+def one_by_one(
+    backend: Backend, files: Sequence[Path], address: tuple[str, int]
+) -> tuple[list[float], list[float]]:
+    """Return the seconds of decoding and inferring each file here, and of asking the service.
+
+    In turns, file by file, so that whatever else the machine does disturbs both alike.
+    """
+    here, asked = [], []
     for path in files:
         data = path.read_bytes()
         started = time.perf_counter()
         image = load_image(io.BytesIO(data), backend.preprocessing)
         backend.logits(image[None])
-        seconds.append(time.perf_counter() - started)
-    return seconds
+        here.append(time.perf_counter() - started)
+        asked += generate_load(address, [path], 1, 1).latencies
+    return here, asked
 
 
 def measure(
@@ -220,14 +226,15 @@ def measure(
     """Measure throughput and latencies, the sides in turns; return figures and rows."""
     count -= count % BATCH
     bare_loop(backend, files, 20 * BATCH)
-    one_by_one(backend, files[:10])
+    one_by_one(backend, files[:10], address)
     generate_load(address, files, CLIENTS, 20 * BATCH)
     loads, bare, single, alone = [], [], [], []
     for _ in range(rounds):
         bare.append(count / bare_loop(backend, files, count))
         loads.append(generate_load(address, files, CLIENTS, count))
-        alone.append(1000 * median(one_by_one(backend, files)))
-        single.append(1000 * median(generate_load(address, files, 1, len(files)).latencies))
+        here, asked = one_by_one(backend, list(files) * 4, address)
+        alone.append(1000 * median(here))
+        single.append(1000 * median(asked))
     rates = [count / load.seconds for load in loads]
     own = [1000 * load.own_seconds / count for load in loads]
     shares = [rate / ideal for rate, ideal in zip(rates, bare, strict=True)]

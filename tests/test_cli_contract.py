@@ -53,6 +53,10 @@ TOOLS = {
         "--labels",
     ],
 }  # fmt: skip
+SERVE = [
+    "--load-weights", "--host", "--port", "--api-key-file", "--max-body-mb", "--max-megapixels",
+    "--timeout", "--queue-size", "--max-batch",
+]  # fmt: skip
 INSTANTIATE = ["TEMPLATE", "WORKDIR", "--do-not-load-snapshot", "--force", "-v", "--verbose"]
 
 
@@ -77,6 +81,12 @@ def test_flags_of_instantiate_template_are_frozen(monkeypatch):
     module = importlib.import_module("instantiate_template")
     assert flags(module.build_parser()) == set(INSTANTIATE)
     sys.modules.pop("instantiate_template")
+
+
+def test_flags_of_serve_are_frozen():
+    from classification.cli.serve import build_parser
+
+    assert flags(build_parser()) == set(SERVE)
 
 
 @pytest.mark.parametrize("name", TOOLS)

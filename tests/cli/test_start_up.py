@@ -35,3 +35,12 @@ def test_help_shows_the_templates_own_defaults(tiny_work_dir: Path) -> None:
     assert "images an optimizer step (default: 8)" in text
     assert "learning rate after the warm-up (default: 0.05)" in text
     assert "epochs at most (default: 3)" in text
+
+
+def test_help_of_the_service_loads_nothing_heavy() -> None:
+    code = f"import atexit, runpy, sys\natexit.register(lambda: exec({PRINT_MODULES!r}))\n"
+    code += "sys.argv = ['serve', '--help']\n"
+    code += "runpy.run_module('classification.serve', run_name='__main__')"
+    done = run_python("-c", code)
+    assert done.returncode == 0 and "usage: python -m classification.serve" in done.stdout
+    assert not (HEAVY | {"fastapi"}) & set(json.loads(done.stderr.splitlines()[-1]))

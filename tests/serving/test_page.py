@@ -72,8 +72,8 @@ def check_answer(page: Page, name: str, expected: Prediction) -> None:
         assert row.locator("span").first.inner_text() == wanted
         shown = float(row.locator("span").last.inner_text().removesuffix(" %"))
         assert shown == pytest.approx(100 * probability, abs=1)
-        width = row.locator("meter").evaluate("meter => meter.value")
-        assert width == pytest.approx(probability, abs=0.01)
+        width = row.evaluate("row => parseFloat(getComputedStyle(row).backgroundSize)")
+        assert width == pytest.approx(100 * probability, abs=1)
     expect(page.get_by_role("img", name=name)).to_be_visible()
 
 
