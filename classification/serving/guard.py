@@ -48,7 +48,7 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = scope["headers"]
-        length = len(scope["raw_path"]) + len(scope["query_string"])
+        length = len(scope["path"]) + len(scope["query_string"])
         length += sum(len(name) + len(value) for name, value in headers)
         if length > self._settings.max_header_bytes:
             return Problem(

@@ -14,6 +14,10 @@ from classification.data.preprocessing import Preprocessing, load_image
 from classification.serving.problems import Problem
 from classification.serving.settings import Settings
 
+# A scan of 31 bytes goes over all pixels: a JPEG of 100 kB could keep a core busy for ten seconds.
+# Progressive ones have some ten.
+MOST_SCANS = 50
+
 
 def load_picture(data: bytes, preprocessing: Preprocessing, settings: Settings) -> np.ndarray:
     """Return [H, W, 3] uint8 RGB as the model sees it.
@@ -37,13 +41,14 @@ def check_header(data: bytes, formats: tuple[str, ...], max_megapixels: float) -
     """Read a picture's format and size, no pixels.
 
     Raises:
-        Problem: 413 or 400.
+        Problem: 413 for too many pixels, 400 for whatever else will not be decoded.
     """
     if not data:
         raise Problem(400, "there is no picture in the request: it is empty")
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
+            scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
     except UnidentifiedImageError:
         raise Problem(400, f"not a picture in one of the formats {', '.join(formats)}") from None
     except Exception as error:  # Pillow raises a dozen kinds for damaged files.
@@ -52,3 +57,5 @@ def check_header(data: bytes, formats: tuple[str, ...], max_megapixels: float) -
         raise Problem(
             413, f"{width}x{height} pixels are more than {max_megapixels:g} megapixels, the limit"
         )
+    if scans > MOST_SCANS:
+        raise Problem(400, f"a JPEG of {scans} scans; up to {MOST_SCANS} are taken")

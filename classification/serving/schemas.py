@@ -126,7 +126,7 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Failure, "description": _FAILURES[status]} for status in statuses}
 
 
-_FILE = {"type": "string", "format": "picture", "description": "JPEG, PNG, WebP, BMP, GIF, TIFF"}
+_FILE = {"type": "string", "format": "picture", "description": "JPEG, PNG, WebP, BMP, GIF"}
 CLASSIFY_BODY = {
     "requestBody": {
         "required": True,

@@ -13,9 +13,9 @@ from classification.deployment.openvino_core import openvino_core
 from classification.errors import UserError
 
 
-@pytest.fixture(params=["checkpoint", "ir"])
+@pytest.fixture(params=["checkpoint", "model.xml", "model_with_preprocessing.xml"])
 def backend(request, checkpoint, exported):
-    path = checkpoint if request.param == "checkpoint" else exported / "model.xml"
+    path = checkpoint if request.param == "checkpoint" else exported / request.param
     return load_backend(path, precision_hint="f32")
 
 
