@@ -27,11 +27,13 @@ class _JsonFormatter(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Send the library's and the server's log to stderr as JSON."""
+    """Send all logs and warnings to stderr as JSON; of other libraries from warnings upwards."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
+    logging.captureWarnings(True)  # Pillow warns of damaged metadata
+    logging.getLogger().handlers = [handler]
     for name in ("classification", "uvicorn"):
         logger = logging.getLogger(name)
-        logger.handlers = [handler]
+        logger.handlers = []
         logger.setLevel(logging.INFO)
-        logger.propagate = False
+        logger.propagate = True

@@ -130,8 +130,9 @@ def test_every_byte_of_a_picture_may_be_wrong(server) -> None:
         assert status in (200, 400, 413) and ("error" in answer) == (status != 200)
 
 
-GOOD = [("JPEG", "L"), ("JPEG", "CMYK"), ("JPEG progressive", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"),
-        ("PNG", "1"), ("WEBP", "RGBA"), ("GIF", "P"), ("BMP", "RGB")]  # fmt: skip
+GOOD = [("JPEG", "L"), ("JPEG", "CMYK"), ("JPEG progressive", "RGB"), ("PNG", "RGBA"),
+        ("PNG", "P"), ("PNG", "I;16"), ("PNG", "1"), ("WEBP", "RGBA"), ("GIF", "P"),
+        ("BMP", "RGB")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("format", "mode"), GOOD)
