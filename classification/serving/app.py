@@ -44,6 +44,8 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
         lifespan=lifespan,
         docs_url=None,  # these pages load their scripts from elsewhere
         redoc_url=None,
+        # It looks for OpenTelemetry at each request; there is /metrics.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={
             Problem: answer_problem,
             HTTPException: _answer_http_exception,

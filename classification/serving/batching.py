@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import openvino as ov
 
+from classification.data.store import usable_cores
+
 Compile = Callable[[int, str], ov.CompiledModel]
 OnBatch = Callable[[int, float], None]  # told the size of each batch and how long it ran
 
@@ -26,11 +28,12 @@ class Waiting(NamedTuple):
 
 
 class Batcher:
-    """Hands inputs to the model at once while it is idle, and together as soon as it is not.
+    """Hands inputs to the model at once while a core is idle, and together as soon as none is.
 
-    So nobody waits for company: a batch is what came while the model was busy. Any thread may
-    call `put`. There is no thread of its own: a request is started by whoever brings the input, or
-    by the end of another request.
+    So nobody waits for company: a batch is what came while the cores ran the model or prepared
+    other inputs. Each input is announced (`expect`) before it is prepared. Any thread may call
+    this. There is no thread of its own: a request is started by whoever brings an input, or by the
+    end of another request.
     """
 
     def __init__(self, compile_model: Compile, max_batch: int, on_batch: OnBatch) -> None:
@@ -46,7 +49,9 @@ class Batcher:
         self._on_batch = on_batch
         self._lock = threading.Lock()
         self._ready: deque[Waiting] = deque()
+        self._preparing = 0
         self._running = 0
+        self._cores = usable_cores()
         self._alone = _Requests(compile_model(1, "LATENCY"), self._finished)
         self._batches: list[_Requests] = []
         size = 1
@@ -54,13 +59,27 @@ class Batcher:
             requests = _Requests(compile_model(size, "THROUGHPUT"), self._finished)
             self._batches.insert(0, requests)
             size *= 2
+        self._largest = self._batches[0].size if self._batches else 1
         # One more than run at once, so that a core finds its next request waiting.
         self._most_running = self._batches[0].streams + 1 if self._batches else 1
 
-    def put(self, waiting: Waiting) -> None:
-        """Run one input; its future gets the output (a row), or the error, in its own loop."""
+    def expect(self) -> None:
+        """Announce an input: `put` or `drop` follows."""
         with self._lock:
-            self._ready.append(waiting)
+            self._preparing += 1
+
+    def put(self, waiting: Waiting) -> None:
+        """Run an input; its future gets the output (a row), or the error, in its own loop."""
+        self._arrived([waiting])
+
+    def drop(self) -> None:
+        """Tell that an input will not come."""
+        self._arrived([])
+
+    def _arrived(self, waiting: Sequence[Waiting]) -> None:
+        with self._lock:
+            self._preparing -= 1
+            self._ready.extend(waiting)
             work = self._next()
         if work is not None:
             self._start(*work)
@@ -74,6 +93,9 @@ class Batcher:
         """Take what is to run now, if anything is; call it with the lock held."""
         if not self._ready or self._running >= self._most_running:
             return None
+        busy_cores = self._running + min(self._preparing, self._cores)
+        if busy_cores >= self._cores and len(self._ready) < self._largest:
+            return None  # the next input or the end of a batch leads here again
         requests = self._alone
         if self._batches and (self._running or len(self._ready) > 1):
             requests = next(r for r in self._batches if r.size <= len(self._ready))

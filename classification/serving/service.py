@@ -100,6 +100,7 @@ class Service:
         try:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(usable_cores(), "decode")
+            batcher.expect()
             self._threads.submit(_prepare, prepare, batcher, loop, future, self._on_decoded)
             return await future
         finally:
@@ -122,11 +123,13 @@ def _prepare(
     on_decoded: Callable[[float], None],
 ) -> None:
     if future.done():  # given up while it waited for a thread
+        batcher.drop()
         return
     started = time.perf_counter()
     try:
         array = prepare()
     except Exception as error:
+        batcher.drop()
         deliver([Waiting(np.empty(0), loop, future)], [error])
     else:
         batcher.put(Waiting(array, loop, future))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,11 +37,15 @@ class Doubling:
         assert seconds >= 0
         self.sizes.append(size)
 
+    def put(self, row: np.ndarray, future: asyncio.Future) -> None:
+        self.batcher.expect()
+        self.batcher.put(Waiting(row, future.get_loop(), future))
+
     async def run(self, rows: np.ndarray) -> list[np.ndarray]:
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in rows]
         for row, future in zip(rows, futures, strict=True):
-            self.batcher.put(Waiting(row, loop, future))
+            self.put(row, future)
         return await asyncio.gather(*futures)
 
 
@@ -64,23 +69,33 @@ def test_each_gets_its_own_answer(model: Doubling) -> None:
 def test_a_single_input_does_not_wait(model: Doubling) -> None:
     for row in ROWS[:5]:
         assert np.array_equal(asyncio.run(model.run(row[None])), [2 * row])
+    model.batcher.close()
     assert model.sizes == [1] * 5
 
 
-def test_what_comes_while_the_model_is_busy_is_run_together(model: Doubling) -> None:
-    model.batcher._running = model.batcher._most_running  # busy
+@pytest.mark.parametrize("last", ["put", "drop"])
+def test_what_comes_while_the_cores_are_busy_is_run_together(model: Doubling, last: str) -> None:
     loop = asyncio.new_event_loop()
-    futures = [loop.create_future() for _ in range(7)]
-    for row, future in zip(ROWS, futures, strict=False):
-        model.batcher.put(Waiting(row, loop, future))
-    assert model.sizes == []
-    model.batcher._running -= 1
-    model.batcher.put(Waiting(ROWS[7], loop, loop.create_future()))
-    answers = loop.run_until_complete(asyncio.gather(*futures))
+    futures = [loop.create_future() for _ in range(8)]
+    for _ in range(20):  # more are being prepared than there are cores
+        model.batcher.expect()
+    for row, future in zip(ROWS[:3], futures[:3], strict=True):
+        model.put(row, future)
+    time.sleep(0.05)
+    assert model.sizes == [] and not any(future.done() for future in futures)
+    for row, future in zip(ROWS[3:7], futures[3:7], strict=True):
+        model.put(row, future)
+    for number in range(20):  # the last ones of those that were announced
+        if last == "put" and number == 19:
+            model.batcher.put(Waiting(ROWS[7], loop, futures[7]))
+        else:
+            model.batcher.drop()
+    wanted = 8 if last == "put" else 7
+    answers = loop.run_until_complete(asyncio.gather(*futures[:wanted]))
     loop.close()
-    assert np.array_equal(answers, 2 * ROWS[:7])
+    assert np.array_equal(answers, 2 * ROWS[:wanted])
     model.batcher.close()
-    assert sorted(model.sizes) == [4, 4]
+    assert sum(model.sizes) == wanted and 4 in model.sizes
 
 
 def test_threads_of_several_loops(model: Doubling) -> None:
@@ -112,8 +127,8 @@ def test_an_input_that_does_not_fit_is_its_own_fault(model: Doubling) -> None:
     async def both() -> list:
         loop = asyncio.get_running_loop()
         bad, good = loop.create_future(), loop.create_future()
-        model.batcher.put(Waiting(np.zeros((2, 2), np.float32), loop, bad))
-        model.batcher.put(Waiting(ROWS[0], loop, good))
+        model.put(np.zeros((2, 2), np.float32), bad)
+        model.put(ROWS[0], good)
         return await asyncio.gather(bad, good, return_exceptions=True)
 
     bad, good = asyncio.run(both())
@@ -125,7 +140,7 @@ def test_a_caller_that_gave_up_stops_nobody(model: Doubling) -> None:
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in range(6)]
         for row, future in zip(ROWS, futures, strict=False):
-            model.batcher.put(Waiting(row, loop, future))
+            model.put(row, future)
         futures[0].cancel()
         return await futures[5]
 
