@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from support import ROOT, python_environment
+from serving_support import Server, running_server
 
 from classification import export
 from classification.config import default_config
@@ -26,7 +20,7 @@ from classification.serving.models import ServedModel, load_models
 from classification.serving.settings import Settings
 
 CLASS_NAMES = ("zebra crossing", "Ünïcode 日本", "x<&>\"'")
-SETTINGS = Settings(max_body_bytes=300_000, max_megapixels=4, queue_size=16, body_seconds=0.2)
+SETTINGS = Settings(max_body_bytes=300_000, max_megapixels=4, queue_size=16)
 
 
 @pytest.fixture(scope="session")
@@ -70,39 +64,6 @@ def picture(data: dict[str, Path]) -> Path:
 def expected(exported: Path, picture: Path) -> Prediction:
     """Return what `predict.py` says of the picture."""
     return Predictor(exported / "model.xml").predict(picture, top_k=3)[0]
-
-
-@dataclass
-class Server:
-    """A service in a process of its own."""
-
-    address: tuple[str, int]
-    process: subprocess.Popen
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return "http://{}:{}".format(*self.address)
-
-
-@contextmanager
-def running_server(folder: Path, *flags: str | Path) -> Iterator[Server]:
-    """Start `python -m classification.serve --port 0 FLAGS`; kill it at the end."""
-    log = folder / "log.jsonl"
-    command = [sys.executable, "-m", "classification.serve", "--port", "0", *map(str, flags)]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=python_environment(), stderr=file)
-    try:
-        deadline = time.monotonic() + 120
-        while '"ready"' not in log.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        line = next(line for line in log.read_text().splitlines() if '"ready"' in line)
-        ready = json.loads(line)
-        yield Server((ready["host"], ready["port"]), process, log)
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from serving_support import encoded
 
 from classification.deployment.predictor import Prediction
+from classification.serving import service as service_module
 from classification.serving.app import create_app
 from classification.serving.settings import Settings
 
@@ -130,8 +132,9 @@ class TestQueue:
             assert client.post("/classify", content=content).status_code in (400, 413)
         assert "queue_places_taken 0.0" in client.get("/metrics").text
 
-    def test_no_answer_in_time_is_503(self, models, picture: Path) -> None:
-        app = create_app(models, replace(Settings(), answer_seconds=0))
+    def test_no_answer_in_time_is_503(self, models, picture: Path, monkeypatch) -> None:
+        monkeypatch.setattr(service_module, "load_picture", lambda *arguments: time.sleep(0.5))
+        app = create_app(models, replace(Settings(), answer_seconds=0.05))
         response = TestClient(app).post("/classify", content=picture.read_bytes())
         assert response.status_code == 503 and "in time" in response.json()["error"]
 

@@ -11,6 +11,7 @@ import openvino as ov
 import pytest
 import tritonclient.http as triton
 from PIL import Image
+from serving_support import post
 from tritonclient.utils import InferenceServerException
 
 from classification.deployment.openvino_core import openvino_core
@@ -146,8 +147,6 @@ ZEROS = np.zeros((1, 3, 40, 32), np.float32)
     ],
 )  # fmt: skip
 def test_wrong_json_is_400(server, content) -> None:
-    from test_limits import post
-
     for body in (json.dumps(content).encode(), json.dumps(content).encode()[:-1]):
         status, answer = post(server, body, "application/json", "/v2/models/ir/infer")
         assert status == 400 and answer["error"]
@@ -160,8 +159,6 @@ def test_wrong_json_is_400(server, content) -> None:
      ("head", b"\xff\xff\xff\xffab", 6)],
 )  # fmt: skip
 def test_wrong_binary_data_is_400(server, length, blob: bytes, size: int) -> None:
-    from test_limits import post
-
     tensor = {"name": "image", "shape": [1], "datatype": "BYTES"}
     tensor["parameters"] = {"binary_data_size": size}
     head = json.dumps({"inputs": [tensor]}).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -17,9 +18,10 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from serving_support import encoded
+from serving_support import Answer, encoded, post
 
-Answer = tuple[int, dict]
+from classification.serving.app import create_app
+from classification.serving.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -29,17 +31,6 @@ def stays_up(server, picture: Path) -> Iterator[None]:
     assert server.process.poll() is None
     status, answer = post(server, picture.read_bytes())
     assert status == 200 and answer["predicted_name"]
-
-
-def post(
-    server, body: bytes, kind: str = "application/octet-stream", path: str = "/classify", **headers
-) -> Answer:
-    connection = HTTPConnection(*server.address, timeout=20)
-    connection.request("POST", path, body, {"Content-Type": kind, **headers})
-    response = connection.getresponse()
-    answer = json.loads(response.read())
-    connection.close()
-    return response.status, answer
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -303,9 +294,9 @@ def test_other_methods_are_405(server) -> None:
         assert response.status == 405 and json.loads(response.read())["error"]
 
 
-def test_a_slow_body_is_408(client) -> None:
+def test_a_slow_body_is_408(models) -> None:
     """Within the process, since the limit is 15 s by default."""
-    import asyncio
+    app = create_app(models, Settings(body_seconds=0.2))
 
     async def ask() -> list[dict]:
         sent: list[dict] = []
@@ -323,7 +314,7 @@ def test_a_slow_body_is_408(client) -> None:
             "http_version": "1.1", "scheme": "http", "server": ("a", 1), "client": ("b", 2),
             "root_path": "",
         }  # fmt: skip
-        await client.app(scope, receive, send)
+        await app(scope, receive, send)
         return sent
 
     started = time.monotonic()

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import running_server
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from serving_support import running_server
 
 from classification.deployment.predictor import Prediction
 
+expect.set_options(timeout=30_000)  # a busy machine is no failure
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 PASTE_OR_DROP = """([kind, data, name]) => {
     const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));

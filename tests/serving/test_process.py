@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from conftest import running_server
+from serving_support import running_server
 from support import run_python
 
 WITHOUT_TORCH = """
