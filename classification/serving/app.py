@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from classification import __version__
 from classification.serving.classify import classify_routes
-from classification.serving.guard import Guard
+from classification.serving.guard import OPEN_TO_ALL, Guard
 from classification.serving.kserve import kserve_routes
 from classification.serving.models import ServedModel
 from classification.serving.page import page_routes
 from classification.serving.problems import Problem, answer_problem, json_response
-from classification.serving.schemas import Health, ModelsReady
+from classification.serving.schemas import Health, ModelsReady, document_key
 from classification.serving.service import Service
 from classification.serving.settings import Settings
 
@@ -59,6 +59,8 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
     app.include_router(kserve_routes(service))
     app.include_router(page_routes())
     _add_health(app, service)
+    if settings.api_key is not None:
+        document_key(app.openapi(), open_paths=OPEN_TO_ALL)
     return app
 
 

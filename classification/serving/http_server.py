@@ -26,6 +26,12 @@ def run(app: FastAPI, settings: Settings, host: str, port: int) -> None:
     Raises:
         UserError: the address cannot be used.
     """
+    if (
+        settings.api_key is None
+        and not host.startswith("127.")
+        and host not in ("::1", "localhost")
+    ):
+        logger.warning("no key is set: whoever reaches %s may use the service", host)
     protocol = partial(_Protocol, settings.max_header_bytes, settings.body_seconds)
     config = uvicorn.Config(
         app,

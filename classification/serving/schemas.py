@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -124,6 +125,18 @@ _FAILURES = {
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the description of these answers without a result."""
     return {status: {"model": Failure, "description": _FAILURES[status]} for status in statuses}
+
+
+def document_key(openapi: dict[str, Any], open_paths: Container[str]) -> None:
+    """Add the header X-API-Key, and the answer without it, to all paths that are not open."""
+    key = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    openapi["components"]["securitySchemes"] = {"key": key}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
+    refused = {"description": "the key is missing or wrong", "content": content}
+    for path, operations in openapi["paths"].items():
+        for operation in () if path in open_paths else operations.values():
+            operation["security"] = [{"key": []}]
+            operation["responses"]["401"] = refused
 
 
 _FILE = {"type": "string", "format": "picture", "description": "JPEG, PNG, WebP, BMP, GIF"}

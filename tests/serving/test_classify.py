@@ -6,15 +6,19 @@ import base64
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from serving_support import encoded
 
+from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.predictor import Prediction
 from classification.serving import service as service_module
 from classification.serving.app import create_app
+from classification.serving.classify import answer
 from classification.serving.settings import Settings
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -91,6 +95,24 @@ def test_a_parameter_out_of_range_is_422(client: TestClient, picture: Path, quer
     response = client.post(f"/classify?{query}", content=picture.read_bytes())
     assert response.status_code == 422
     assert response.json()["error"].startswith(query.partition("=")[0])
+
+
+def test_several_labels_have_thresholds_of_their_own() -> None:
+    backend = SimpleNamespace(
+        class_names=tuple("abcdefg"), task=MULTI_LABEL, thresholds=(0.9, 0.2, 0.5, 0, 0, 0, 1)
+    )
+    model = SimpleNamespace(name="several", backend=backend)
+    probabilities = np.array([0.8, 0.3, 0.5, 0.01, 0.02, 0.03, 0.99])
+
+    def named(*arguments) -> str:
+        return "".join(one["class"] for one in answer(model, probabilities, *arguments)["classes"])
+
+    assert named(None, None, None) == "cbfed"
+    assert named(2, None, None) == "cb"
+    assert named(None, 0.4, None) == "gac"
+    assert named(None, None, "no_face") == ""
+    backend.thresholds = ()
+    assert named(None, None, None) == "gac"
 
 
 class TestKey:

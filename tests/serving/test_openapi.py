@@ -81,3 +81,17 @@ def test_any_name(api, label: str) -> None:
 def test_bad_requests(api, label: str) -> None:
     fixed = {"path_parameters": {"name": "ir"}} if "{name}" in label else {}
     try_operation(api, label, schemathesis.GenerationMode.NEGATIVE, **fixed)
+
+
+def test_the_key_is_documented(models) -> None:
+    """Schemathesis knows the key only from the document, and tries without it too."""
+    app = create_app(models, Settings(api_key="secret"))
+    document = app.openapi()
+    locked = {path for path, one in document["paths"].items() if "security" in str(one)}
+    assert {"/classify", "/metrics", "/v2"} <= locked
+    assert not {"/healthz", "/readyz", "/v2/health/live"} & locked
+    api = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"X-API-Key": "secret"})
+    operation = next(one.ok() for one in api.get_all_operations() if one.ok().label == "GET /v2")
+    assert operation.Case().call_and_validate().status_code == 401
+    case = operation.Case(headers={"X-API-Key": "secret"})
+    assert case.call_and_validate(headers={"X-API-Key": "secret"}).status_code == 200
