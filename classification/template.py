@@ -224,6 +224,7 @@ def _check_mapping(
 
 def _whole_config_schema() -> dict[str, Any]:
     schema = _config_schema(default_config())
+    schema["schedule"]["milestones"] = [int]  # its default is empty and tells no type
     auxiliary = {key: schema[key] for key in AUXILIARY_SECTIONS}
     auxiliary["initial_weights"] = SCHEMA["initial_weights"]
     schema["mutual_learning"]["auxiliaries"] = [auxiliary]

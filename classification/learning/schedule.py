@@ -1,4 +1,4 @@
-"""The learning rate over a training: reduce on plateau, cosine, one cycle."""
+"""The learning rate over a training: reduce on plateau, cosine, one cycle, steps by the epoch."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def create_schedule(config: Config, steps_per_epoch: int) -> Schedule:
         "plateau": PlateauSchedule,
         "cosine": CosineSchedule,
         "one_cycle": OneCycleSchedule,
+        "exponential": ExponentialSchedule,
+        "multi_step": MultiStepSchedule,
     }
     return kinds[config.schedule.name](config, steps_per_epoch)
 
@@ -116,6 +118,34 @@ class OneCycleSchedule(CosineSchedule):
 
     def _between(self, start: float, end: float, done: float) -> float:
         return self.base_rate * (end + (start - end) * (1 + math.cos(math.pi * done)) / 2)
+
+
+class ExponentialSchedule(CosineSchedule):
+    """Warm-up, and after every epoch `schedule.factor` times the rate, as torch's ExponentialLR."""
+
+    def __init__(self, config: Config, steps_per_epoch: int) -> None:
+        super().__init__(config, steps_per_epoch)
+        self.factor: float = config.schedule.factor
+        self.steps_per_epoch = steps_per_epoch
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of optimizer step `step`."""
+        share = max(self.factor ** self._falls(step // self.steps_per_epoch), self.lowest)
+        return self.base_rate * warmup(step, self.warmup_steps) * share
+
+    def _falls(self, epoch: int) -> int:
+        return epoch
+
+
+class MultiStepSchedule(ExponentialSchedule):
+    """The same after each of `schedule.milestones` epochs only, as torch's MultiStepLR."""
+
+    def __init__(self, config: Config, steps_per_epoch: int) -> None:
+        super().__init__(config, steps_per_epoch)
+        self.milestones: list[int] = list(config.schedule.milestones)
+
+    def _falls(self, epoch: int) -> int:
+        return sum(milestone <= epoch for milestone in self.milestones)
 
 
 class PlateauSchedule:

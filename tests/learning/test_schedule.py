@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from classification.config import Config, default_config, merge
+from classification.config import Config, default_config, merge, validate
+from classification.errors import UserError
 from classification.evaluation.score import standard_error
 from classification.learning.early_stop import EarlyStop
 from classification.learning.schedule import (
@@ -167,6 +168,43 @@ def test_one_cycle_is_torchs() -> None:
         optimizer.step()
         if step < 69:
             reference.step()
+
+
+def epoch_rates(config: Config, reference: type, **options: object) -> None:
+    """Compare ten epochs of three steps with one of torch's schedulers."""
+    config.training.epochs = 10
+    schedule = create_schedule(config, steps_per_epoch=3)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    scheduler = reference(optimizer, **options)
+    for epoch in range(10):
+        for step in range(3 * epoch, 3 * epoch + 3):
+            assert schedule.rate(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        optimizer.step()
+        scheduler.step()
+    assert not schedule.has_ended(29) and schedule.has_ended(30)
+
+
+def test_exponential_is_torchs() -> None:
+    config = make_config(name="exponential", factor=0.2, min_rate_ratio=0.0)
+    epoch_rates(config, torch.optim.lr_scheduler.ExponentialLR, gamma=0.2)
+
+
+def test_multi_step_is_torchs() -> None:
+    config = make_config(name="multi_step", milestones=[4, 7, 8], min_rate_ratio=0.0)
+    epoch_rates(config, torch.optim.lr_scheduler.MultiStepLR, milestones=[4, 7, 8], gamma=0.1)
+
+
+def test_the_lowest_rate_and_the_warmup_hold_for_steps_by_the_epoch_too() -> None:
+    config = make_config(name="exponential", warmup_epochs=1.0, min_rate_ratio=0.02)
+    schedule = create_schedule(config, steps_per_epoch=2)
+    rates = [schedule.rate(step) for step in (0, 1, 2, 4, 6, 8)]
+    assert rates == pytest.approx([0.01, 0.055, 0.01, 0.002, 0.002, 0.002])
+
+
+@pytest.mark.parametrize("milestones", [[], [3, 2], [2, 2], [0, 1], [1.5], ["a"], [True]])
+def test_faulty_milestones_are_refused(milestones: list[object]) -> None:
+    with pytest.raises(UserError, match=r"schedule\.milestones"):
+        validate(make_config(name="multi_step", milestones=milestones))
 
 
 def anneal_config() -> Config:
