@@ -7,6 +7,7 @@ from PIL import Image
 
 from classification.config import Config
 from classification.data.augmix import augmix
+from classification.data.camera import affine, blur, jitter, jpeg
 from classification.data.geometry import flip, rotate
 from classification.data.random_crop import random_crop
 
@@ -14,7 +15,7 @@ from classification.data.random_crop import random_crop
 def augment(
     image: np.ndarray, augmentation: Config, rng: np.random.Generator, fill: tuple[int, int, int]
 ) -> np.ndarray:
-    """Crop one picture, and flip, rotate and AugMix it, each with its probability.
+    """Crop, flip, turn, recolour, blur, compress and AugMix one picture by their probabilities.
 
     Args:
         image: [H, W, 3] uint8 RGB; it is not changed.
@@ -36,8 +37,18 @@ def augment(
         image = np.asarray(crop)
     if flips:
         image = flip(image)
+    if _happens(augmentation.vertical_flip, rng):
+        image = np.ascontiguousarray(image[::-1])
     if rotates:
         image = rotate(image, angle, fill)
+    if _happens(augmentation.affine, rng):
+        image = np.asarray(affine(Image.fromarray(image), augmentation, rng, fill))
+    if _happens(augmentation.jitter, rng):
+        image = np.asarray(jitter(Image.fromarray(image), augmentation, rng))
+    if _happens(augmentation.blur, rng):
+        image = np.asarray(blur(Image.fromarray(image), augmentation.blur_size, rng))
+    if _happens(augmentation.jpeg, rng):
+        image = np.asarray(jpeg(Image.fromarray(image), augmentation.jpeg_quality, rng))
     if mixes:
         picture = augmix(
             Image.fromarray(image),
@@ -50,3 +61,8 @@ def augment(
         )
         image = np.asarray(picture)
     return image
+
+
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    """Draw; what is off draws nothing, so that it does not change what others draw."""
+    return probability > 0 and rng.random() < probability

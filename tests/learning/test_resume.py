@@ -46,6 +46,8 @@ TECHNIQUES: dict[str, list[list[str]]] = {
     ],
     "cosine": [["schedule.name", "cosine"]],
     "one cycle": [["schedule.name", "one_cycle"]],
+    "exponential": [["schedule.name", "exponential"]],
+    "multi-step": [["schedule.name", "multi_step"], ["schedule.milestones", "[1, 2]"]],
     "head start": [["model.head_start", "probe"]],
     "rate search by range test": [["lr_finder.enable", "true"]],
     "rate search by TPE, AM-softmax": [
@@ -57,6 +59,13 @@ TECHNIQUES: dict[str, list[list[str]]] = {
     ],
     "loader processes": [["data.num_workers", "2"], ["data.cache_fraction", "0"]],
     "weighted draws": [["sampling.name", "weighted"]],
+    "pose, light, blur, JPEG": [
+        ["augmentation.vertical_flip", "0.5"],
+        ["augmentation.affine", "0.7"],
+        ["augmentation.jitter", "0.7"],
+        ["augmentation.blur", "0.5"],
+        ["augmentation.jpeg", "0.5"],
+    ],
     "crops, mixing, balance": [
         ["augmentation.crop_scale", "0.3"],
         ["augmentation.mixup", "0.2"],
