@@ -80,8 +80,26 @@ def default_config() -> Config:
     c.augmentation = CfgNode()
     c.augmentation.crop_scale = 1.0  # smallest share of the area that a crop keeps; 1 = no crops
     c.augmentation.horizontal_flip = 0.5  # probability
+    c.augmentation.vertical_flip = 0.0  # probability
     c.augmentation.rotation = 0.35  # probability
     c.augmentation.rotation_degrees = 10.0  # uniform in +- this
+    # Probability of a shift, a zoom, and a rotation or a shear, one of the two where both are on.
+    c.augmentation.affine = 0.0
+    c.augmentation.affine_shift = 0.05  # at most, as a share of width and height
+    c.augmentation.affine_zoom = 0.1  # the factor is uniform in 1 +- this
+    c.augmentation.affine_degrees = 20.0  # uniform in +- this; 0 = no rotation
+    c.augmentation.affine_shear = 5.0  # degrees, along the width; 0 = no shear
+    # Probability of other light (brightness and contrast) or other colours (saturation and hue),
+    # one of the two where both are on.
+    c.augmentation.jitter = 0.0
+    c.augmentation.jitter_brightness = 0.2  # the factor is uniform in 1 +- this; 0 = none
+    c.augmentation.jitter_contrast = 0.2  # the same
+    c.augmentation.jitter_saturation = 0.3  # the same
+    c.augmentation.jitter_hue = 0.03  # uniform in +- this share of the colour circle
+    c.augmentation.blur = 0.0  # probability
+    c.augmentation.blur_size = 7  # pixels; the side of the mean is 3, 5, ... up to this
+    c.augmentation.jpeg = 0.0  # probability
+    c.augmentation.jpeg_quality = 60  # 1 to 100; uniform from this to 100
     c.augmentation.augmix = 1.0  # probability
     c.augmentation.augmix_severity = 3  # 1 to 10
     c.augmentation.augmix_width = 3  # number of chains
@@ -129,7 +147,8 @@ def default_config() -> Config:
     c.mutual_learning.auxiliaries = []
 
     c.schedule = CfgNode()
-    c.schedule.name = "plateau"  # plateau | cosine | one_cycle
+    # plateau | cosine | one_cycle | exponential: falls after each epoch | multi_step: after some
+    c.schedule.name = "plateau"
     # What must improve: train_loss | val_score: validation top-1, of several labels their accuracy;
     # its former name was val_top1.
     c.schedule.watch = "train_loss"
@@ -137,13 +156,14 @@ def default_config() -> Config:
     c.schedule.patience = 5  # epochs without improvement before the rate falls
     c.schedule.patience_steps = 0  # steps that must have passed too: more epochs on small sets
     c.schedule.on_plateau = "drop"  # drop: by the factor, again and again | anneal: once, evenly
-    c.schedule.factor = 0.1  # of a drop
+    c.schedule.factor = 0.1  # of a drop, of plateau, exponential and multi_step
+    c.schedule.milestones = []  # of multi_step: the numbers of epochs after which the rate drops
     c.schedule.anneal_share = 0.5  # steps of the even fall, as a share of those before it
     c.schedule.min_rate_ratio = 0.005  # lowest rate as a share of the base rate
     c.schedule.anneal_from = 0.3  # share of the budget from which it falls anyway; 1 = never
 
     c.early_stop = CfgNode()
-    # For drops, cosine and one_cycle; an even fall at a plateau has an end of its own.
+    # For drops and all schedules but plateau; an even fall at a plateau has an end of its own.
     c.early_stop.enable = True
     c.early_stop.patience = 5  # epochs without a better validation score, after the rate fell
     c.early_stop.patience_steps = 0  # steps that must have passed too: more epochs on small sets
@@ -189,9 +209,12 @@ def default_config() -> Config:
 
     c.evaluation = CfgNode()
     c.evaluation.batch_size = 64  # images
-    # From which probability on each of several labels is taken for true: best_f1: where its F1 on
-    # the validation images is best | half: from 0.5. The best epoch is chosen with 0.5 anyway.
-    c.evaluation.thresholds = "best_f1"
+    # From which probability on a class is named: each of several labels, or the second of two
+    # classes. half: 0.5 | best_f1: where its F1 is best | precision, recall: where it reaches the
+    # target, with the most recall or precision | auto: best_f1 of several labels, else half. All on
+    # the validation images; the best epoch is chosen with 0.5 anyway.
+    c.evaluation.thresholds = "auto"
+    c.evaluation.target = 0.95  # 0 to 1, of precision or recall
 
     c.compression = CfgNode()
     c.compression.calibration_images = 300  # of the training set

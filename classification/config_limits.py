@@ -15,13 +15,13 @@ CHOICES = {
     "faces.no_face": ("negative", "whole", "error"),
     "model.head_start": ("zero", "probe"),
     "loss.name": ("auto", "cross_entropy", "am_softmax", "bce", "asymmetric"),
-    "schedule.name": ("plateau", "cosine", "one_cycle"),
+    "schedule.name": ("plateau", "cosine", "one_cycle", "exponential", "multi_step"),
     "schedule.on_plateau": ("drop", "anneal"),
     "lr_finder.mode": ("fast_ai", "grid_search", "tpe"),
     "sampling.name": ("shuffle", "balanced", "weighted"),
     "loss.class_weights": ("none", "balanced"),
     "schedule.watch": ("train_loss", "val_score", "val_top1"),
-    "evaluation.thresholds": ("best_f1", "half"),
+    "evaluation.thresholds": ("auto", "half", "best_f1", "precision", "recall"),
     "training.precision": ("auto", "fp32", "bf16"),
     "compression.preset": ("mixed", "performance"),
 }
@@ -40,8 +40,23 @@ RANGES: dict[str, tuple[float, float]] = {
     "sampling.downsample": (0, 1),
     "augmentation.crop_scale": (0.01, 1),
     "augmentation.horizontal_flip": (0, 1),
+    "augmentation.vertical_flip": (0, 1),
     "augmentation.rotation": (0, 1),
     "augmentation.rotation_degrees": (0, 180),
+    "augmentation.affine": (0, 1),
+    "augmentation.affine_shift": (0, 1),
+    "augmentation.affine_zoom": (0, 0.9),
+    "augmentation.affine_degrees": (0, 180),
+    "augmentation.affine_shear": (0, 80),
+    "augmentation.jitter": (0, 1),
+    "augmentation.jitter_brightness": (0, 1),
+    "augmentation.jitter_contrast": (0, 1),
+    "augmentation.jitter_saturation": (0, 1),
+    "augmentation.jitter_hue": (0, 0.5),
+    "augmentation.blur": (0, 1),
+    "augmentation.blur_size": (3, 31),
+    "augmentation.jpeg": (0, 1),
+    "augmentation.jpeg_quality": (1, 100),
     "augmentation.augmix": (0, 1),
     "augmentation.augmix_severity": (1, 10),
     "augmentation.augmix_width": (1, 16),
@@ -90,6 +105,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "training.keep_checkpoints": (1, 10_000),
     "training.clip_gradient_norm": (0, 1e9),
     "evaluation.batch_size": (1, 1_000_000),
+    "evaluation.target": (0.001, 1),
     "compression.calibration_images": (1, 1_000_000),
     "compression.max_accuracy_drop": (-100, 100),
     "compression.epochs": (-1, 10_000),
@@ -125,12 +141,22 @@ def find_problems(config: Any) -> Iterator[str]:
     if config.lr_finder.min_lr >= config.lr_finder.max_lr:
         yield "lr_finder.min_lr must be below max_lr."
     yield from _data_problems(config.data)
+    yield from _schedule_problems(config.schedule)
     for value in config.input.std:
         if value <= 0:
             yield f"input.std: {value} must be above 0."
     for count in config.model.slimnet.filter_counts:
         if not 1 <= count <= 4096:
             yield f"model.slimnet.filter_counts: {count} is outside 1 to 4096."
+
+
+def _schedule_problems(schedule: Any) -> Iterator[str]:
+    milestones = schedule.milestones
+    whole = all(isinstance(epoch, int) and not isinstance(epoch, bool) for epoch in milestones)
+    if not whole or min(milestones, default=1) < 1 or sorted(set(milestones)) != milestones:
+        yield f"schedule.milestones: expected rising numbers of epochs, got {milestones}."
+    elif schedule.name == "multi_step" and not milestones:
+        yield "schedule.milestones: multi_step needs one at least, as [15, 19, 22]."
 
 
 def _data_problems(data: Any) -> Iterator[str]:

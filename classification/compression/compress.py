@@ -20,6 +20,7 @@ from classification.compression.workbench import Workbench, describe_change
 from classification.data.readers import read_samples
 from classification.errors import AccuracyDropError, UserError
 from classification.evaluation.score import Outcome
+from classification.evaluation.thresholds import check_thresholds, log_thresholds
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.interruption import StopSignal
 from classification.learning.random_state import seed_everything
@@ -93,6 +94,7 @@ def compress(
     if classifier.precision == "INT8":
         raise UserError(f"{load_weights}: is int8 already; give the checkpoint it was made from.")
     config = fine_tuning_config(classifier.config, settings)
+    check_thresholds(config, classifier.class_names, classifier.task)
     resume = _read_resumed(resume_from, quantized=nncf_quantization, pruned=nncf_pruning)
     keep_freed_memory()
     accelerator = create_accelerator(config, gpu_num=1)
@@ -139,7 +141,10 @@ def compress(
             _name_what_hurts(model, classifier.model, images, bench)
         change = describe_change(outcome, reference)
         logger.info("%s: val %s %.2f %% (%s)", best, bench.score_name.words, outcome.score, change)
-        result = _report(best, classifier, load_classifier(best), reference, outcome)
+        compressed = load_classifier(best)
+        thresholds = compressed.contents.get("thresholds", ())
+        log_thresholds(thresholds, compressed.class_names, config)
+        result = _report(best, classifier, compressed, reference, outcome)
         if excess > 1e-9:
             _complain(excess, bench, change, best, accept_accuracy_drop)
     return result

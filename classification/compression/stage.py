@@ -133,11 +133,10 @@ def run_stage(
 def _as_it_comes(
     bench: Workbench, model: torch.nn.Module, description: Mapping[str, Any], start: Outcome
 ) -> dict[str, Any]:
-    best_f1 = start.thresholds and bench.config.evaluation.thresholds == "best_f1"
     return {
         **description,
         "state_dict": model.state_dict(),
-        **({"thresholds": list(start.thresholds)} if best_f1 else {}),
+        **({"thresholds": list(start.thresholds)} if start.thresholds else {}),
         "selected": "raw",
         "epoch": 0,
         "step": 0,

@@ -64,4 +64,4 @@ class Workbench:
         )
         if logits is None:
             raise self.stop.interruption("interrupted while validating; what was saved is kept")
-        return judge(logits, self.val_store.samples.targets)
+        return judge(logits, self.val_store.samples.targets, self.config.evaluation)

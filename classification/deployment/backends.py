@@ -20,8 +20,7 @@ class Backend(Protocol):
     path: Path
     class_names: tuple[str, ...]
     task: str  # multi-class or multi-label
-    # Of several labels: the probabilities from which on each is taken for true; () = 0.5.
-    thresholds: tuple[float, ...]
+    thresholds: tuple[float, ...]  # see `named`
     preprocessing: Preprocessing
     device: str  # such as "cpu" or "cuda"
     precision: str  # of weights and of computation, in words

@@ -33,8 +33,7 @@ class Description:
     gflops: float  # of one image
     task: str = MULTI_CLASS
     embedded: bool = False  # preprocessing and probabilities are part of the graph
-    # Of several labels: the probabilities from which on each is taken for true; () = 0.5.
-    thresholds: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()  # see `named`
 
     def own_section(self) -> dict[str, str]:
         """Return what `read_description` reads, as strings."""

@@ -8,6 +8,7 @@ from classification.data.faces import NoFaceError, no_face_logits
 from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.backends import Backend
+from classification.deployment.probabilities import named
 
 
 def thresholds_of(backend: Backend, threshold: float | None) -> np.ndarray:
@@ -23,9 +24,17 @@ def thresholds_of(backend: Backend, threshold: float | None) -> np.ndarray:
     return thresholds
 
 
-def best_classes(probabilities: np.ndarray, top_k: int, thresholds: np.ndarray) -> np.ndarray:
-    """Return the indices of at most top_k classes of [C], best first, none below its threshold."""
+def best_classes(
+    backend: Backend, probabilities: np.ndarray, top_k: int, thresholds: np.ndarray
+) -> np.ndarray:
+    """Return the indices of at most top_k classes of [C], best first, none below its threshold.
+
+    Of two classes, a model that has a threshold names the second from that probability on.
+    """
     order = np.argsort(-probabilities, kind="stable")
+    if backend.task != MULTI_LABEL and backend.thresholds:
+        chosen = named(probabilities[None], backend.task, backend.thresholds)[0]
+        order = np.argsort(~chosen, kind="stable")
     best: np.ndarray = order[probabilities[order] >= thresholds[order]][:top_k]
     return best
 

@@ -14,7 +14,7 @@ from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.backends import load_backend
 from classification.deployment.metadata import Description
-from classification.deployment.probabilities import sigmoid, to_probabilities
+from classification.deployment.probabilities import named, to_probabilities
 from classification.deployment.torch_backend import torch_logits
 from classification.errors import UserError
 from classification.models.checkpoint import Classifier
@@ -72,7 +72,7 @@ def compare(
     """Run a written file as its readers would and compare its output with PyTorch's.
 
     Args:
-        path: an IR, ONNX or TorchScript file.
+        path: an IR, ONNX, TorchScript file or checkpoint.
         description: what the file says of itself.
         classifier: what it was made from.
         images: [H, W, 3] uint8 RGB each, of any sizes.
@@ -103,11 +103,9 @@ def compare(
 
 
 def _answers(output: np.ndarray, description: Description) -> np.ndarray:
-    """Return the class of each picture, [N, 1] int64, or which of its labels are true, [N, L]."""
-    if description.task != MULTI_LABEL:
-        return output.argmax(axis=1, keepdims=True)
-    probabilities = output if description.embedded else sigmoid(output)
-    return probabilities >= (description.thresholds or 0.5)
+    """Return which classes are named for each picture, [N, C] bool."""
+    probabilities = output if description.embedded else to_probabilities(output, description.task)
+    return named(probabilities, description.task, description.thresholds)
 
 
 def _run_embedded(path: Path, images: Sequence[np.ndarray]) -> np.ndarray:

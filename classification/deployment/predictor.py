@@ -34,6 +34,8 @@ _Entry = tuple[str, DecodeError | None]  # a path, and why there is no picture
 class Prediction:
     """The most probable classes of one picture, or its labels, best first.
 
+    Of two classes, a model that has a threshold names the second from that probability on.
+
     There are none when it could not be read, which `error` tells, or when none is as probable as
     the threshold. Where a rule and not the model chose the class, `reason` tells which: "no_face".
     """
@@ -200,7 +202,7 @@ class Predictor:
             if not np.isfinite(probabilities).all():
                 yield Prediction(path, (), (), "the model's output is not a finite number")
                 continue
-            best = best_classes(probabilities, top_k, thresholds)
+            best = best_classes(self.backend, probabilities, top_k, thresholds)
             if by_rule is not None and self.backend.task == MULTI_LABEL:
                 best = best[:0]  # none of the labels, however many were asked for
             names = tuple(self.class_names[i] for i in best)

@@ -74,8 +74,9 @@ def evaluate(
             with, or of the defaults of an exported file.
 
     Returns:
-        top1, top5, balanced_accuracy, mean_average_precision (percent), cross_entropy (nats), of
-        several labels those of `LabelMetrics`; and parameters (millions) and gflops (of one image).
+        top1, top5, balanced_accuracy, mean_average_precision (percent), cross_entropy (nats); of
+        two classes also those of `PositiveFigures`; of several labels those of `LabelMetrics`
+        instead. And parameters (millions) and gflops (of one image).
 
     Raises:
         UserError: the model, the data or the places to write to cannot be used.
@@ -149,9 +150,12 @@ def measure(
     logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
 ) -> tuple[Metrics, PerClass] | tuple[LabelMetrics, PerLabel]:
     """Return the headline figures and those of each class, or of each of several labels."""
+    targets = samples.targets
     if samples.multi_label:
-        return compute_label_metrics(logits, samples.targets, thresholds)
-    return compute_metrics(logits, samples.targets), per_class_table(logits, samples.targets)
+        return compute_label_metrics(logits, targets, thresholds)
+    return compute_metrics(logits, targets, thresholds), per_class_table(
+        logits, targets, thresholds
+    )
 
 
 def measure_sources(

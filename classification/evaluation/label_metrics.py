@@ -12,7 +12,8 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from classification.deployment.probabilities import sigmoid
+from classification.data.sample_set import MULTI_LABEL
+from classification.deployment.probabilities import named, sigmoid
 from classification.evaluation.metrics import average_precision, check_finite, percent_of
 
 
@@ -76,7 +77,7 @@ def compute_label_metrics(
         labels_without_positives=np.flatnonzero(table.n == 0).tolist(),
     )
     if table.accuracy_at_threshold is not None and table.f1_at_threshold is not None:
-        answers = sigmoid(logits) >= np.asarray(thresholds)
+        answers = named(sigmoid(logits), MULTI_LABEL, thresholds)
         metrics["label_accuracy_at_thresholds"] = float(table.accuracy_at_threshold.mean())
         metrics["macro_f1_at_thresholds"] = _mean(table.f1_at_threshold)
         metrics["micro_f1_at_thresholds"] = _micro_f1(answers, truth)
@@ -107,34 +108,6 @@ def per_label_table(
         table["accuracy_at_threshold"] = 100 * (answers == truth).mean(axis=0)
         table["f1_at_threshold"] = _f1(answers, truth)
     return PerLabel(**table)
-
-
-def best_f1_thresholds(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the probability of each label from which on its F1 is best, [L] float64.
-
-    Each lies half-way between the probabilities of two pictures; of equally good ones it is the
-    nearest to 0.5, and 0.5 where a label is true for no picture.
-
-    Args:
-        logits: [N, L] float32.
-        targets: [N, L] float32 in {0, 1}.
-    """
-    columns = zip(sigmoid(logits).T, (targets > 0.5).T, strict=True)
-    return np.array([_best_f1_threshold(scores, truth) for scores, truth in columns])
-
-
-def _best_f1_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
-    if not truth.any():
-        return 0.5
-    order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], np.cumsum(truth[order])
-    taken = np.arange(1, len(scores) + 1)
-    f1 = 2 * hits / (taken + truth.sum())
-    below = np.append(scores[1:], 0.0)  # the next picture's, which is not taken any more
-    middles = (scores + below) / 2
-    f1[scores == below] = -1.0  # there is no threshold between two equal ones
-    candidates = middles[f1 >= f1.max() - 1e-12]
-    return float(candidates[np.abs(candidates - 0.5).argmin()])
 
 
 def label_cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:

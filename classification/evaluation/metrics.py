@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 
+from classification.data.sample_set import MULTI_CLASS
+from classification.deployment.probabilities import named
 from classification.errors import UserError
 
 
@@ -36,17 +39,22 @@ class PerClass:
     average_precision: np.ndarray
 
 
-def compute_metrics(logits: np.ndarray, targets: np.ndarray) -> Metrics:
+def compute_metrics(
+    logits: np.ndarray, targets: np.ndarray, thresholds: Sequence[float] = ()
+) -> Metrics:
     """Return the headline figures for logits [N, C] float32 and targets [N] int64, N > 0.
+
+    Args:
+        thresholds: the model's, by which top1 and balanced_accuracy go; see `named`.
 
     Raises:
         UserError: a logit is NaN or infinite, as after a training that diverged.
     """
     check_finite(logits)
     ranks = target_ranks(logits, targets)
-    table = per_class_table(logits, targets)
+    table = per_class_table(logits, targets, thresholds)
     return Metrics(
-        top1=_percent(ranks < 1),
+        top1=_percent(answers(logits, thresholds) == targets),
         top5=_percent(ranks < 5),
         balanced_accuracy=float(np.nanmean(table.recall)),
         mean_average_precision=float(np.nanmean(table.average_precision)),
@@ -55,9 +63,11 @@ def compute_metrics(logits: np.ndarray, targets: np.ndarray) -> Metrics:
     )
 
 
-def per_class_table(logits: np.ndarray, targets: np.ndarray) -> PerClass:
+def per_class_table(
+    logits: np.ndarray, targets: np.ndarray, thresholds: Sequence[float] = ()
+) -> PerClass:
     """Return n, precision, recall, F1 and average precision of every class."""
-    matrix = confusion(logits, targets)
+    matrix = confusion(logits, targets, thresholds)
     hits = matrix.diagonal()
     n, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
     return PerClass(
@@ -69,10 +79,19 @@ def per_class_table(logits: np.ndarray, targets: np.ndarray) -> PerClass:
     )
 
 
-def confusion(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def answers(logits: np.ndarray, thresholds: Sequence[float] = ()) -> np.ndarray:
+    """Return the class that is named for each of logits [N, C], [N] int64; see `named`."""
+    if not len(thresholds):
+        return logits.argmax(axis=1)
+    return named(softmax(logits), MULTI_CLASS, thresholds).argmax(axis=1)
+
+
+def confusion(
+    logits: np.ndarray, targets: np.ndarray, thresholds: Sequence[float] = ()
+) -> np.ndarray:
     """Return the confusion matrix [C, C] int64: rows are true classes, columns predicted ones."""
     num_classes = logits.shape[1]
-    cells = targets * num_classes + logits.argmax(axis=1)
+    cells = targets * num_classes + answers(logits, thresholds)
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

@@ -19,8 +19,14 @@ from classification.evaluation import tables
 from classification.evaluation.label_metrics import LabelMetrics
 from classification.evaluation.metrics import Metrics, confusion
 from classification.evaluation.metrics_file import Metric, SourceMetrics
+from classification.evaluation.operating_point import (
+    PositiveFigures,
+    curves,
+    positive_figures,
+    threshold_table,
+)
 from classification.evaluation.score import SCORES
-from classification.files import write_bytes
+from classification.files import write_bytes, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +56,19 @@ class Evaluation:
     logits: np.ndarray  # [N, C] float32
     metrics: Metrics | LabelMetrics
     per_class: tables.PerName
-    thresholds: tuple[float, ...] = ()  # of several labels; () = 0.5
+    thresholds: tuple[float, ...] = ()  # the model's; see `named`
     sources: tuple[SourceFigures, ...] = ()  # none where all pictures are of one source
 
     def figures(self) -> dict[str, float]:
         """Return the headline figures, parameters and GFLOPs."""
-        return {**_scores(self.metrics), "parameters": self.parameters, "gflops": self.gflops}
+        positive, costs = self.positive(), {"parameters": self.parameters, "gflops": self.gflops}
+        return {**_scores(self.metrics), **(_scores(positive) if positive else {}), **costs}
+
+    def positive(self) -> PositiveFigures | None:
+        """Return the figures of the second of two classes."""
+        if len(self.samples.class_names) != 2 or self.samples.multi_label:
+            return None
+        return positive_figures(self.logits, self.samples.targets, self.thresholds)
 
     def classes_without_samples(self) -> list[str]:
         """Return the names of classes without samples, or labels without positives, in order."""
@@ -68,7 +81,27 @@ def metric_entries(evaluation: Evaluation) -> list[Metric]:
         Metric(key="size", display_name="Size", unit="Mp", value=evaluation.parameters),
         Metric(key="complexity", display_name="Complexity", unit="GFLOPs", value=evaluation.gflops),
     ]
-    return costs + score_entries(evaluation.metrics, evaluation.per_class.n)
+    scores = score_entries(evaluation.metrics, evaluation.per_class.n)
+    return costs + scores + _positive_entries(evaluation)
+
+
+def _positive_entries(evaluation: Evaluation) -> list[Metric]:
+    """Return the entries of the second of two classes, without those that are undefined."""
+    figures, names = evaluation.positive(), evaluation.samples.class_names
+    if figures is None:
+        return []
+    rows = [
+        ("precision", f"Precision of {names[1]}", "%", figures["precision"]),
+        ("recall", f"Recall of {names[1]}", "%", figures["recall"]),
+        ("f1", f"F1 of {names[1]}", "%", figures["f1"]),
+        ("roc_auc", "Area under the ROC curve", "%", figures["roc_auc"]),
+        ("threshold", f"Probability from which on it is {names[1]}", "", figures["threshold"]),
+    ]
+    return [
+        Metric(key=key, display_name=display_name, unit=unit, value=value)
+        for key, display_name, unit, value in rows
+        if not np.isnan(value)
+    ]
 
 
 def source_entries(evaluation: Evaluation) -> list[SourceMetrics]:
@@ -153,7 +186,7 @@ def log_summary(evaluation: Evaluation) -> None:
             what = "Without samples, left out of the class means"
         logger.info("%s: %s.", what, ", ".join(left_out))
     for entry in metric_entries(evaluation):
-        digits = 3 if entry["unit"] in ("Mp", "GFLOPs") else 2
+        digits = 2 if entry["unit"] == "%" else 3
         logger.info("%s: %.*f %s", entry["display_name"], digits, entry["value"], entry["unit"])
     for name, display_name in _ENTROPIES.items():
         if name in figures:
@@ -189,12 +222,33 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
         parts = {part.source: part.per_class for part in evaluation.sources}
         texts["per_source.csv"] = tables.per_source_csv(names, parts)
     if not samples.multi_label:  # labels do not exclude each other
-        matrix = confusion(logits, samples.targets)
+        matrix = confusion(logits, samples.targets, evaluation.thresholds)
         texts["confusion.csv"] = tables.confusion_csv(names, matrix)
         write_bytes(folder / "confusion.png", draw_confusion(matrix, names))
+        _write_curves(folder, evaluation)
     for name, text in texts.items():
         # File names that are not valid text come out as the bytes they are.
         write_bytes(folder / name, text.encode("utf-8", "surrogateescape"))
+
+
+def _write_curves(folder: Path, evaluation: Evaluation) -> None:
+    """Write the curves of two classes, and their figures at eleven thresholds."""
+    from classification.evaluation.curve_plot import draw_precision_recall, draw_roc
+
+    figures, logits, targets = evaluation.positive(), evaluation.logits, evaluation.samples.targets
+    if figures is None:
+        return
+    write_text(folder / "thresholds.csv", tables.thresholds_csv(threshold_table(logits, targets)))
+    found = curves(logits, targets)
+    if not found:
+        logger.info("The test data hold one class only: no precision-recall and ROC curves.")
+        return
+    positive = evaluation.samples.class_names[1]
+    contents = {"positive": positive, **_defined(_scores(figures)), **found}
+    write_text(folder / "curves.json", json.dumps(contents))
+    drawn = draw_precision_recall(found["precision_recall"], figures, positive)
+    write_bytes(folder / "precision_recall.png", drawn)
+    write_bytes(folder / "roc.png", draw_roc(found["roc"], figures, positive))
 
 
 def _summary(evaluation: Evaluation) -> Mapping[str, Any]:
@@ -212,7 +266,7 @@ def _summary(evaluation: Evaluation) -> Mapping[str, Any]:
     }
 
 
-def _scores(metrics: Metrics | LabelMetrics) -> dict[str, float]:
+def _scores(metrics: Metrics | LabelMetrics | PositiveFigures) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if isinstance(value, float)}
 
 

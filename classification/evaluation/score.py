@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from classification.config import Config
 from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL
-from classification.evaluation.label_metrics import best_f1_thresholds, label_cross_entropy
+from classification.evaluation.label_metrics import label_cross_entropy
 from classification.evaluation.metrics import mean_cross_entropy
+from classification.evaluation.thresholds import Thresholds, choose_thresholds
 
 
 class ScoreName(NamedTuple):
@@ -41,18 +43,22 @@ class Outcome:
     error: float  # its standard error, percent
     loss: float  # cross-entropy in nats; of several labels the mean over them
     right: np.ndarray  # [N] bool, or [N, L] bool
-    thresholds: tuple[float, ...] = ()  # of L labels: probabilities with the best F1 here
+    thresholds: Thresholds = ()  # chosen here by the config; the score goes by 0.5
 
 
-def judge(logits: np.ndarray, targets: np.ndarray) -> Outcome:
-    """Return the outcome of logits [N, C] float32 for targets [N] int64 or [N, C] float32."""
+def judge(logits: np.ndarray, targets: np.ndarray, evaluation: Config) -> Outcome:
+    """Return the outcome of logits [N, C] float32 for targets [N] int64 or [N, C] float32.
+
+    Args:
+        evaluation: the section of a config, which says what thresholds to choose.
+    """
     if targets.ndim == 1:
         right = logits.argmax(axis=1) == targets
         loss = mean_cross_entropy(logits, targets)
-        return Outcome(100 * float(np.mean(right)), error_of(right), loss, right)
-    right = (logits >= 0) == (targets > 0.5)
-    thresholds = tuple(best_f1_thresholds(logits, targets).tolist())
-    loss = label_cross_entropy(logits, targets)
+    else:
+        right = (logits >= 0) == (targets > 0.5)
+        loss = label_cross_entropy(logits, targets)
+    thresholds = choose_thresholds(logits, targets, evaluation)
     return Outcome(100 * float(np.mean(right)), error_of(right), loss, right, thresholds)
 
 

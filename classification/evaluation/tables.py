@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from classification.data.sample_set import SampleSet
-from classification.deployment.probabilities import sigmoid
+from classification.data.sample_set import MULTI_LABEL, SampleSet
+from classification.deployment.probabilities import named, sigmoid
 from classification.evaluation.label_metrics import PerLabel
-from classification.evaluation.metrics import PerClass, softmax
+from classification.evaluation.metrics import PerClass, answers, softmax
+from classification.evaluation.operating_point import PositiveFigures
 
 PerName = PerClass | PerLabel  # figures of each class, or of each label
 
@@ -68,6 +69,13 @@ def confusion_csv(class_names: Sequence[str], matrix: np.ndarray) -> str:
     return _csv([["true \\ predicted", *class_names], *rows])
 
 
+def thresholds_csv(rows: Sequence[PositiveFigures]) -> str:
+    """Return precision, recall and F1 of the second of two classes, one line a threshold."""
+    lines = ((row["threshold"], row["precision"], row["recall"], row["f1"]) for row in rows)
+    cells = (["" if np.isnan(value) else f"{value:.4g}" for value in line] for line in lines)
+    return _csv([("threshold", "precision", "recall", "f1"), *cells])
+
+
 def predictions_csv(
     samples: SampleSet, logits: np.ndarray, thresholds: Sequence[float] = ()
 ) -> str:
@@ -78,7 +86,7 @@ def predictions_csv(
     if samples.multi_label:
         return _label_predictions_csv(samples, logits, thresholds)
     names = samples.class_names
-    predicted, probabilities = logits.argmax(axis=1), softmax(logits)
+    predicted, probabilities = answers(logits, thresholds), softmax(logits)
 
     def rows() -> Iterator[list[Any]]:
         for path, target, best, row, source in zip(
@@ -98,7 +106,7 @@ def _label_predictions_csv(
 ) -> str:
     names = np.asarray(samples.class_names)
     probabilities, truth = sigmoid(logits), samples.targets > 0.5
-    answers = probabilities >= (np.asarray(thresholds) if len(thresholds) else 0.5)
+    taken_for = named(probabilities, MULTI_LABEL, thresholds)
     rows = (
         [
             path,
@@ -109,7 +117,7 @@ def _label_predictions_csv(
             source,
         ]
         for path, true, taken, row, source in zip(
-            samples.paths, truth, answers, probabilities, samples.sources, strict=True
+            samples.paths, truth, taken_for, probabilities, samples.sources, strict=True
         )
     )
     columns = (f"probability_{name}" for name in names)

@@ -23,6 +23,7 @@ from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
 from classification.errors import DivergedError
 from classification.evaluation.score import SCORES, Outcome, judge
+from classification.evaluation.thresholds import Thresholds
 from classification.learning.batch_norm import average_buffers
 from classification.learning.early_stop import EarlyStop
 from classification.learning.interruption import StopSignal
@@ -108,7 +109,7 @@ def fit(
     history: list[dict[str, Any]] = []
     epoch = start_step = step = 0
     selected = "raw"
-    thresholds: Sequence[float] = ()  # of several labels, of the selected weights
+    thresholds: Thresholds = ()  # of the selected weights
     meter = np.zeros(3)  # summed loss, correct, images of the epoch so far
 
     # ---------------------------------------------------------------------- resume
@@ -122,7 +123,7 @@ def fit(
         early_stop = EarlyStop.from_state(state["early_stop"])
         history = list(state["history"])
         epoch, start_step, step = state["epoch"], state["step_in_epoch"], resume["step"]
-        selected, thresholds = resume["selected"], resume.get("thresholds", ())
+        selected, thresholds = resume["selected"], tuple(resume.get("thresholds", ()))
         meter = np.array(state["meter"])
         frozen = state["frozen"]
         set_random_state(state["random"][accelerator.process_index % len(state["random"])])
@@ -176,9 +177,6 @@ def fit(
             else "interrupted in a trial; nothing of it was saved"
         )
 
-    def in_force(outcome: Outcome) -> Sequence[float]:
-        return outcome.thresholds if config.evaluation.thresholds == "best_f1" else ()
-
     def is_over() -> bool:
         return schedule.has_ended(step) or (
             config.early_stop.enable and early_stop.is_over(epoch - 1, schedule, patience)
@@ -203,7 +201,7 @@ def fit(
                     f"After {step} steps the model's outputs for validation images are not finite. "
                     "Lower --base-learning-rate."
                 )
-            outcomes[name] = judge(logits, val_store.samples.targets)
+            outcomes[name] = judge(logits, val_store.samples.targets, config.evaluation)
         return outcomes
 
     # ---------------------------------------------------------------------- judge the start
@@ -212,7 +210,7 @@ def fit(
         if outcomes is None:
             interrupt(0)
         start = outcomes["raw"]
-        thresholds = in_force(start)
+        thresholds = start.thresholds
         early_stop.observe(-1, start.score, start.loss, start.error)
         if folder:
             state = contents(step_in_epoch=0) | {
@@ -255,7 +253,7 @@ def fit(
             interrupt(num_steps)
         selected = max(outcomes, key=lambda name: _fitness(outcomes[name]))
         chosen = outcomes[selected]
-        thresholds = in_force(chosen)
+        thresholds = chosen.thresholds
 
         # ------------------------------------------------------------------ schedule, save, stop
         train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)

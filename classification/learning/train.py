@@ -24,6 +24,7 @@ from classification.data.sample_set import SampleSet
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
 from classification.evaluation.score import SCORES, ScoreName
+from classification.evaluation.thresholds import check_thresholds, log_thresholds
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.build import (
     Start,
@@ -116,6 +117,7 @@ def train(
     names = train_samples.class_names
     val_samples = read(val_data_roots, val_ann_files, class_names=names, role="val")
     check_loss(config, multi_label=train_samples.multi_label)
+    check_thresholds(config, names, train_samples.task)
     check_negative_class(FaceCrop.from_config(config), names)
     seed_everything(config.training.seed)
     starts: list[Start] = []
@@ -198,7 +200,7 @@ def train(
         )
     if scalars is not None:
         scalars.close()
-    return _finish(result, folder, accelerator, SCORES[train_samples.task])
+    return _finish(result, folder, configs[0], accelerator, SCORES[train_samples.task])
 
 
 def _states_rate(flag: float | None, settings: Sequence[Sequence[str]]) -> bool:
@@ -347,7 +349,7 @@ def log_plan(
 
 
 def _finish(
-    result: FitResult, folder: RunFolder, accelerator: Accelerator, name: ScoreName
+    result: FitResult, folder: RunFolder, config: Config, accelerator: Accelerator, name: ScoreName
 ) -> TrainResult:
     if accelerator.is_main_process:
         draw_curves(result.history, folder.path / "curves.png", name)
@@ -360,6 +362,8 @@ def _finish(
             result.ended_because,
             folder.path / "best.pth",
         )
+        best = read_checkpoint(folder.path / "best.pth")
+        log_thresholds(best.get("thresholds", ()), best["class_names"], config)
     return TrainResult(
         folder.path / "best.pth",
         folder.path / "latest.pth",

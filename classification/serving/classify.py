@@ -84,7 +84,7 @@ def answer(
     backend = model.backend
     names, several = backend.class_names, backend.task == MULTI_LABEL
     top_k = top_k or (len(names) if several else TOP_K)
-    best = best_classes(probabilities, top_k, thresholds_of(backend, threshold))
+    best = best_classes(backend, probabilities, top_k, thresholds_of(backend, threshold))
     if reason is not None and several:
         best = best[:0]  # none of the labels
     first = int(best[0]) if len(best) else None

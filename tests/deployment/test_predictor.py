@@ -21,6 +21,7 @@ class ColourBackend:
     """Logits are the mean red, green and blue of a picture, in units of 100."""
 
     task = "multi-class"
+    thresholds = ()
     class_names = ("red", "green", "blue")
     thresholds = ()
     preprocessing = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)

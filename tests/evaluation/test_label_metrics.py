@@ -14,15 +14,15 @@ from torchmetrics.functional.classification import (
     multilabel_f1_score,
 )
 
+from classification.config import default_config
 from classification.errors import UserError
-from classification.evaluation.label_metrics import (
-    best_f1_thresholds,
-    compute_label_metrics,
-)
+from classification.evaluation.label_metrics import compute_label_metrics
 from classification.evaluation.score import error_of, judge, standard_error
+from classification.evaluation.thresholds import choose_thresholds
 
 L = 5
 THRESHOLDS = (0.5, 0.2, 0.8, 0.35, 0.5)
+EVALUATION = default_config().evaluation
 
 
 @pytest.fixture(scope="module")
@@ -88,41 +88,13 @@ def test_each_label(case: tuple[np.ndarray, np.ndarray]) -> None:
     assert np.isnan(table.average_precision[4]) and np.isnan(table.recall[4])
 
 
-def test_no_threshold_has_a_better_f1(case: tuple[np.ndarray, np.ndarray]) -> None:
-    logits, targets = case
-    chosen = best_f1_thresholds(logits, targets)
-    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    assert chosen[4] == 0.5
-    for i in range(4):
-        scores = [
-            f1_score(targets[:, i], probabilities[:, i] >= t)
-            for t in np.unique(probabilities[:, i])
-        ]
-        reached = f1_score(targets[:, i], probabilities[:, i] >= chosen[i])
-        assert reached == pytest.approx(max(scores))
-        assert reached > f1_score(targets[:, i], probabilities[:, i] >= 0.5) - 1e-12
-        assert np.abs(probabilities[:, i] - chosen[i]).min() > 0  # between two pictures
-
-
-def test_thresholds_of_few_pictures() -> None:
-    def of(probabilities: list[float], truth: list[int]) -> float:
-        p = np.array(probabilities)
-        return float(best_f1_thresholds(np.log(p / (1 - p))[:, None], np.array(truth)[:, None])[0])
-
-    assert of([0.9, 0.3, 0.1], [1, 0, 0]) == pytest.approx(0.6)
-    assert of([0.9, 0.3, 0.1], [1, 1, 0]) == pytest.approx(0.2)
-    assert of([0.9, 0.3, 0.1], [1, 1, 1]) == pytest.approx(0.05)
-    assert of([0.4, 0.4, 0.2], [1, 0, 0]) == pytest.approx(0.3)  # equal ones stay together
-    assert of([0.4, 0.3], [0, 0]) == 0.5
-
-
 def test_the_score_and_its_error(case: tuple[np.ndarray, np.ndarray]) -> None:
     logits, targets = case
-    outcome = judge(logits, targets)
+    outcome = judge(logits, targets, EVALUATION)
     metrics, _ = compute_label_metrics(logits, targets)
     assert outcome.score == pytest.approx(metrics["label_accuracy"])
     assert outcome.loss == pytest.approx(metrics["binary_cross_entropy"])
-    assert outcome.thresholds == tuple(best_f1_thresholds(logits, targets))
+    assert outcome.thresholds == choose_thresholds(logits, targets, EVALUATION)
     assert outcome.right.shape == (200, L)
 
 
@@ -144,7 +116,7 @@ def test_the_error_is_that_of_repeated_samples_of_pictures() -> None:
 
 def test_of_classes_it_is_top_1() -> None:
     logits = np.array([[2, 1, 0], [0, 3, 1], [1, 0, 0]], np.float32)
-    outcome = judge(logits, np.array([0, 1, 2]))
+    outcome = judge(logits, np.array([0, 1, 2]), EVALUATION)
     assert outcome.score == pytest.approx(200 / 3)
     assert outcome.right.tolist() == [True, True, False] and outcome.thresholds == ()
     softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

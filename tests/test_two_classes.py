@@ -1,0 +1,168 @@
+"""A threshold for a wanted precision, from the training through export to eval and predict."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from face_sets import make_celeba
+from support import TINY_TEMPLATE
+
+from classification import Predictor, evaluate, export, train
+from classification.cli.predict import main as predict_main
+from classification.deployment.backends import load_backend
+from classification.errors import UserError
+from classification.models.checkpoint import load_classifier, read_checkpoint
+
+SETTINGS = [
+    ["data.labels", "[Eyeglasses]"],
+    ["data.class_names", "[plain, glasses]"],
+    ["data.split", "official"],
+]
+TARGET = [["evaluation.thresholds", "recall"], ["evaluation.target", "1.0"]]
+
+
+@pytest.fixture(scope="module")
+def celeba(tmp_path_factory: pytest.TempPathFactory) -> str:
+    rows = ((0, 0, 1), (1, 1, 0), (0, 1, 1), (0, 0, 0), (1, 0, 1), (0, 1, 0), (1, 0, 0))
+    root = make_celeba(tmp_path_factory.mktemp("celeba"), number=60, rows=rows)
+    return f"celeba:{root}"
+
+
+@pytest.fixture(scope="module")
+def trained(celeba: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two classes")
+    (folder / "template.yaml").write_text(TINY_TEMPLATE)
+    return train(
+        folder,
+        train_data_roots=celeba,
+        val_data_roots=celeba,
+        save_checkpoints_to=folder / "outputs",
+        settings=[*SETTINGS, *TARGET],
+        epochs=2,
+    ).best
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    export(trained, save_model_to=folder, onnx=True, pytorch=True, precision="fp16")
+    return folder
+
+
+def test_the_threshold_has_the_recall_on_validation_and_is_the_largest(
+    trained: Path, celeba: str, tmp_path: Path
+) -> None:
+    threshold = read_checkpoint(trained)["thresholds"][0]
+    figures = evaluate(trained, test_data_roots=celeba, roles=("val",), save_output_to=tmp_path)
+    assert figures["threshold"] == threshold and figures["recall"] == 100
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = [float(row["probability_glasses"]) for row in rows]
+    named = [row["predicted"] == "glasses" for row in rows]
+    assert named == [score >= threshold for score in scores]
+    lowest = min(s for s, row in zip(scores, rows, strict=True) if row["target"] == "glasses")
+    assert max([s for s in scores if s < lowest], default=0) < threshold < lowest
+    assert figures["top1"] == pytest.approx(
+        100 * np.mean([row["predicted"] == row["target"] for row in rows])
+    )
+    table = json.loads((tmp_path / "curves.json").read_text())
+    assert table["positive"] == "glasses" and table["roc_auc"] == figures["roc_auc"]
+    for name in ("precision_recall.png", "roc.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "thresholds.csv").read_text().splitlines()) == 12
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.onnx", "model.pth"])
+def test_exported_files_decide_alike(name: str, trained: Path, exported: Path, celeba: str) -> None:
+    folder = Path(celeba.removeprefix("celeba:")) / "img_align_celeba"
+    threshold = read_checkpoint(trained)["thresholds"][0]
+    assert load_backend(exported / name).thresholds == pytest.approx((threshold,))
+    for prediction in Predictor(exported / name, precision_hint="f32").predict(folder, top_k=2):
+        scores = dict(zip(prediction.class_names, prediction.probabilities, strict=True))
+        assert (prediction.class_names[0] == "glasses") == (scores["glasses"] >= threshold)
+
+
+def test_the_small_checkpoint_is_half_as_large_and_says_the_same(
+    trained: Path, exported: Path
+) -> None:
+    small, whole = read_checkpoint(exported / "model.pth"), read_checkpoint(trained)
+    assert small["training"] is None and whole["training"] is not None
+    halves = [v for v in small["state_dict"].values() if v.is_floating_point()]
+    assert all(value.dtype == torch.float16 for value in halves)
+    pictures = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    first, second = load_backend(trained), load_backend(exported / "model.pth")
+    assert second.precision.startswith("FP16 ")
+    assert np.abs(first.logits(pictures) - second.logits(pictures)).max() < 1e-2
+
+
+def test_paths_of_positives_alone_on_standard_output(
+    trained: Path, celeba: str, capfdbinary: Any
+) -> None:
+    folder = Path(celeba.removeprefix("celeba:")) / "img_align_celeba"
+    flags = ["--load-weights", str(trained), "--input", str(folder), "--positive", "glasses"]
+    predictions = Predictor(trained).predict(folder, top_k=2)
+    scores = {p.path: dict(zip(p.class_names, p.probabilities, strict=True)) for p in predictions}
+    median = sorted(score["glasses"] for score in scores.values())[30]
+    for threshold in (None, median):
+        more = [] if threshold is None else ["--threshold", repr(threshold)]
+        assert predict_main([*flags, *more]) == 0
+        out, err = capfdbinary.readouterr()
+        least = read_checkpoint(trained)["thresholds"][0] if threshold is None else threshold
+        expected = [path for path, score in scores.items() if score["glasses"] >= least]
+        assert out.decode().splitlines() == expected
+        assert f"{len(expected)} of 60 pictures are glasses".encode() in err
+        assert b"ms a picture with reading; the model alone" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--positive", "glases"], b"no class 'glases'. Did you mean 'glasses'"),
+        (["--positive", "glasses", "--output", "csv"], b"leave --output and --top-k out"),
+    ],
+)
+def test_faulty_flags(more: list[str], message: bytes, trained: Path, capfdbinary: Any) -> None:
+    picture = trained.parent / "curves.png"
+    assert predict_main(["--load-weights", str(trained), "--input", str(picture), *more]) == 2
+    assert message in capfdbinary.readouterr().err
+
+
+def test_a_target_is_for_two_classes(data: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "template.yaml").write_text(TINY_TEMPLATE)
+    with pytest.raises(UserError, match="two classes or several labels a picture; here are 3"):
+        train(
+            tmp_path,
+            train_data_roots=data["train"],
+            val_data_roots=data["val"],
+            save_checkpoints_to=tmp_path / "outputs",
+            settings=[["evaluation.thresholds", "precision"]],
+        )
+
+
+def test_what_no_threshold_reaches_is_said(
+    celeba: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "template.yaml").write_text(TINY_TEMPLATE)
+    place = "classification.evaluation.thresholds.choose_threshold"
+    monkeypatch.setattr(place, lambda *arguments: None)
+    best = train(
+        tmp_path,
+        train_data_roots=celeba,
+        val_data_roots=celeba,
+        save_checkpoints_to=tmp_path / "outputs",
+        settings=[*SETTINGS, ["evaluation.thresholds", "precision"]],
+        epochs=1,
+    ).best
+    assert load_classifier(best).thresholds == (0.5,)
+    assert "no threshold reaches a precision of 0.95 on the validation images for glasses" in (
+        caplog.text
+    )
