@@ -25,8 +25,8 @@ FLAGS = {
     ],
     "export": [
         "--load-weights", "--save-model-to", "--openvino", "--no-openvino", "--onnx", "--no-onnx",
-        "--embed-preprocessing", "--torchscript", "--no-torchscript", "--precision",
-        "--openvino-input-format", "--classes",
+        "--embed-preprocessing", "--torchscript", "--no-torchscript", "--pytorch",
+        "--no-pytorch", "--precision", "--openvino-input-format", "--classes",
     ],
     "compress": [
         "--train-ann-files", "--train-data-roots", "--val-ann-files", "--val-data-roots",
@@ -35,7 +35,8 @@ FLAGS = {
         "--accept-accuracy-drop", "--set",
     ],
     "predict": [
-        "--load-weights", "--input", "--output", "--top-k", "--threshold", "--predict-max-count",
+        "--load-weights", "--input", "--output", "--top-k", "--threshold", "--positive",
+        "--predict-max-count",
     ],
 }  # fmt: skip
 TOOLS = {

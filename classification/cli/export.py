@@ -35,11 +35,14 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
     _add_format_flag(
         parser, template, "torchscript", False, "float32, whose input is RGB: model.torchscript.pt"
     )
+    _add_format_flag(
+        parser, template, "pytorch", False, "a checkpoint without the training's state: model.pth"
+    )
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16"),
         default="fp32",
-        help="of the float weights in IR and ONNX; fp16 halves the files",
+        help="of the float weights in IR, ONNX and model.pth; fp16 halves the files",
     )
     parser.add_argument(
         "--openvino-input-format",

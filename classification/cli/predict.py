@@ -67,6 +67,12 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         "the model)",
     )
     parser.add_argument(
+        "--positive",
+        metavar="CLASS",
+        help="print nothing but the paths of the pictures of this class, one a line; timings go to "
+        "standard error. Theirs is at least --threshold, or else what the model names them by",
+    )
+    parser.add_argument(
         "--predict-max-count", type=int, metavar="N", help="stop after so many pictures"
     )
     return parser
@@ -87,6 +93,7 @@ def predict(
     output: str,
     top_k: int | None,
     threshold: float | None,
+    positive: str | None,
     predict_max_count: int | None,
 ) -> None:
     """Write the predictions and tell how many pictures could not be read.
@@ -96,6 +103,8 @@ def predict(
         Interrupted: Ctrl-C or SIGTERM; it tells where the predictions so far are.
     """
     path, render = _destination(output)
+    if positive is not None and (output != "-" or top_k is not None):
+        raise UserError("--positive: prints paths only; leave --output and --top-k out.")
     if predict_max_count is not None and predict_max_count < 1:
         raise UserError(f"--predict-max-count: {predict_max_count}; at least 1 is needed.")
     pictures = islice(_pictures(input), predict_max_count)
@@ -109,9 +118,17 @@ def predict(
     if path is not None:
         check_writable(path.parent)
     predictor = Predictor(load_weights)
-    predictions = predictor.stream(pictures, top_k, threshold)
     print(f"{load_weights}: {predictor.backend.precision}", file=sys.stderr)
     multi_label = predictor.backend.task == MULTI_LABEL
+    if not multi_label and predictor.backend.thresholds:
+        chosen, name = predictor.backend.thresholds[0], predictor.class_names[1]
+        print(f"{name} from a probability of {chosen:.4f} on, chosen in training", file=sys.stderr)
+    if positive is not None:
+        from classification.cli.positives import print_positives
+
+        print_positives(predictor, pictures, positive, threshold)
+        return
+    predictions = predictor.stream(pictures, top_k, threshold)
     tally: Counter[str] = Counter()
     # On a terminal the predictions themselves show the progress.
     show = path is not None or not sys.stdout.isatty()

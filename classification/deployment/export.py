@@ -20,7 +20,12 @@ from classification.deployment.parity import Parity, compare, comparison_images
 from classification.deployment.torchscript import write_torchscript
 from classification.errors import UserError
 from classification.files import check_writable
-from classification.models.checkpoint import Classifier, load_classifier
+from classification.models.checkpoint import (
+    Classifier,
+    load_classifier,
+    without_training,
+    write_checkpoint,
+)
 from classification.models.complexity import measure_complexity
 from classification.template import OPENVINO_INPUT_FORMATS
 
@@ -30,6 +35,7 @@ IR = "model.xml"
 EMBEDDED_IR = "model_with_preprocessing.xml"
 ONNX = "model.onnx"
 TORCHSCRIPT = "model.torchscript.pt"
+CHECKPOINT = "model.pth"
 LABELS = "labels.txt"
 PRECISIONS = ("fp32", "fp16")
 
@@ -50,6 +56,7 @@ def export(
     embed_preprocessing: bool = False,
     onnx: bool = False,
     torchscript: bool = False,
+    pytorch: bool = False,
     precision: str = "fp32",
     openvino_input_format: str = "BGR",
     classes: Sequence[str] | None = None,
@@ -67,7 +74,8 @@ def export(
             [N, H, W, 3] uint8 of any size to probabilities.
         onnx: write model.onnx: planar, normalised, RGB.
         torchscript: write model.torchscript.pt: planar, normalised, RGB, in float32.
-        precision: "fp32" or "fp16", in which IR and ONNX keep float weights.
+        pytorch: write model.pth, a checkpoint without the state of the training.
+        precision: "fp32" or "fp16", in which IR, ONNX and model.pth keep float weights.
         openvino_input_format: "BGR" or "RGB".
         classes: the classes that the checkpoint is believed to have, in order; None = any.
         sample_images: pictures to compare on instead of scikit-learn's photographs.
@@ -80,6 +88,7 @@ def export(
         EMBEDDED_IR: embed_preprocessing,
         ONNX: onnx,
         TORCHSCRIPT: torchscript,
+        CHECKPOINT: pytorch,
     }
     names = [name for name, wanted in files.items() if wanted]
     _check_options(names, precision, openvino_input_format)
@@ -112,8 +121,8 @@ def export(
 def _check_options(names: Sequence[str], precision: str, openvino_input_format: str) -> None:
     if not names:
         raise UserError(
-            "Nothing to export: choose among --openvino, --embed-preprocessing, --onnx and "
-            "--torchscript."
+            "Nothing to export: choose among --openvino, --embed-preprocessing, --onnx, "
+            "--torchscript and --pytorch."
         )
     if precision not in PRECISIONS:
         raise UserError(f"--precision: '{precision}' is none of {', '.join(PRECISIONS)}.")
@@ -135,11 +144,11 @@ def _check_classifier(
             f"--classes: the checkpoint's classes are {','.join(classifier.class_names)}, "
             f"not {','.join(classes)}. They are part of the model; leave --classes out."
         )
-    if classifier.precision == "INT8" and {ONNX, TORCHSCRIPT} & set(names):
+    if classifier.precision == "INT8" and {ONNX, TORCHSCRIPT, CHECKPOINT} & set(names):
         # NNCF's quantizers become operations that only OpenVINO knows.
         raise UserError(
-            f"{path}: an int8 checkpoint can be exported to OpenVINO only; use --no-onnx and "
-            "--no-torchscript, or export the FP32 checkpoint it was made from."
+            f"{path}: an int8 checkpoint can be exported to OpenVINO only; use --no-onnx, "
+            "--no-torchscript and --no-pytorch, or export the FP32 checkpoint it was made from."
         )
 
 
@@ -174,6 +183,7 @@ def _describe(
         EMBEDDED_IR: replace(plain, input_format="BGR", embedded=True),
         ONNX: plain,
         TORCHSCRIPT: replace(plain, precision="FP32"),
+        CHECKPOINT: plain,
     }
     return {name: variants[name] for name in names}
 
@@ -187,6 +197,9 @@ def _write(
         path = folder / name
         if name == ONNX:
             written.append(write_onnx(classifier.model, description, path, fp16=fp16))
+        elif name == CHECKPOINT:
+            write_checkpoint(path, without_training(classifier.contents, fp16=fp16))
+            written.append(path)
         elif name == TORCHSCRIPT:
             written.append(write_torchscript(classifier.model, description, path))
         else:
@@ -231,7 +244,7 @@ def _replace(written: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     names = {path.name for path in written}
     for path in reversed(written):
         (folder / path.name).unlink(missing_ok=True)
-    for name in (IR, EMBEDDED_IR, ONNX, TORCHSCRIPT):
+    for name in (IR, EMBEDDED_IR, ONNX, TORCHSCRIPT, CHECKPOINT):
         if name not in names and (folder / name).exists():
             logger.warning("%s is left from an earlier export.", folder / name)
     return tuple(path.replace(folder / path.name) for path in written)

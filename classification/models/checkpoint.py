@@ -36,7 +36,10 @@ class Classifier:
 
     @property
     def precision(self) -> str:
-        return "INT8" if is_quantized(self.contents) else "FP32"
+        if is_quantized(self.contents):
+            return "INT8"
+        weights = self.contents["state_dict"].values()
+        return "FP16" if any(value.dtype == torch.float16 for value in weights) else "FP32"
 
     @property
     def task(self) -> str:
@@ -44,8 +47,8 @@ class Classifier:
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """Return the probability of each of several labels from which on it is taken for true."""
-        return tuple(self.contents.get("thresholds", ()))
+        """Return those of `deployment.probabilities.named`; 0.5 where none reached the target."""
+        return tuple(0.5 if t is None else t for t in self.contents.get("thresholds", ()))
 
 
 def describe(
@@ -58,8 +61,8 @@ def describe(
 ) -> dict[str, Any]:
     """Return the part of a checkpoint that does not change during a training.
 
-    Still to be added: state_dict, selected, epoch, step, metrics and training; of several labels,
-    unless all are 0.5, thresholds.
+    Still to be added: state_dict, selected, epoch, step, metrics and training; and thresholds,
+    unless they are 0.5.
     """
     return {
         "format": FORMAT,
@@ -73,6 +76,17 @@ def describe(
         "compression": dict(compression) if compression else None,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
+
+
+def without_training(contents: Mapping[str, Any], *, fp16: bool) -> dict[str, Any]:
+    """Return a checkpoint to predict with alone, with its weights in half precision if asked for.
+
+    They are computed with in float32 all the same. Nothing can be resumed from it.
+    """
+    weights = contents["state_dict"]
+    if fp16:
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    return {**contents, "state_dict": weights, "training": None}
 
 
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ def test_defaults_without_a_template(calls):
             "embed_preprocessing": False,
             "onnx": False,
             "torchscript": False,
+            "pytorch": False,
             "precision": "fp32",
             "openvino_input_format": "BGR",
             "classes": None,
