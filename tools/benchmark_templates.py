@@ -43,6 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", help="make the tables from results, without any training")
     table.add_argument("--results", nargs="+", type=Path, required=True, metavar="FILE")
     table.add_argument("--output", type=Path, default=TEMPLATES / "README.md", metavar="FILE")
+    table.add_argument("--kind", choices=("pivot", "sweep"), default="pivot",
+        help="pivot: a page of templates x data sets; sweep: size, latency and scores of models of "
+        "two classes, between the marks of an existing file; default: %(default)s")  # fmt: skip
     table.add_argument("--only", type=comma_list, default=[], metavar="A,B", help="data sets")
     table.add_argument("--reference", metavar="VARIANT", help="that ablations compare with")
     return parser
@@ -60,13 +63,8 @@ def _add_study_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_job_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--templates",
-        type=comma_list,
-        default=[],
-        metavar="A,B",
-        help="names or paths; all of classes",
-    )
+    add("--templates", type=comma_list, default=[], metavar="A,B",
+        help="names, paths or families, as eyeglasses; default: custom-classification")  # fmt: skip
     add("--data-sets", type=Path, metavar="FILE", help="default: benchmarks/data_sets.yaml")
     add("--only", type=comma_list, default=[], metavar="A,B", help="these data sets of the file")
     add("--seeds", type=_integers, default=[1, 2, 3], metavar="1,2", help="default: 1,2,3")
@@ -191,8 +189,17 @@ def make_tables(arguments: argparse.Namespace, command_line: str) -> None:
     from classification.files import write_text
     from classification.study.page import build_page
     from classification.study.results_file import read_results
+    from classification.study.study_files import select
+    from classification.study.sweep import sweep, write_between_marks
 
     results = read_results(arguments.results)
+    if arguments.kind == "sweep":
+        names = {result["data_set"]: None for result in results}
+        chosen = select(names, arguments.only, "--only")
+        results = [result for result in results if result["data_set"] in chosen]
+        write_between_marks(arguments.output, sweep(results, command_line))
+        print(f"{arguments.output}: {len(results)} results")
+        return
     page = build_page(results, command_line, only=arguments.only, reference=arguments.reference)
     write_text(arguments.output, page)
     print(f"{arguments.output}: {len(results)} results")
@@ -252,6 +259,8 @@ def _read_data_sets(arguments: argparse.Namespace, queue: JobQueue) -> dict[str,
     data_sets = read_data_sets(arguments.data_sets or DATA_SETS)
     for name, data_set in data_sets.items():
         split = [data_set.torchvision, data_set.report_share, data_set.split_seed]
+        if data_set.roots:  # their places may differ, but not what is made of them
+            split += [list(data_set.labels), list(data_set.class_names), Path(data_set.split).name]
         queue.agree(f"data_set:{name}", split, f"source or split of {name}")
     return data_sets
 

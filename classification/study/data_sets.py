@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from classification.data.readers import KINDS, split_paths
+from classification.data.split_file import OFFICIAL
 from classification.errors import UserError, nearest
 from classification.study.study_files import read_names
 
@@ -17,10 +20,11 @@ TORCHVISION_NAMES = ("Caltech101", "CIFAR100", "DTD", "EuroSAT", "FashionMNIST",
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set: a folder, or a set of torchvision.
+    """One data set: a folder, a set of torchvision, or data roots of any form with a split.
 
     A folder holds train/ and val/ or test/, each with a folder a class; or the class folders
-    themselves, of which `report_share` is then set apart.
+    themselves, of which `report_share` is then set apart. Data roots are divided by `split`, whose
+    val part is validated on and whose test part makes the figures.
     """
 
     name: str
@@ -29,10 +33,22 @@ class DataSet:
     root: str = ""  # where torchvision keeps its own files; "" = in the study's folder
     report_share: float = 0.2  # of a set without a split of its own: what figures are computed on
     split_seed: int = 0  # of that split, which is the same in every job
+    roots: str = ""  # as of --train-data-roots, such as celeba:FOLDER
+    labels: Sequence[str] = ()  # as data.labels
+    class_names: Sequence[str] = ()  # as data.class_names
+    split: str = ""  # as data.split: official, or a file of tools/split_data.py
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers, for the study's storage."""
-        return asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def settings(self) -> list[list[str]]:
+        """Return the pairs of `--set` that read data roots."""
+        if not self.roots:
+            return []
+        lists = {"data.labels": self.labels, "data.class_names": self.class_names}
+        pairs = [[key, json.dumps(list(names))] for key, names in lists.items()]
+        return [*pairs, ["data.split", self.split]]
 
 
 def read_data_sets(path: Path) -> dict[str, DataSet]:
@@ -48,8 +64,13 @@ def read_data_sets(path: Path) -> dict[str, DataSet]:
 
 
 def _read_entry(name: str, entry: Any, file: Path, where: str) -> DataSet:
-    if not isinstance(entry, Mapping) or ("path" in entry) == ("torchvision" in entry):
-        raise UserError(f"{where}: expected either 'path: FOLDER' or 'torchvision: NAME'.")
+    sources = ("path", "torchvision", "roots")
+    if not isinstance(entry, Mapping) or sum(key in entry for key in sources) != 1:
+        raise UserError(
+            f"{where}: expected one of 'path: FOLDER', 'torchvision: NAME' and 'roots: ROOTS'."
+        )
+    if "roots" in entry and not entry.get("split"):
+        raise UserError(f"{where}: roots need a split: official, or a file of tools/split_data.py.")
     defaults = DataSet(name).to_dict()
     for key, value in entry.items():
         if key not in defaults or key == "name":
@@ -61,6 +82,8 @@ def _read_entry(name: str, entry: Any, file: Path, where: str) -> DataSet:
         expected = (int, float) if key == "report_share" else type(defaults[key])
         if not isinstance(value, expected) or isinstance(value, bool):
             raise UserError(f"{where}: {key}: expected a value such as {defaults[key]!r}.")
+        if isinstance(value, list) and not all(isinstance(name, str) for name in value):
+            raise UserError(f"{where}: {key}: expected a list of names, got {value}.")
     known = entry.get("torchvision", TORCHVISION_NAMES[0])
     if known not in TORCHVISION_NAMES:
         raise UserError(
@@ -74,4 +97,17 @@ def _read_entry(name: str, entry: Any, file: Path, where: str) -> DataSet:
         for key in ("path", "root")
         if entry.get(key)
     }
-    return DataSet(**{**entry, "name": name, **folders})
+    places = {}
+    if entry.get("roots"):
+        places["roots"] = ",".join(_absolute(root, file) for root in split_paths(entry["roots"]))
+        if entry["split"] != OFFICIAL:
+            places["split"] = _absolute(entry["split"], file)
+    return DataSet(**{**entry, "name": name, **folders, **places})
+
+
+def _absolute(root: str, file: Path) -> str:
+    """Return a data root with its prefix; a relative path is relative to the file."""
+    kind, mark, path = root.partition(":")
+    if kind not in KINDS:
+        kind, mark, path = "", "", root
+    return f"{kind}{mark}{(file.parent / Path(path).expanduser()).resolve()}"

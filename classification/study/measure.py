@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +16,10 @@ from classification.config import auxiliary_configs
 from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 from classification.learning.train import train
+from classification.study.cost import measure_cost
 from classification.study.jobs import Job
 from classification.study.machine import describe_machine, describe_versions
-from classification.study.parts import Parts, write_parts
+from classification.study.parts import Parts, read_parts, write_parts
 from classification.study.place import Place, template_hash
 from classification.study.probe import run_probe
 from classification.study.variants import as_settings
@@ -35,15 +37,17 @@ def measure(job: Job, place: Place) -> dict[str, Any]:
     template = place.template(job)
     folder = place.run_folder(job)
     weights = place.initial_weights(job)
-    parts = write_parts(
-        place.data_root(job),
-        place.data_set(job),
-        folder,
-        seed=job.seed,
-        inner_share=job.inner_share,
-    )
-    settings = job_settings(job)
+    data_set = place.data_set(job)
+    settings = [*job_settings(job), *data_set.settings()]
+    if data_set.roots:
+        parts = read_parts(data_set)
+    else:
+        parts = write_parts(
+            place.data_root(job), data_set, folder, seed=job.seed, inner_share=job.inner_share
+        )
     if job.probe:
+        if data_set.roots:
+            raise UserError(f"{data_set.name}: a probe reads folders only, not data roots.")
         figures = run_probe(template, parts, weights, settings)
     else:
         count = len(auxiliary_configs(template.config(settings)))
@@ -60,6 +64,7 @@ def measure(job: Job, place: Place) -> dict[str, Any]:
         "images": parts.counts,
         "settings": settings,
         "template_sha256": template_hash(template),
+        "initial_weights": place.weights_source(job),
         "weights_sha256": _digest(weights),
         "versions": describe_versions(),
         "machine": describe_machine(),
@@ -105,7 +110,8 @@ def _train(
         raise UserError(f"{template}: lr_finder.stop_after: there is no model to measure.")
     figures = evaluate(result.best, test_data_roots=parts.root, test_ann_files=parts.report)
     return {
-        **figures,
+        **{key: value for key, value in figures.items() if not math.isnan(value)},
+        **measure_cost(result.best),
         "inner_top1": result.best_score,
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from classification.config import default_config, merge_settings
 from classification.data.readers import read_samples
 from classification.data.sample_set import SampleSet
 from classification.errors import UserError
@@ -20,12 +22,15 @@ from classification.study.splits import set_apart
 
 @dataclass(frozen=True)
 class Parts:
-    """Annotation files, whose paths are relative to `root`, and the number of pictures in each."""
+    """Annotation files, whose paths are relative to `root`, and the number of pictures in each.
 
-    root: Path
-    train: Path
-    inner: Path
-    report: Path
+    Where a split divides the data there are none: the settings of the data set say it all.
+    """
+
+    root: str | Path  # or several data roots, as of `train`
+    train: Path | str
+    inner: Path | str
+    report: Path | str
     counts: dict[str, int]
     num_classes: int
 
@@ -59,6 +64,22 @@ def write_parts(
         counts={role: len(samples) for role, samples in parts.items()},
         num_classes=len(train.class_names),
     )
+
+
+def read_parts(data_set: DataSet) -> Parts:
+    """Return data roots that their split divides into train, val, here the inner part, and test.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    config = default_config()
+    merge_settings(config, data_set.settings())
+    read = partial(read_samples, data_set.roots, data=config.data)
+    train = read(role="train")
+    counts = {"train": len(train)}
+    for role, name in (("val", "inner"), ("test", "report")):
+        counts[name] = len(read(class_names=train.class_names, role=role))
+    return Parts(data_set.roots, "", "", "", counts, len(train.class_names))
 
 
 def read_train_and_report(root: Path, data_set: DataSet) -> tuple[SampleSet, SampleSet]:

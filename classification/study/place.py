@@ -57,6 +57,16 @@ class Place:
             return Path(given)
         return self._instantiated(job) / SNAPSHOT
 
+    def weights_source(self, job: Job) -> str:
+        """Return where the initial weights are from: the name of a file given by hand, or a source.
+
+        A source is one of `models.weight_sources`.
+        """
+        given = self.weights.get(job.template) or job.weights
+        if given:
+            return Path(given).name
+        return str(self.template(job).values["initial_weights"]["source"])
+
     def auxiliary_weights(self, job: Job, count: int) -> list[str]:
         """Return the initial weights of each of `count` auxiliary models, "" where it has none.
 

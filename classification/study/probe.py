@@ -44,7 +44,7 @@ def run_probe(
     """
     config = template.config(settings)
     start = time.perf_counter()
-    names = read_samples(parts.root, parts.train).class_names
+    names = read_samples(Path(parts.root), Path(parts.train)).class_names
     model = create_classifier(config, len(names)).eval()
     load_initial_weights(
         model,
@@ -52,13 +52,13 @@ def run_probe(
         class_names=names,
         reset_classifier=config.model.reset_classifier,
     )
-    train = extract_features(model, parts.root, parts.train, names, config)
-    inner = extract_features(model, parts.root, parts.inner, names, config)
+    train = extract_features(model, Path(parts.root), Path(parts.train), names, config)
+    inner = extract_features(model, Path(parts.root), Path(parts.inner), names, config)
     strength, inner_top1 = choose_strength(*train, *inner)
     features, targets = (np.concatenate(pair) for pair in zip(train, inner, strict=True))
     probe = fit(features, targets, strength)
     seconds = time.perf_counter() - start
-    features, targets = extract_features(model, parts.root, parts.report, names, config)
+    features, targets = extract_features(model, Path(parts.root), Path(parts.report), names, config)
     metrics = compute_metrics(log_probabilities(probe, features, len(names)), targets)
     complexity = measure_complexity(model, config.input.height, config.input.width)
     return {

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from classification.errors import UserError, nearest
 from classification.study.variants import Variant, as_settings
 from classification.template import load_template
 
+DEFAULT_FAMILY = "custom-classification"
+
 
 def find_templates(given: Sequence[str], root: Path) -> dict[str, str]:
     """Return name -> path of templates; those below `root` relative to it.
 
     Args:
-        given: paths of a template.yaml or its folder, or names of folders below `root`; none = all
-            below `root` that take any classes, unlike those of attributes (`data.labels`).
+        given: paths of a template.yaml or its folder; names below `root`, FAMILY/NAME, or NAME
+            alone in the family custom-classification; or FAMILY, for all of it. None = all of
+            custom-classification.
         root: of the templates that are known by name, such as model_templates/.
 
     Raises:
         UserError: there is no such template, or two have one name.
     """
-    known = {path.parent.name: path for path in sorted(root.rglob("template.yaml"))}
+    known = {
+        path.parent.relative_to(root).as_posix().removeprefix(f"{DEFAULT_FAMILY}/"): path
+        for path in sorted(root.glob("*/*/template.yaml"))
+    }
+    members: dict[str, list[str]] = {DEFAULT_FAMILY: [name for name in known if "/" not in name]}
+    for name in known:
+        if "/" in name:
+            members.setdefault(name.partition("/")[0], []).append(name)
     found: dict[str, Path] = {}
-    for text in given or [n for n, p in known.items() if not load_template(p).config().data.labels]:
+    for text in chain.from_iterable(members.get(t, [t]) for t in given or [DEFAULT_FAMILY]):
         path = Path(text) / "template.yaml" if Path(text).is_dir() else Path(text)
         path = path if path.is_file() else known.get(text, path)
         if not path.is_file():
             raise UserError(
                 f"--templates: '{text}' is no template.yaml and no name below {root}."
-                f"{nearest(text, known)} Known: {', '.join(known)}."
+                f"{nearest(text, known)} Known: {', '.join([*known, *members])}."
             )
         name = path.resolve().parent.name
         if found.setdefault(name, path.resolve()) != path.resolve():

@@ -92,9 +92,15 @@ def test_templates_by_name_path_and_folder(tiny_template: Path) -> None:
         "template": str(tiny_template.resolve()),
     }
     assert find_templates([str(tiny_template.parent)], TEMPLATES).keys() == {"template"}
-    paths = sorted((TEMPLATES / "custom-classification").glob("*/template.yaml"))
+    custom = TEMPLATES / "custom-classification"
+    paths = sorted(custom.glob("*/template.yaml"))
     assert list(find_templates([], TEMPLATES)) == [path.parent.name for path in paths]
-    assert find_templates(["slimnet"], TEMPLATES).keys() == {"slimnet"}
+    assert find_templates(["face-attributes/slimnet"], TEMPLATES).keys() == {"slimnet"}
+    assert len(find_templates(["eyeglasses"], TEMPLATES)) == 7
+    single = find_templates(["eyeglasses/mobilenet_v2"], TEMPLATES)
+    assert single == {"mobilenet_v2": "eyeglasses/mobilenet_v2/template.yaml"}
+    with pytest.raises(UserError, match="two templates are called 'mobilenet_v2'"):
+        find_templates(["mobilenet_v2", "eyeglasses/mobilenet_v2"], TEMPLATES)
     with pytest.raises(UserError, match="Did you mean 'mobilenet_v2'"):
         find_templates(["mobilenet_v22"], TEMPLATES)
 
@@ -108,3 +114,31 @@ def test_a_variant_with_an_unknown_setting_is_named(tiny_template: Path) -> None
 def test_files_are_plain_yaml() -> None:
     for name in ("data_sets.yaml", "variants.yaml"):
         assert yaml.safe_load((ROOT / "benchmarks" / name).read_text())
+
+
+def test_roots_are_read_as_a_training_reads_them(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "faces: {roots: 'celeba:faces,meglass:/m', labels: [Eyeglasses],"
+        " class_names: [without, with], split: parts.csv}\n",
+    )
+    found = read_data_sets(file)["faces"]
+    assert found.roots == f"celeba:{tmp_path}/faces,meglass:/m"
+    assert found.settings() == [
+        ["data.labels", '["Eyeglasses"]'],
+        ["data.class_names", '["without", "with"]'],
+        ["data.split", f"{tmp_path}/parts.csv"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{roots: 'celeba:x'}", "roots need a split"),
+        ("{roots: 'celeba:x', path: y, split: official}", "expected one of"),
+        ("{roots: 'celeba:x', split: official, labels: [1]}", "list of names"),
+    ],
+)
+def test_faulty_roots(tmp_path: Path, entry: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_data_sets(write(tmp_path, f"faces: {entry}\n"))
