@@ -1,7 +1,6 @@
-"""A task of two classes: the threshold from which the second one, the positive, is named.
+"""Figures of a task of two classes, of which the second is the positive one.
 
-Two classes alone know this. The threshold is a probability of the positive class, 0.5 = the more
-probable class, and it is chosen on validation pictures.
+It is named from the model's threshold on, see `deployment.probabilities.named`.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from classification.evaluation.metrics import answers, softmax
 
+DRAWS = 10_000
+
 Curve = dict[str, list[float]]
 
 
@@ -24,6 +25,8 @@ class PositiveFigures(TypedDict):
     precision: float
     recall: float
     f1: float
+    f1_low: float  # of its 95 % interval, see `f1_interval`
+    f1_high: float
     roc_auc: float  # of the scores, whatever the threshold
 
 
@@ -32,7 +35,7 @@ def positive_figures(
 ) -> PositiveFigures:
     """Return the figures of the second of two classes, for logits [N, 2] and targets [N]."""
     truth, named = targets == 1, answers(logits, thresholds) == 1
-    hits = int(np.sum(truth & named))
+    hits, low_high = int(np.sum(truth & named)), f1_interval(truth, named)
     both = truth.any() and not truth.all()
     auc = roc_auc_score(truth, softmax(logits)[:, 1]) if both else np.nan
     return PositiveFigures(
@@ -40,8 +43,30 @@ def positive_figures(
         precision=_percent(hits, int(named.sum())),
         recall=_percent(hits, int(truth.sum())),
         f1=_percent(2 * hits, int(named.sum() + truth.sum())),
+        f1_low=low_high[0],
+        f1_high=low_high[1],
         roc_auc=100 * float(auc),
     )
+
+
+def f1_interval(truth: np.ndarray, named: np.ndarray) -> tuple[float, float]:
+    """Return the middle 95 % of F1 in percent over draws of as many pictures from these.
+
+    The percentile bootstrap (Efron 1979), always with the same draws. It is (100, 100) where no
+    picture is wrong, and NaN where F1 is undefined.
+
+    Args:
+        truth, named: [N] bool.
+    """
+    counts = np.array([np.sum(t & n) for t in (truth, ~truth) for n in (named, ~named)])
+    if counts[:3].sum() == 0:
+        return np.nan, np.nan
+    drawn = np.random.default_rng(0).multinomial(len(truth), counts / len(truth), DRAWS)
+    hits, misses, alarms, _ = drawn.T
+    wrong_or_hit = 2 * hits + misses + alarms
+    f1 = 200 * hits[wrong_or_hit > 0] / wrong_or_hit[wrong_or_hit > 0]
+    low, high = np.percentile(f1, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def threshold_table(logits: np.ndarray, targets: np.ndarray) -> list[PositiveFigures]:

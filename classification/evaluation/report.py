@@ -90,10 +90,11 @@ def _positive_entries(evaluation: Evaluation) -> list[Metric]:
     figures, names = evaluation.positive(), evaluation.samples.class_names
     if figures is None:
         return []
+    interval = f"95 % interval {figures['f1_low']:.1f} to {figures['f1_high']:.1f}"
     rows = [
         ("precision", f"Precision of {names[1]}", "%", figures["precision"]),
         ("recall", f"Recall of {names[1]}", "%", figures["recall"]),
-        ("f1", f"F1 of {names[1]}", "%", figures["f1"]),
+        ("f1", f"F1 of {names[1]} ({interval})", "%", figures["f1"]),
         ("roc_auc", "Area under the ROC curve", "%", figures["roc_auc"]),
         ("threshold", f"Probability from which on it is {names[1]}", "", figures["threshold"]),
     ]

@@ -23,7 +23,6 @@ class ColourBackend:
     task = "multi-class"
     thresholds = ()
     class_names = ("red", "green", "blue")
-    thresholds = ()
     preprocessing = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
 
     def __init__(self):

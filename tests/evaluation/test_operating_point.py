@@ -40,6 +40,20 @@ def test_figures_are_those_of_sklearn_and_torchmetrics(threshold: float) -> None
     np.testing.assert_array_equal(answers(logits, (threshold,)) == 1, named)
 
 
+def test_the_interval_is_that_of_drawn_pictures() -> None:
+    logits, targets = made(5)
+    named = answers(logits)
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, len(targets), (1000, len(targets)))
+    scores = [100 * f1_score(targets[drawn], named[drawn]) for drawn in rows]
+    figures = positive_figures(logits, targets)
+    expected = np.percentile(scores, (2.5, 97.5))
+    assert (figures["f1_low"], figures["f1_high"]) == pytest.approx(tuple(expected), abs=1.5)
+    assert figures["f1_low"] < figures["f1"] < figures["f1_high"]
+    perfect = positive_figures(np.eye(2, dtype=np.float32), np.array([0, 1]))
+    assert perfect["f1_low"] == perfect["f1_high"] == 100
+
+
 def test_curves_pass_through_every_operating_point() -> None:
     logits, targets = made(2)
     found = curves(logits, targets)
