@@ -69,8 +69,8 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--positive",
         metavar="CLASS",
-        help="print nothing but the paths of the pictures of this class, one a line; timings go to "
-        "standard error. Theirs is at least --threshold, or else what the model names them by",
+        help="print nothing but the paths of the pictures of this class, one a line, and timings "
+        "on standard error; those of at least --threshold, else those that the model names so",
     )
     parser.add_argument(
         "--predict-max-count", type=int, metavar="N", help="stop after so many pictures"

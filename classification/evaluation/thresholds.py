@@ -102,6 +102,8 @@ def log_thresholds(thresholds: Thresholds, class_names: Sequence[str], config: C
     Args:
         thresholds: of a checkpoint, as `choose_thresholds` returned them.
     """
+    if not thresholds:
+        return
     rule, target = config.evaluation.thresholds, config.evaluation.target
     names = class_names if len(thresholds) == len(class_names) else class_names[1:]
     missed = [name for name, chosen in zip(names, thresholds, strict=True) if chosen is None]
@@ -112,7 +114,7 @@ def log_thresholds(thresholds: Thresholds, class_names: Sequence[str], config: C
             target,
             ", ".join(missed),
         )
-    elif thresholds and names != class_names:
+    elif names != class_names:
         logger.info(
             "'%s' is named from a probability of %.4f on (%s on the validation images)",
             names[0],
