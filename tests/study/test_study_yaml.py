@@ -43,8 +43,8 @@ def test_the_variants_name_known_settings() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: {}", "either 'path: FOLDER' or"),
-        ("a: {path: x, torchvision: DTD}", "either 'path: FOLDER' or"),
+        ("a: {}", "expected one of 'path: FOLDER'"),
+        ("a: {path: x, torchvision: DTD}", "expected one of 'path: FOLDER'"),
         ("a: {torchvision: CIFAR10}", "Did you mean 'CIFAR100'"),
         ("a: {path: x, report_shar: 0.1}", "Did you mean 'report_share'"),
         ("a: {path: x, report_share: 1.5}", "not between 0 and 1"),
