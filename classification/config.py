@@ -240,30 +240,35 @@ def merge(config: Config, overrides: Mapping[str, Any], where: str = "config") -
     Raises:
         UserError: for unknown keys or values of another type; all of them are listed at once.
     """
-    problems = list(_merge(config, overrides, where))
+    problems = list(_merge(config, overrides, default_config(), where))
     if problems:
         raise UserError("\n".join(problems))
 
 
-def _merge(node: Config, overrides: Mapping[str, Any], where: str) -> Iterator[str]:
+def _merge(
+    node: Config, overrides: Mapping[str, Any], defaults: Config, where: str
+) -> Iterator[str]:
     for key, value in overrides.items():
         path = f"{where}.{key}"
         if key not in node:
             yield f"{path}: unknown key.{nearest(str(key), node)} Valid: {', '.join(node)}."
         elif isinstance(node[key], CfgNode):
             if isinstance(value, Mapping):
-                yield from _merge(node[key], value, path)
+                yield from _merge(node[key], value, defaults[key], path)
             else:
                 yield f"{path}: expected a section with the keys {', '.join(node[key])}."
         else:
             try:
-                node[key] = _coerce(value, node[key])
+                node[key] = _coerce(value, defaults[key])
             except ValueError as error:
                 yield f"{path}: {error}."
 
 
 def _coerce(value: Any, default: Any) -> Any:
-    """Return the value in the default's type; integers pass for floats, nothing else changes."""
+    """Return the value in the default's type; integers pass for floats, nothing else changes.
+
+    A list has as many values as the default, or any number where that is empty.
+    """
     if isinstance(default, bool) or isinstance(value, bool):
         expected = isinstance(default, bool) and isinstance(value, bool)
     elif isinstance(default, float):

@@ -40,6 +40,15 @@ def test_merge_takes_the_type_of_the_default(key, value, expected):
     assert type(get(config, key)) is type(expected)
 
 
+def test_a_list_that_is_empty_by_default_has_any_length_each_time():
+    config = default_config()
+    for milestones in ([15, 19, 22], [8, 10], []):
+        merge(config, {"schedule": {"milestones": milestones}})
+        assert config.schedule.milestones == milestones
+    with pytest.raises(UserError, match="expected 3 values"):
+        merge(config, {"input": {"std": [0.5]}})
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
