@@ -80,3 +80,9 @@ class Grid:
 
 def _variant_order(name: str) -> tuple[int, str]:
     return {RECIPE: 0, BASELINE: 1}.get(name, 2), name.lower()
+
+
+def shared_settings(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the pairs of `--set` that all results have, save the seed, in order."""
+    shared = set.intersection(*({tuple(p) for p in r.get("settings", [])} for r in results))
+    return sorted(pair for pair in shared if pair[0] != "training.seed")

@@ -7,7 +7,7 @@ from typing import Any
 
 from classification.errors import UserError
 from classification.study.ablation import ablation, has_ablation
-from classification.study.cells import BASELINE, RECIPE, Grid
+from classification.study.cells import BASELINE, RECIPE, Grid, shared_settings
 from classification.study.pivot import pivot
 from classification.study.set_tables import set_table
 from classification.study.study_files import select
@@ -97,9 +97,7 @@ def _measured(results: Iterable[Mapping[str, Any]], data_sets: Collection[str]) 
     ]
     if cpus:
         lines.append(f"Machines: {'; '.join(cpus)}. PyTorch {', '.join(torches)}.")
-    shared = set.intersection(*({tuple(p) for p in r.get("settings", [])} for r in chosen))
-    settings = sorted(pair for pair in shared if pair[0] != "training.seed")
-    if settings:
+    if settings := shared_settings(chosen):
         lines.append(f"In all of them: {', '.join(f'`{k} {v}`' for k, v in settings)}.")
     hashes: dict[str, set[str]] = {}
     for result in chosen:

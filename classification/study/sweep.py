@@ -8,7 +8,7 @@ from typing import Any
 
 from classification.errors import UserError
 from classification.files import write_text
-from classification.study.cells import Cell, Grid
+from classification.study.cells import Cell, Grid, shared_settings
 from classification.study.markdown import figure, span, table, with_spread
 
 BEGIN, END = "<!-- sweep: begin -->", "<!-- sweep: end -->"
@@ -61,11 +61,13 @@ def _how(results: Sequence[Mapping[str, Any]]) -> str:
     threads = span([result["latency_threads"] for result in results], 0)
     cpus = sorted({r["machine"]["cpu"] for r in results if "machine" in r})
     on = f" on {'; '.join(cpus)}" if cpus else ""
+    settings = ", ".join(f"`{key} {value}`" for key, value in shared_settings(results))
     return (
         "Accuracy, F1 of the positive class and area under the ROC curve of its scores in percent, "
         "on test pictures that chose nothing, at their own share of positives. Latency: median of "
         f"{calls} forward passes of one picture with PyTorch in float32 and {threads} "
         f"thread(s){on}. Seeds {', '.join(map(str, seeds))}; ± is the sample standard deviation."
+        f"{f' In all of them: {settings}.' if settings else ''}"
     )
 
 

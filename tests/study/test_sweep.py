@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def test_figures_are_means_and_spreads_smallest_first() -> None:
     )
 
 
+def test_what_the_study_changed_is_told() -> None:
+    assert "In all of them" not in sweep(RESULTS, "x")
+    settings = [["training.epochs", "2"], ["training.seed", "1"]]
+    text = sweep([result("a", 1, 9.0, 1.0, settings=settings)], "x")
+    assert text.endswith("In all of them: `training.epochs 2`.")
+
+
 def test_results_without_the_figures_are_refused() -> None:
     other = {k: v for k, v in RESULTS[0].items() if k != "roc_auc"}
     with pytest.raises(UserError, match=r"large on faces .* has no roc_auc"):
@@ -87,6 +95,16 @@ def test_a_file_without_its_marks_is_refused(tmp_path: Path, text: str) -> None:
     assert path.read_text() == text
 
 
-def test_the_readme_of_the_sweep_has_its_marks() -> None:
-    text = (ROOT / "model_templates/eyeglasses/README.md").read_text()
-    assert text.count(BEGIN) == text.count(END) == 1 and text.index(BEGIN) < text.index(END)
+def test_the_readmes_table_is_that_of_its_results(tmp_path: Path) -> None:
+    readme = ROOT / "model_templates/eyeglasses/README.md"
+    text = readme.read_text()
+    command = re.search(r"Made by: python tools/(\S+) (.*?) -->", text)
+    flags = command[2].replace(f"--output {readme.relative_to(ROOT)}", "").split()
+    (tmp_path / "README.md").write_text(text)
+    run = run_python(
+        ROOT / "tools" / command[1], *flags, "--output", tmp_path / "README.md", cwd=ROOT
+    )
+    assert run.returncode == 0, run.stderr
+    again = (tmp_path / "README.md").read_text()
+    made_by = re.compile("Made by: .*")
+    assert made_by.sub("", again) == made_by.sub("", text)
