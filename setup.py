@@ -16,7 +16,10 @@ setup(
     description="Template-based transfer learning for image classification",
     license="Apache-2.0",
     packages=find_packages(include=["classification", "classification.*"]),
-    package_data={"classification.serving": ["page.html"]},
+    package_data={
+        "classification.pages": ["templates/*"],
+        "classification.serving": ["page.html"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "torch",  # networks and their training
@@ -39,7 +42,9 @@ setup(
         "pillow",  # decoding
         "psutil",  # free memory, for the image cache
         "scikit-learn",  # metrics, reports; its digits are the quickstart's images
-        "scipy",  # sparse counts, when pictures are divided into folds
+        "scipy",  # folds of pictures, the fit of the temperature
+        "jinja2",  # HTML reports and model cards; torch needs it too
+        "captum",  # heat-maps in the reports
         "matplotlib",  # curves and confusion matrices
         "tensorboard",  # event files
         "rich",  # progress bars and tables

@@ -215,6 +215,9 @@ def default_config() -> Config:
     # the validation images; the best epoch is chosen with 0.5 anyway.
     c.evaluation.thresholds = "auto"
     c.evaluation.target = 0.95  # 0 to 1, of precision or recall
+    # Of classes, 0 to 1: pictures whose answer is so unsure that the others reach this accuracy on
+    # the validation images without them get none (reject option); 0 = all get one.
+    c.evaluation.target_accuracy = 0.0
 
     c.compression = CfgNode()
     c.compression.calibration_images = 300  # of the training set
@@ -371,6 +374,17 @@ def _auxiliary(config: Config, own: Any, where: str) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the config as plain nested dicts, lists and scalars."""
     return {k: to_dict(v) if isinstance(v, CfgNode) else v for k, v in config.items()}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one with keys such as "section.key"."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

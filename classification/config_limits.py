@@ -106,6 +106,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "training.clip_gradient_norm": (0, 1e9),
     "evaluation.batch_size": (1, 1_000_000),
     "evaluation.target": (0.001, 1),
+    "evaluation.target_accuracy": (0, 1),
     "compression.calibration_images": (1, 1_000_000),
     "compression.max_accuracy_drop": (-100, 100),
     "compression.epochs": (-1, 10_000),

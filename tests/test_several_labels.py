@@ -109,7 +109,13 @@ def test_a_training_beats_the_majority(trained: Path, faces: str, tmp_path: Path
     }  # fmt: skip
     assert values["macro_f1"] == pytest.approx(figures["macro_f1"], abs=1e-3)
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {"metrics.json", "per_label.csv", "predictions.csv"}
+    assert names == {
+        "metrics.json", "per_label.csv", "predictions.csv", "report.html", "reliability.png",
+        "thresholds.png", "precision_recall.png", "course_loss.png", "course_score.png",
+        "course_rate.png",
+    }  # fmt: skip
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Mean average precision" in page and "What speaks for" in page
     with (tmp_path / "report" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     probabilities = np.array([[float(row[f"probability_{n}"]) for n in NAMES] for row in rows])

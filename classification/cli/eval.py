@@ -35,7 +35,7 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--save-output-to",
         metavar="FOLDER",
-        help="where predictions, per-class figures and the confusion matrix go",
+        help="where report.html, predictions, per-class figures and the confusion matrix go",
     )
     add_classes_flag(parser, "test on images of these classes only; the model chooses among all")
     parser.add_argument(

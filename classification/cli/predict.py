@@ -19,6 +19,7 @@ from classification.cli.prediction_formats import (
     render_table,
 )
 from classification.cli.run import run_command
+from classification.data.faces import NO_FACE
 from classification.data.sample_set import MULTI_LABEL
 from classification.errors import UserError
 from classification.template import Template
@@ -63,8 +64,8 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         type=float,
         metavar="P",
         help="name only classes of at least this probability, 0 to 1; a picture without any is "
-        "not certain: its class is empty (default: 0, of several labels each one's threshold in "
-        "the model)",
+        "not certain: its class is empty (default: the model's own: each label's threshold, or, "
+        "of classes, the one chosen for evaluation.target_accuracy, else 0)",
     )
     parser.add_argument(
         "--positive",
@@ -144,7 +145,7 @@ def predict(
         ):
             out.write(line)
         unsure = ""
-        if multi_label or threshold:
+        if multi_label or threshold or (threshold is None and predictor.backend.reject_below):
             words = "without a label" if multi_label else "not certain"
             unsure = f", {tally['not certain']} {words}"
         by_rule = f", {tally['by rule']} without a face" if tally["by rule"] else ""
@@ -188,8 +189,8 @@ def _count(
     for prediction in predictions:
         yield prediction
         tally["good" if prediction.error is None else "bad"] += 1
-        tally["by rule"] += prediction.reason is not None
-        undecided = prediction.error is None and prediction.reason is None
+        tally["by rule"] += prediction.reason == NO_FACE
+        undecided = prediction.error is None and prediction.reason != NO_FACE
         tally["not certain"] += undecided and not prediction.class_names
         report(_seen(tally))
 

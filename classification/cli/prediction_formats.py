@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from classification.data.faces import NO_FACE
+
 if TYPE_CHECKING:
     from classification.deployment.predictor import Prediction
 
@@ -73,7 +75,7 @@ def render_table(
     yield line("classes", "picture")
     for prediction in predictions:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
-        nothing = NONE if prediction.reason else none
+        nothing = NONE if prediction.reason == NO_FACE else none
         answer = ", ".join(f"{name} {100 * p:.1f} %" for name, p in pairs) or nothing
         path = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _text(prediction.path))
         if prediction.error is not None:

@@ -18,9 +18,11 @@ from classification.compression.size import Size, deployed_size
 from classification.compression.stage import fine_tuning_config, run_stage
 from classification.compression.workbench import Workbench, describe_change
 from classification.data.readers import read_samples
+from classification.data.sample_set import MULTI_LABEL
 from classification.errors import AccuracyDropError, UserError
-from classification.evaluation.score import Outcome
-from classification.evaluation.thresholds import check_thresholds, log_thresholds
+from classification.evaluation.reject import check_target_accuracy
+from classification.evaluation.score import Outcome, log_answers
+from classification.evaluation.thresholds import check_thresholds
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.interruption import StopSignal
 from classification.learning.random_state import seed_everything
@@ -95,6 +97,7 @@ def compress(
         raise UserError(f"{load_weights}: is int8 already; give the checkpoint it was made from.")
     config = fine_tuning_config(classifier.config, settings)
     check_thresholds(config, classifier.class_names, classifier.task)
+    check_target_accuracy(config, multi_label=classifier.task == MULTI_LABEL)
     resume = _read_resumed(resume_from, quantized=nncf_quantization, pruned=nncf_pruning)
     keep_freed_memory()
     accelerator = create_accelerator(config, gpu_num=1)
@@ -142,8 +145,7 @@ def compress(
         change = describe_change(outcome, reference)
         logger.info("%s: val %s %.2f %% (%s)", best, bench.score_name.words, outcome.score, change)
         compressed = load_classifier(best)
-        thresholds = compressed.contents.get("thresholds", ())
-        log_thresholds(thresholds, compressed.class_names, config)
+        log_answers(compressed.contents, config)
         result = _report(best, classifier, compressed, reference, outcome)
         if excess > 1e-9:
             _complain(excess, bench, change, best, accept_accuracy_drop)

@@ -29,6 +29,7 @@ def deployed_size(classifier: Classifier) -> Size:
         precision=classifier.precision,
         parameters=0.0,
         gflops=0.0,
+        temperature=classifier.temperature,
     )
     with tempfile.TemporaryDirectory() as folder:
         xml, weights = write_ir(classifier.model.cpu(), description, Path(folder) / "model.xml")

@@ -136,7 +136,7 @@ def _as_it_comes(
     return {
         **description,
         "state_dict": model.state_dict(),
-        **({"thresholds": list(start.thresholds)} if start.thresholds else {}),
+        **start.answers(),
         "selected": "raw",
         "epoch": 0,
         "step": 0,

@@ -44,6 +44,11 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def in_memory(self) -> int:
+        """Return how many pictures are kept in RAM."""
+        return sum(image is not None for image in self._cache)
+
     def subset(self, indices: np.ndarray) -> ImageStore:
         """Return a store of these pictures, in this order, which shares what is in RAM."""
         cache = [self._cache[i] for i in indices.tolist()]

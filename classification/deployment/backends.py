@@ -21,14 +21,24 @@ class Backend(Protocol):
     class_names: tuple[str, ...]
     task: str  # multi-class or multi-label
     thresholds: tuple[float, ...]  # see `named`
+    temperature: float  # that the model's own logits were divided by; 1 = they are its own
+    reject_below: float  # no class is named with a lower probability; 0 = one always is
     preprocessing: Preprocessing
     device: str  # such as "cpu" or "cuda"
     precision: str  # of weights and of computation, in words
     parameters: float  # millions
     gflops: float  # of one image
 
+    @property
+    def threads(self) -> int:
+        """Return how many threads compute, once it has run; 0 = not known."""
+        ...
+
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return logits [N, C] float32 of images [N, H, W, 3] uint8 RGB, as soon as possible."""
+        """Return logits [N, C] float32 of images [N, H, W, 3] uint8 RGB, as soon as possible.
+
+        They are calibrated: their softmax or sigmoid is the probability.
+        """
         ...
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

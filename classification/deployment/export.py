@@ -177,6 +177,8 @@ def _describe(
         gflops=gflops,
         task=classifier.task,
         thresholds=classifier.thresholds,
+        temperature=classifier.temperature,
+        reject_below=classifier.reject_below,
     )
     variants = {
         IR: replace(plain, input_format=openvino_input_format),

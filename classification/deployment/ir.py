@@ -17,6 +17,7 @@ from classification.deployment.resize import pillow_resize
 from classification.deployment.torchscript import trace
 from classification.deployment.weight_scales import move_scales_behind
 from classification.errors import UserError
+from classification.models.calibrated import calibrated
 
 
 def write_ir(
@@ -51,14 +52,15 @@ def convert_to_ir(model: torch.nn.Module, description: Description) -> ov.Model:
     of any size.
 
     Args:
-        model: maps normalised RGB to logits; in evaluation mode, on the CPU. Quantizers of NNCF
-            become int8 operations.
-        description: `input_format` tells the channel order that the graph is to expect.
+        model: maps normalised RGB to logits, not calibrated; in evaluation mode, on the CPU.
+            Quantizers of NNCF become int8 operations.
+        description: `input_format` tells the channel order that the graph is to expect,
+            `temperature` what it is to divide the logits by.
     """
     if description.input_format == "BGR":
         model = with_reversed_input(model)
     size = (description.preprocessing.height, description.preprocessing.width)
-    traced = trace(model, description.preprocessing)
+    traced = trace(calibrated(model, description.temperature), description.preprocessing)
     converted = ov.convert_model(traced, input=ov.PartialShape([-1, 3, *size]))
     move_scales_behind(converted)
     _name(converted.input(0), "image", "NCHW")

@@ -34,6 +34,8 @@ class Description:
     task: str = MULTI_CLASS
     embedded: bool = False  # preprocessing and probabilities are part of the graph
     thresholds: tuple[float, ...] = ()  # see `named`
+    temperature: float = 1.0  # the graph divides the network's logits by it
+    reject_below: float = 0.0  # no class is named with a lower probability; 0 = one always is
 
     def own_section(self) -> dict[str, str]:
         """Return what `read_description` reads, as strings."""
@@ -48,6 +50,8 @@ class Description:
             "gflops": repr(self.gflops),
             "task": self.task,
             "embedded": str(self.embedded),
+            "temperature": repr(self.temperature),
+            "reject_below": repr(self.reject_below),
             **thresholds,
         }
 
@@ -113,6 +117,8 @@ def read_description(values: Mapping[str, str], path: Path) -> Description:
             task=task,
             embedded=values.get("embedded") == "True",
             thresholds=tuple(map(float, json.loads(values.get("thresholds", "[]")))),
+            temperature=float(values.get("temperature", "1")),
+            reject_below=float(values.get("reject_below", "0")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

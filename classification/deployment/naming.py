@@ -10,6 +10,8 @@ from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.backends import Backend
 from classification.deployment.probabilities import named
 
+NOT_CERTAIN = "not_certain"  # the reason of a prediction that the model itself rejects
+
 
 def thresholds_of(backend: Backend, threshold: float | None) -> np.ndarray:
     """Return the probabilities [C] from which on each class is named.
@@ -22,6 +24,15 @@ def thresholds_of(backend: Backend, threshold: float | None) -> np.ndarray:
     if threshold is None and backend.task == MULTI_LABEL:
         thresholds[:] = backend.thresholds or 0.5
     return thresholds
+
+
+def reject_below_of(backend: Backend, threshold: float | None) -> float:
+    """Return the probability of the best class below which no class is named.
+
+    Args:
+        threshold: asked for instead of the model's own; None = the model's own.
+    """
+    return backend.reject_below if threshold is None else 0.0
 
 
 def best_classes(

@@ -11,6 +11,7 @@ import torch
 
 from classification.deployment.half_precision import halved
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
+from classification.models.calibrated import calibrated
 
 OPSET = 18  # the oldest that the exporter writes without converting
 
@@ -35,7 +36,7 @@ def write_onnx(
         # The exporter by tracing (dynamo=False) is deprecated, and leaves a batch norm's and the
         # padding's arithmetic in the graph.
         program = torch.onnx.export(
-            model,
+            calibrated(model, description.temperature),
             (torch.zeros(2, 3, *size),),
             input_names=["image"],
             output_names=["logits"],

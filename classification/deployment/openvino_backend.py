@@ -41,6 +41,8 @@ class OpenVINOBackend:
         self.path = path
         self.class_names = description.class_names
         self.task, self.thresholds = description.task, description.thresholds
+        self.temperature = description.temperature
+        self.reject_below = description.reject_below
         self.preprocessing = description.preprocessing
         self.embedded = description.embedded
         self.device = DEVICE.lower()
@@ -52,6 +54,11 @@ class OpenVINOBackend:
         )
         self.parameters = description.parameters
         self.gflops = description.gflops
+
+    @property
+    def threads(self) -> int:
+        counts = [m.get_property("INFERENCE_NUM_THREADS") for m in self._compiled.values()]
+        return max(map(int, counts), default=0)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return logits [N, C] float32 of images [N, H, W, 3] uint8 RGB.

@@ -78,7 +78,7 @@ def compare(
         images: [H, W, 3] uint8 RGB each, of any sizes.
     """
     resized = resize(images, classifier.preprocessing)
-    expected = torch_logits(classifier.model, resized, classifier.preprocessing)
+    expected = torch_logits(classifier.calibrated(), resized, classifier.preprocessing)
     if description.embedded:
         expected = to_probabilities(expected, description.task)
         actual = _run_embedded(path, images)

@@ -17,7 +17,13 @@ from classification.data.preprocessing import load_image
 from classification.data.sample_set import MULTI_LABEL
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
-from classification.deployment.naming import best_classes, logits_by_rule, thresholds_of
+from classification.deployment.naming import (
+    NOT_CERTAIN,
+    best_classes,
+    logits_by_rule,
+    reject_below_of,
+    thresholds_of,
+)
 from classification.deployment.probabilities import to_probabilities
 from classification.errors import UserError
 
@@ -37,7 +43,8 @@ class Prediction:
     Of two classes, a model that has a threshold names the second from that probability on.
 
     There are none when it could not be read, which `error` tells, or when none is as probable as
-    the threshold. Where a rule and not the model chose the class, `reason` tells which: "no_face".
+    the threshold. `reason` tells where a rule and not the model chose the class: "no_face"; and
+    where the model is not sure enough by a threshold of its own: "not_certain".
     """
 
     path: str
@@ -104,8 +111,9 @@ class Predictor:
         Args:
             images: a folder (with all folders in it), a picture, or any number of pictures.
             top_k: classes to name; at most all of them. None = 1, of several labels all.
-            threshold: classes with a lower probability are not named. None = 0, of several labels
-                the model's own thresholds.
+            threshold: classes with a lower probability are not named. None = the model's own
+                thresholds of several labels; of classes, none is named where the best has a lower
+                probability than the model's `reject_below`.
 
         Raises:
             UserError: at once, when a single path leads to no picture, or top_k or the threshold
@@ -118,19 +126,24 @@ class Predictor:
         if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f"--threshold: {threshold} is no probability, 0 to 1.")
         thresholds = thresholds_of(self.backend, threshold)
+        reject_below = reject_below_of(self.backend, threshold)
         paths = pictures_of(images) if isinstance(images, (str, Path)) else images
-        return self._stream(paths, top_k, thresholds)
+        return self._stream(paths, top_k, thresholds, reject_below)
 
     def _stream(
-        self, paths: Iterable[str | Path], top_k: int, thresholds: np.ndarray
+        self,
+        paths: Iterable[str | Path],
+        top_k: int,
+        thresholds: np.ndarray,
+        reject_below: float,
     ) -> Iterator[Prediction]:
         # What was decoded but not predicted yet: per batch its paths, each with its error if any.
         waiting: deque[list[_Entry]] = deque()
         for logits in self.backend.stream(self._batches(paths, waiting)):
-            yield from self._name(waiting.popleft(), logits, top_k, thresholds)
+            yield from self._name(waiting.popleft(), logits, top_k, thresholds, reject_below)
         for entries in waiting:  # nothing but errors after the last batch
             nothing = np.empty((0, len(self.class_names)))
-            yield from self._name(entries, nothing, top_k, thresholds)
+            yield from self._name(entries, nothing, top_k, thresholds, reject_below)
 
     def _batches(
         self, paths: Iterable[str | Path], waiting: deque[list[_Entry]]
@@ -191,6 +204,7 @@ class Predictor:
         logits: np.ndarray,
         top_k: int,
         thresholds: np.ndarray,
+        reject_below: float,
     ) -> Iterator[Prediction]:
         rows = iter(to_probabilities(logits, self.backend.task))
         for path, error in entries:
@@ -201,6 +215,9 @@ class Predictor:
             probabilities = next(rows) if by_rule is None else by_rule
             if not np.isfinite(probabilities).all():
                 yield Prediction(path, (), (), "the model's output is not a finite number")
+                continue
+            if by_rule is None and probabilities.max() < reject_below:
+                yield Prediction(path, (), (), reason=NOT_CERTAIN)
                 continue
             best = best_classes(self.backend, probabilities, top_k, thresholds)
             if by_rule is not None and self.backend.task == MULTI_LABEL:

@@ -18,7 +18,7 @@ class TorchBackend:
 
     def __init__(self, path: Path) -> None:
         classifier = load_classifier(path)
-        self.path = path
+        self.path, self.classifier = path, classifier
         self.class_names = classifier.class_names
         self.task, self.thresholds = classifier.task, classifier.thresholds
         self.preprocessing = classifier.preprocessing
@@ -27,7 +27,13 @@ class TorchBackend:
         self.precision = f"{classifier.precision} checkpoint on {self.device}, computing in f32"
         size = (self.preprocessing.height, self.preprocessing.width)
         self.parameters, self.gflops = measure_complexity(classifier.model, *size)
-        self._model = classifier.model.to(self.device).to(memory_format=torch.channels_last)
+        self.temperature = classifier.temperature
+        self.reject_below = classifier.reject_below
+        self._model = classifier.calibrated().to(self.device).to(memory_format=torch.channels_last)
+
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return logits [N, C] float32 of images [N, H, W, 3] uint8 RGB."""

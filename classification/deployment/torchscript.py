@@ -10,6 +10,7 @@ import torch
 
 from classification.data.preprocessing import Preprocessing
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
+from classification.models.calibrated import calibrated
 
 
 def trace(model: torch.nn.Module, preprocessing: Preprocessing) -> torch.jit.ScriptModule:
@@ -42,7 +43,7 @@ def write_torchscript(model: torch.nn.Module, description: Description, path: Pa
             (OWN_SECTION, description.own_section()),
         )
     }
-    traced = trace(model, description.preprocessing)
+    traced = trace(calibrated(model, description.temperature), description.preprocessing)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in `trace`
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ from classification.evaluation.label_metrics import LabelMetrics, PerLabel, comp
 from classification.evaluation.metrics import Metrics, PerClass, compute_metrics, per_class_table
 from classification.evaluation.metrics_file import read_metrics, write_metrics
 from classification.evaluation.report import (
+    PAGE,
     Evaluation,
     SourceFigures,
     log_summary,
@@ -67,7 +69,7 @@ def evaluate(
         test_data_roots: as of `train`; several are merged, and also told apart.
         test_ann_files: one annotation file a root, or none for class folders.
         save_metrics_to: a `metrics.yaml`, merged into when it exists.
-        save_output_to: a folder for predictions, per-class figures and the confusion matrix.
+        save_output_to: a folder for report.html, its figures, predictions and tables.
         classes: evaluate on images of these classes only; the model still chooses among all.
         roles: which images, where `data.split` divides them: "train", "val", "test".
         settings: pairs of a key of SETTINGS and a value, instead of what a checkpoint was trained
@@ -118,7 +120,9 @@ def evaluate(
         check_writable(Path(save_output_to))
     logger.info("Evaluating %s: %s, %d images", weights, backend.precision, len(store))
     with progress_bar("evaluating") as progress:
+        started = time.perf_counter()
         logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
+        seconds = time.perf_counter() - started
     measured, logits = with_faceless(samples, store, logits)
     metrics, per_class = measure(logits, measured, backend.thresholds)
     evaluation = Evaluation(
@@ -132,15 +136,25 @@ def evaluate(
         per_class=per_class,
         thresholds=backend.thresholds,
         sources=measure_sources(logits, measured, backend.thresholds),
+        temperature=backend.temperature,
+        reject_below=backend.reject_below,
+        model_answers=len(store),
+        seconds=seconds,
+        threads=backend.threads,
+        in_memory=store.in_memory,
     )
     log_summary(evaluation)
     if save_output_to:
+        from classification.evaluation.html_report import write_page
+
         write_report(Path(save_output_to), evaluation)
+        write_page(Path(save_output_to), evaluation, store, getattr(backend, "classifier", None))
+        logger.info("The report: %s", Path(save_output_to) / PAGE)
     if save_metrics_to:
         write_metrics(
             Path(save_metrics_to),
             metric_entries(evaluation),
-            model_files(weights),
+            evaluation.files,
             source_entries(evaluation),
         )
     return evaluation.figures()
@@ -232,11 +246,6 @@ def with_faceless(
         samples.subset(np.concatenate([store.indices, store.faceless])),
         np.concatenate([logits, np.tile(rule, (len(store.faceless), 1))]),
     )
-
-
-def model_files(weights: Path) -> list[Path]:
-    """Return the files that make up a model: an IR keeps its weights beside the .xml."""
-    return [weights, weights.with_suffix(".bin")] if weights.suffix == ".xml" else [weights]
 
 
 def _batches(store: ImageStore, batch_size: int) -> Iterator[np.ndarray]:

@@ -7,8 +7,9 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from classification.data.sample_set import SampleSet
 from classification.evaluation import tables
+from classification.evaluation.calibration import Reliability, reliability
 from classification.evaluation.label_metrics import LabelMetrics
 from classification.evaluation.metrics import Metrics, confusion
 from classification.evaluation.metrics_file import Metric, SourceMetrics
@@ -25,11 +27,16 @@ from classification.evaluation.operating_point import (
     positive_figures,
     threshold_table,
 )
+from classification.evaluation.reject import answered
 from classification.evaluation.score import SCORES
 from classification.files import write_bytes, write_text
 
+if TYPE_CHECKING:
+    from classification.evaluation.bootstrap import Interval
+
 logger = logging.getLogger(__name__)
 
+PAGE = "report.html"
 _TOP_K = 5
 _ENTROPIES = {"cross_entropy": "Cross-entropy", "binary_cross_entropy": "Binary cross-entropy"}
 _MOST_CLASSES_BY_SOURCE = 10  # in the log; the files have all
@@ -58,6 +65,40 @@ class Evaluation:
     per_class: tables.PerName
     thresholds: tuple[float, ...] = ()  # the model's; see `named`
     sources: tuple[SourceFigures, ...] = ()  # none where all pictures are of one source
+    temperature: float = 1.0  # that the logits are divided by already
+    reject_below: float = 0.0  # probability below which the model gives no answer
+    model_answers: int = 0  # of the N the first ones, which the model has seen; rules the rest
+    seconds: float = 0.0  # that the model took for them, with what it had to wait for
+    threads: int = 0  # that computed; 0 = not known
+    in_memory: int = 0  # pictures that need not be read then
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the files that make up the model: an IR keeps its weights beside the .xml."""
+        return model_files(self.weights)
+
+    @property
+    def model_logits(self) -> np.ndarray:
+        """Return the logits of the pictures that the model has seen."""
+        return self.logits[: self.model_answers]
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """Return the bounds of the headline figures, which take a while."""
+        from classification.evaluation.bootstrap import intervals
+
+        return intervals(self.logits, self.samples, self.thresholds)
+
+    @cached_property
+    def reliability(self) -> Reliability:
+        """Return how far the model's probabilities can be believed."""
+        return reliability(self.model_logits, self.samples.targets[: self.model_answers])
+
+    @cached_property
+    def reliability_before(self) -> Reliability:
+        """Return the same without the temperature."""
+        raw = self.model_logits * self.temperature
+        return reliability(raw, self.samples.targets[: self.model_answers])
 
     def figures(self) -> dict[str, float]:
         """Return the headline figures, parameters and GFLOPs."""
@@ -73,6 +114,11 @@ class Evaluation:
     def classes_without_samples(self) -> list[str]:
         """Return the names of classes without samples, or labels without positives, in order."""
         return [self.samples.class_names[i] for i in np.flatnonzero(self.per_class.n == 0)]
+
+
+def model_files(weights: Path) -> list[Path]:
+    """Return the files that make up a model: an IR keeps its weights beside the .xml."""
+    return [weights, weights.with_suffix(".bin")] if weights.suffix == ".xml" else [weights]
 
 
 def metric_entries(evaluation: Evaluation) -> list[Metric]:
@@ -234,8 +280,6 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
 
 def _write_curves(folder: Path, evaluation: Evaluation) -> None:
     """Write the curves of two classes, and their figures at eleven thresholds."""
-    from classification.evaluation.curve_plot import draw_precision_recall, draw_roc
-
     figures, logits, targets = evaluation.positive(), evaluation.logits, evaluation.samples.targets
     if figures is None:
         return
@@ -247,9 +291,6 @@ def _write_curves(folder: Path, evaluation: Evaluation) -> None:
     positive = evaluation.samples.class_names[1]
     contents = {"positive": positive, **_defined(_scores(figures)), **found}
     write_text(folder / "curves.json", json.dumps(contents))
-    drawn = draw_precision_recall(found["precision_recall"], figures, positive)
-    write_bytes(folder / "precision_recall.png", drawn)
-    write_bytes(folder / "roc.png", draw_roc(found["roc"], figures, positive))
 
 
 def _summary(evaluation: Evaluation) -> Mapping[str, Any]:
@@ -260,11 +301,28 @@ def _summary(evaluation: Evaluation) -> Mapping[str, Any]:
         "class_names": list(evaluation.samples.class_names),
         "classes_without_samples": evaluation.classes_without_samples(),
         "metrics": _defined(evaluation.figures()),
+        "intervals_95": {name: list(bounds) for name, bounds in evaluation.intervals.items()},
+        "calibration": {
+            "temperature": evaluation.temperature,
+            "expected_calibration_error": evaluation.reliability.error,
+            "expected_calibration_error_before": evaluation.reliability_before.error,
+        },
+        **_reject_summary(evaluation),
         "sources": [
             {"source": part.source, "n": part.n, **_defined(_scores(part.metrics))}
             for part in evaluation.sources
         ],
     }
+
+
+def _reject_summary(evaluation: Evaluation) -> dict[str, Any]:
+    if not evaluation.reject_below:
+        return {}
+    accuracy, coverage = answered(
+        evaluation.logits, evaluation.samples.targets, evaluation.reject_below
+    )
+    figures = {"accuracy": 100 * accuracy, "coverage": 100 * coverage}
+    return {"reject": {"threshold": evaluation.reject_below, **_defined(figures)}}
 
 
 def _scores(metrics: Metrics | LabelMetrics | PositiveFigures) -> dict[str, float]:

@@ -9,17 +9,23 @@ are all measured alike.
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from classification.config import Config
 from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL
+from classification.evaluation.calibration import fit_temperature
 from classification.evaluation.label_metrics import label_cross_entropy
 from classification.evaluation.metrics import mean_cross_entropy
-from classification.evaluation.thresholds import Thresholds, choose_thresholds
+from classification.evaluation.reject import Reject, choose_reject
+from classification.evaluation.thresholds import Thresholds, choose_thresholds, log_thresholds
+
+logger = logging.getLogger(__name__)
 
 
 class ScoreName(NamedTuple):
@@ -43,7 +49,46 @@ class Outcome:
     error: float  # its standard error, percent
     loss: float  # cross-entropy in nats; of several labels the mean over them
     right: np.ndarray  # [N] bool, or [N, L] bool
+    temperature: float  # the most likely one here; see `calibration`
     thresholds: Thresholds = ()  # chosen here by the config; the score goes by 0.5
+    reject: Reject | None = None  # of classes, where a target accuracy is set and reached
+
+    def answers(self) -> dict[str, Any]:
+        """Return what a checkpoint says of how its logits become answers."""
+        return {
+            "temperature": self.temperature,
+            **({"thresholds": list(self.thresholds)} if self.thresholds else {}),
+            **({"reject": self.reject._asdict()} if self.reject else {}),
+        }
+
+
+def saved_answers(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `Outcome.answers` put into a checkpoint."""
+    keys = ("temperature", "thresholds", "reject")
+    return {key: contents[key] for key in keys if key in contents}
+
+
+def log_answers(contents: Mapping[str, Any], config: Config) -> None:
+    """Say how the outputs of a finished checkpoint become answers."""
+    logger.info("temperature of the probabilities: %.3f", contents["temperature"])
+    log_thresholds(contents.get("thresholds", ()), contents["class_names"], config)
+    target, reject = config.evaluation.target_accuracy, contents.get("reject")
+    if reject is not None and not reject["threshold"]:
+        logger.info("evaluation.target_accuracy %g is reached without rejecting any", target)
+    elif reject is not None:
+        logger.info(
+            "no answer below a probability of %.4f: %.1f %% of the validation images get one, "
+            "%.2f %% of these are right",
+            reject["threshold"],
+            100 * reject["coverage"],
+            100 * reject["accuracy"],
+        )
+    elif target:
+        logger.warning(
+            "evaluation.target_accuracy: not even the surest answers on the validation images "
+            "reach %g; every picture gets an answer",
+            target,
+        )
 
 
 def judge(logits: np.ndarray, targets: np.ndarray, evaluation: Config) -> Outcome:
@@ -52,14 +97,19 @@ def judge(logits: np.ndarray, targets: np.ndarray, evaluation: Config) -> Outcom
     Args:
         evaluation: the section of a config, which says what thresholds to choose.
     """
+    temperature = fit_temperature(logits, targets)
+    calibrated, reject = logits / temperature, None
     if targets.ndim == 1:
         right = logits.argmax(axis=1) == targets
         loss = mean_cross_entropy(logits, targets)
+        if evaluation.target_accuracy:
+            reject = choose_reject(calibrated, targets, evaluation.target_accuracy)
     else:
         right = (logits >= 0) == (targets > 0.5)
         loss = label_cross_entropy(logits, targets)
-    thresholds = choose_thresholds(logits, targets, evaluation)
-    return Outcome(100 * float(np.mean(right)), error_of(right), loss, right, thresholds)
+    thresholds = choose_thresholds(calibrated, targets, evaluation)
+    score = 100 * float(np.mean(right))
+    return Outcome(score, error_of(right), loss, right, temperature, thresholds, reject)
 
 
 def error_of(right: np.ndarray) -> float:

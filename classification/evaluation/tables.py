@@ -45,6 +45,13 @@ def per_source_csv(class_names: Sequence[str], parts: Mapping[str, PerName]) -> 
     return _csv([("source", *_columns(first)), *rows])
 
 
+def per_class_rows(class_names: Sequence[str], table: PerName) -> tuple[list[str], list[list[str]]]:
+    """Return the same for a page: short names of the columns, and a row a class or label."""
+    rows = _per_class_rows(class_names, table, digits=1)
+    columns = [_SHORT.get(name, name) for name in _columns(table)]
+    return columns, [[cell or "-" for cell in row] for row in rows]
+
+
 def per_class_view(class_names: Sequence[str], table: PerName) -> Table:
     """Return the same for a terminal."""
     view = Table()

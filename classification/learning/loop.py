@@ -22,8 +22,7 @@ from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
 from classification.errors import DivergedError
-from classification.evaluation.score import SCORES, Outcome, judge
-from classification.evaluation.thresholds import Thresholds
+from classification.evaluation.score import SCORES, Outcome, judge, saved_answers
 from classification.learning.batch_norm import average_buffers
 from classification.learning.early_stop import EarlyStop
 from classification.learning.interruption import StopSignal
@@ -109,7 +108,7 @@ def fit(
     history: list[dict[str, Any]] = []
     epoch = start_step = step = 0
     selected = "raw"
-    thresholds: Thresholds = ()  # of the selected weights
+    answers: Mapping[str, Any] = {}  # how the logits of the selected weights become answers
     meter = np.zeros(3)  # summed loss, correct, images of the epoch so far
 
     # ---------------------------------------------------------------------- resume
@@ -123,7 +122,7 @@ def fit(
         early_stop = EarlyStop.from_state(state["early_stop"])
         history = list(state["history"])
         epoch, start_step, step = state["epoch"], state["step_in_epoch"], resume["step"]
-        selected, thresholds = resume["selected"], tuple(resume.get("thresholds", ()))
+        selected, answers = resume["selected"], saved_answers(resume)
         meter = np.array(state["meter"])
         frozen = state["frozen"]
         set_random_state(state["random"][accelerator.process_index % len(state["random"])])
@@ -143,7 +142,7 @@ def fit(
         return {
             **description,
             "state_dict": model.state_dict(),
-            **({"thresholds": list(thresholds)} if thresholds else {}),
+            **answers,
             "selected": selected,
             "epoch": epoch,
             "step": step,
@@ -210,7 +209,7 @@ def fit(
         if outcomes is None:
             interrupt(0)
         start = outcomes["raw"]
-        thresholds = start.thresholds
+        answers = start.answers()
         early_stop.observe(-1, start.score, start.loss, start.error)
         if folder:
             state = contents(step_in_epoch=0) | {
@@ -253,7 +252,7 @@ def fit(
             interrupt(num_steps)
         selected = max(outcomes, key=lambda name: _fitness(outcomes[name]))
         chosen = outcomes[selected]
-        thresholds = chosen.thresholds
+        answers = chosen.answers()
 
         # ------------------------------------------------------------------ schedule, save, stop
         train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from classification.config import Config, auxiliary_configs, to_dict
+from classification.config import Config, auxiliary_configs, flatten, to_dict
 from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.listing import listing
 from classification.data.loader import TrainLoader
@@ -23,8 +23,9 @@ from classification.data.readers import read_samples, split_paths
 from classification.data.sample_set import SampleSet
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
-from classification.evaluation.score import SCORES, ScoreName
-from classification.evaluation.thresholds import check_thresholds, log_thresholds
+from classification.evaluation.reject import check_target_accuracy
+from classification.evaluation.score import SCORES, ScoreName, log_answers
+from classification.evaluation.thresholds import check_thresholds
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.build import (
     Start,
@@ -38,6 +39,7 @@ from classification.learning.interruption import StopSignal
 from classification.learning.loop import FitResult, fit
 from classification.learning.losses import check_loss
 from classification.learning.lr_finder import Search, find_learning_rate, with_base_rate
+from classification.learning.model_card import write_card
 from classification.learning.random_state import seed_everything
 from classification.learning.run_folder import RunFolder
 from classification.learning.tracking import create_scalar_writer, draw_curves
@@ -101,6 +103,7 @@ def train(
         UserError: for wrong data, weights, settings, or a loss that is not finite.
         Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
+    given = dict(locals())
     opened = open_template(template)
     config = opened.config(
         settings, batch_size=batch_size, epochs=epochs, base_learning_rate=base_learning_rate
@@ -118,6 +121,7 @@ def train(
     val_samples = read(val_data_roots, val_ann_files, class_names=names, role="val")
     check_loss(config, multi_label=train_samples.multi_label)
     check_thresholds(config, names, train_samples.task)
+    check_target_accuracy(config, multi_label=train_samples.multi_label)
     check_negative_class(FaceCrop.from_config(config), names)
     seed_everything(config.training.seed)
     starts: list[Start] = []
@@ -200,6 +204,16 @@ def train(
         )
     if scalars is not None:
         scalars.close()
+    if accelerator.is_main_process:
+        ended = f"{len(result.history)} epochs were trained: {result.ended_because}."
+        write_card(
+            folder.path / "best.pth",
+            opened,
+            (train_store, val_store),
+            SCORES[train_samples.task],
+            given=given,
+            ended=ended,
+        )
     return _finish(result, folder, configs[0], accelerator, SCORES[train_samples.task])
 
 
@@ -254,7 +268,7 @@ def check_resumable(resume: Mapping[str, Any], samples: SampleSet, config: Confi
             f"--resume-from: the checkpoint is {resume['task']}, the training data are "
             f"{samples.task}; data.labels says which."
         )
-    old, new = _flatten(resume["config"]), _flatten(to_dict(config))
+    old, new = flatten(resume["config"]), flatten(to_dict(config))
     if old["model.backbone"] != new["model.backbone"]:
         raise UserError(
             f"--resume-from: the checkpoint is a {old['model.backbone']}, "
@@ -263,16 +277,6 @@ def check_resumable(resume: Mapping[str, Any], samples: SampleSet, config: Confi
     for key in new:
         if old.get(key) != new[key]:
             logger.warning("resuming with %s = %s, was %s", key, new[key], old.get(key))
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def open_stores(
@@ -362,8 +366,7 @@ def _finish(
             result.ended_because,
             folder.path / "best.pth",
         )
-        best = read_checkpoint(folder.path / "best.pth")
-        log_thresholds(best.get("thresholds", ()), best["class_names"], config)
+        log_answers(read_checkpoint(folder.path / "best.pth"), config)
     return TrainResult(
         folder.path / "best.pth",
         folder.path / "latest.pth",

@@ -17,6 +17,7 @@ from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import MULTI_CLASS
 from classification.errors import UserError
 from classification.files import write_bytes
+from classification.models.calibrated import calibrated
 from classification.models.classifier import create_classifier
 from classification.models.quantized import INT8, restore_quantized
 
@@ -50,6 +51,20 @@ class Classifier:
         """Return those of `deployment.probabilities.named`; 0.5 where none reached the target."""
         return tuple(0.5 if t is None else t for t in self.contents.get("thresholds", ()))
 
+    @property
+    def temperature(self) -> float:
+        """Return what the logits are divided by before they become probabilities."""
+        return float(self.contents.get("temperature", 1.0))
+
+    @property
+    def reject_below(self) -> float:
+        """Return the probability below which no class is named; 0 = one always is."""
+        return float(self.contents.get("reject", {}).get("threshold", 0.0))
+
+    def calibrated(self) -> torch.nn.Module:
+        """Return the model with its logits divided by the temperature."""
+        return calibrated(self.model, self.temperature)
+
 
 def describe(
     *,
@@ -61,8 +76,8 @@ def describe(
 ) -> dict[str, Any]:
     """Return the part of a checkpoint that does not change during a training.
 
-    Still to be added: state_dict, selected, epoch, step, metrics and training; and thresholds,
-    unless they are 0.5.
+    Still to be added: state_dict, selected, epoch, step, metrics and training, and how logits
+    become answers: temperature; thresholds, unless they are 0.5; reject, if any.
     """
     return {
         "format": FORMAT,

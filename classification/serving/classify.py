@@ -9,7 +9,12 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from classification.data.sample_set import MULTI_LABEL
-from classification.deployment.naming import best_classes, thresholds_of
+from classification.deployment.naming import (
+    NOT_CERTAIN,
+    best_classes,
+    reject_below_of,
+    thresholds_of,
+)
 from classification.deployment.probabilities import to_probabilities
 from classification.serving.bodies import Upload, find_picture, receive_body
 from classification.serving.models import ServedModel
@@ -87,6 +92,8 @@ def answer(
     best = best_classes(backend, probabilities, top_k, thresholds_of(backend, threshold))
     if reason is not None and several:
         best = best[:0]  # none of the labels
+    if reason is None and probabilities.max() < reject_below_of(backend, threshold):
+        best, reason = best[:0], NOT_CERTAIN
     first = int(best[0]) if len(best) else None
     return {
         "predicted": first,

@@ -22,6 +22,11 @@ class NamedClass(BaseModel):
     probability: float = Field(ge=0, le=1)
 
 
+REASONS = (
+    "no_face: a rule, not the model, chose the class; not_certain: below the model's own threshold"
+)
+
+
 class Answer(BaseModel):
     """The most probable classes of one picture, best first."""
 
@@ -30,7 +35,7 @@ class Answer(BaseModel):
     predicted_name: str | None
     classes: list[NamedClass] = Field(description="none below the threshold")
     model: str
-    reason: str | None = Field(description="no_face: a rule, not the model, chose the class")
+    reason: str | None = Field(description=REASONS)
 
 
 class Health(BaseModel):

@@ -21,6 +21,7 @@ from classification.errors import Interrupted, UserError
 class ColourBackend:
     task = "multi-class"
     thresholds = ()
+    reject_below = 0.0
     class_names = ("red", "green, dark", "blau ü")
     preprocessing = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
     precision = "FP32 stub"

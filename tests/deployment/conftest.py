@@ -25,6 +25,7 @@ CLASS_NAMES = ("zebra crossing", "apple", "Ünïcode 日本", "x<&>\"'")
 MEAN = (0.3, 0.45, 0.6)
 STD = (0.2, 0.25, 0.31)
 HEIGHT, WIDTH = 40, 32
+TEMPERATURE = 1.7
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +58,7 @@ def save(
         template_name="tiny", class_names=CLASS_NAMES, config=config, compression=compression
     )
     state = {"selected": "raw", "epoch": 1, "step": 1, "metrics": {}, "training": None}
+    state |= {"temperature": TEMPERATURE, "reject": {"threshold": 0.1}}
     write_checkpoint(path, {**contents, **state, "state_dict": model.state_dict()})
     return path
 
@@ -130,11 +132,11 @@ def pictures() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def expected_logits(checkpoint: Path, pictures: np.ndarray) -> np.ndarray:
-    """Return the logits of `pictures`, normalised here in float64 by the textbook."""
+    """Return the logits of `pictures`, normalised here in float64, calibrated by the textbook."""
     pixels = (pictures / 255.0 - np.array(MEAN)) / np.array(STD)
     batch = torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float().contiguous()
     with torch.no_grad():
-        return load_classifier(checkpoint).model(batch).numpy()
+        return load_classifier(checkpoint).model(batch).numpy() / TEMPERATURE
 
 
 @pytest.fixture

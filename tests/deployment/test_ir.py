@@ -40,7 +40,7 @@ def torch_answer(checkpoint, picture_file, config) -> np.ndarray:
     mean, std = torch.tensor(config.input.mean), torch.tensor(config.input.std)
     pixels = (torch.from_numpy(np.array(image)).float() / 255 - mean) / std
     with torch.no_grad():
-        return load_classifier(checkpoint).model(pixels.permute(2, 0, 1)[None]).numpy()
+        return load_classifier(checkpoint).calibrated()(pixels.permute(2, 0, 1)[None]).numpy()
 
 
 def test_foreign_client_gets_pytorchs_logits(exported, checkpoint, picture_file, config):

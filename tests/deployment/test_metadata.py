@@ -33,9 +33,11 @@ def test_model_api_values_follow_the_channel_order():
 def test_task_and_embedding_are_kept(tmp_path):
     raw = replace(description(), task="multi-label", embedded=True)
     assert read_description(raw.own_section(), tmp_path) == raw
-    thresholds = replace(raw, thresholds=(0.1 + 0.2, 1 / 3))
+    thresholds = replace(raw, thresholds=(0.1 + 0.2, 1 / 3), temperature=2 / 3)
     assert read_description(thresholds.own_section(), tmp_path) == thresholds
-    older = {k: v for k, v in raw.own_section().items() if k not in ("task", "embedded")}
+    older = {
+        k: v for k, v in raw.own_section().items() if k not in ("task", "embedded", "temperature")
+    }
     assert read_description(older, tmp_path) == description()
 
 

@@ -29,7 +29,7 @@ def test_figures(figures, expected_logits):
 
 
 def test_a_small_change_of_the_weights_is_noticed(figures, classifier):
-    classifier.model.get_classifier().bias.data[1] += 0.01
+    classifier.model.get_classifier().bias.data[1] += 0.01 * classifier.temperature
     result = figures()
     assert not result.passed
     assert result.max_difference == pytest.approx(0.01, abs=1e-4)

@@ -11,8 +11,12 @@ from classification.data.decode import DecodeError
 from classification.data.faces import FaceCrop, NoFaceError
 from classification.data.preprocessing import Preprocessing
 from classification.deployment import predictor as predictor_module
+from classification.deployment.backends import load_backend
 from classification.deployment.predictor import Predictor
+from classification.deployment.probabilities import softmax
+from classification.deployment.torch_backend import torch_logits
 from classification.errors import UserError
+from classification.models.checkpoint import load_classifier, read_checkpoint
 
 COLOURS = {"red": (250, 10, 30), "green": (20, 240, 10), "blue": (5, 15, 255)}
 
@@ -22,6 +26,7 @@ class ColourBackend:
 
     task = "multi-class"
     thresholds = ()
+    reject_below = 0.0
     class_names = ("red", "green", "blue")
     preprocessing = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
 
@@ -162,6 +167,17 @@ def test_threshold(predictor, tmp_path):
             predictor.stream(path, threshold=threshold)
 
 
+def test_the_models_own_reject_option(predictor, tmp_path):
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "0 sure.png")
+    Image.new("RGB", (8, 8), (200, 190, 0)).save(tmp_path / "1 unsure.png")
+    predictor.backend.reject_below = 0.6
+    sure, unsure = predictor.predict(tmp_path, top_k=3)
+    assert len(sure.class_names) == 3 and sure.reason is None  # also those below 0.6
+    assert (unsure.class_names, unsure.reason, unsure.error) == ((), "not_certain", None)
+    assert predictor.predict(tmp_path, threshold=0)[1].class_names == ("red",)
+    assert predictor.predict(tmp_path, threshold=0.4)[1].class_names == ("red",)
+
+
 def test_a_path_without_pictures_is_refused_at_once(predictor, tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         predictor.stream(tmp_path / "nowhere")
@@ -227,3 +243,16 @@ def test_the_negative_class_of_a_file_must_be_one_of_its_classes(monkeypatch):
     monkeypatch.setattr(predictor_module, "load_backend", lambda *_, **__: backend)
     with pytest.raises(UserError, match="'purple' is no class"):
         Predictor("model.xml")
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.onnx"])
+def test_files_know_how_sure_an_answer_must_be(name, exported, checkpoint, pictures):
+    backend = load_backend(exported / name, precision_hint="f32")
+    contents = read_checkpoint(checkpoint)
+    assert backend.temperature == contents["temperature"] != 1
+    assert backend.reject_below == contents["reject"]["threshold"] > 0
+    classifier = load_classifier(checkpoint)
+    raw = torch_logits(classifier.model, pictures, classifier.preprocessing)
+    np.testing.assert_allclose(
+        softmax(backend.logits(pictures)), softmax(raw / contents["temperature"]), atol=1e-5
+    )

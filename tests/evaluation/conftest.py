@@ -31,6 +31,9 @@ class ColorBackend:
     gflops: float = 0.5
     task: str = "multi-class"
     thresholds: tuple[float, ...] = ()
+    temperature: float = 1.0
+    reject_below: float = 0.0
+    threads: int = 1
     precision_hint: str | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:

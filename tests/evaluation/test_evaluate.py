@@ -55,9 +55,12 @@ def test_output_folder(color_backend, weights, pictures, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [
         "confusion.csv",
         "confusion.png",
+        "coverage.png",
         "metrics.json",
         "per_class.csv",
         "predictions.csv",
+        "reliability.png",
+        "report.html",
     ]
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -44,6 +44,7 @@ def _figures_by_hand(checkpoint: Path, root: Path) -> dict[str, float]:
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
             with torch.no_grad():
                 logits = classifier.model(((pixels - mean) / std)[None])[0]
+                logits /= classifier.contents["temperature"]
             correct.append(int(logits.argmax()) == target)
             losses.append(float(-logits.double().log_softmax(0)[target]))
     return {

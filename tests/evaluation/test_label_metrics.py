@@ -94,7 +94,8 @@ def test_the_score_and_its_error(case: tuple[np.ndarray, np.ndarray]) -> None:
     metrics, _ = compute_label_metrics(logits, targets)
     assert outcome.score == pytest.approx(metrics["label_accuracy"])
     assert outcome.loss == pytest.approx(metrics["binary_cross_entropy"])
-    assert outcome.thresholds == choose_thresholds(logits, targets, EVALUATION)
+    expected = choose_thresholds(logits / outcome.temperature, targets, EVALUATION)
+    assert outcome.thresholds == expected
     assert outcome.right.shape == (200, L)
 
 

@@ -99,7 +99,10 @@ def test_a_parameter_out_of_range_is_422(client: TestClient, picture: Path, quer
 
 def test_several_labels_have_thresholds_of_their_own() -> None:
     backend = SimpleNamespace(
-        class_names=tuple("abcdefg"), task=MULTI_LABEL, thresholds=(0.9, 0.2, 0.5, 0, 0, 0, 1)
+        class_names=tuple("abcdefg"),
+        task=MULTI_LABEL,
+        reject_below=0.0,
+        thresholds=(0.9, 0.2, 0.5, 0, 0, 0, 1),
     )
     model = SimpleNamespace(name="several", backend=backend)
     probabilities = np.array([0.8, 0.3, 0.5, 0.01, 0.02, 0.03, 0.99])
@@ -113,6 +116,11 @@ def test_several_labels_have_thresholds_of_their_own() -> None:
     assert named(None, None, "no_face") == ""
     backend.thresholds = ()
     assert named(None, None, None) == "gac"
+    backend.task, backend.reject_below = "multi-class", 0.995
+    rejected = answer(model, probabilities, 3, None, None)
+    assert (rejected["classes"], rejected["predicted"]) == ([], None)
+    assert rejected["reason"] == "not_certain"
+    assert named(3, 0.0, None) == "gac" == named(3, None, "no_face")
 
 
 class TestKey:
