@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from asyncio import AbstractEventLoop, Future
@@ -62,6 +63,8 @@ class Batcher:
         self._largest = self._batches[0].size if self._batches else 1
         # One more than run at once, so that a core finds its next request waiting.
         self._most_running = self._batches[0].streams + 1 if self._batches else 1
+        # OpenVINO's threads must not call Python once it has begun to end: that aborts the process.
+        atexit.register(self.close)
 
     def expect(self) -> None:
         """Announce an input: `put` or `drop` follows."""
@@ -85,9 +88,13 @@ class Batcher:
             self._start(*work)
 
     def close(self) -> None:
-        """Wait for what is under way."""
-        for requests in (self._alone, *self._batches):
-            requests.wait()
+        """Wait for what is under way and for what its end starts."""
+        busy = True
+        while busy:
+            with self._lock:
+                busy = self._running > 0
+            for requests in (self._alone, *self._batches):
+                requests.wait()
 
     def _next(self) -> tuple[_Request, list[Waiting]] | None:
         """Take what is to run now, if anything is; call it with the lock held."""

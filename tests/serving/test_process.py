@@ -37,6 +37,32 @@ def test_torch_is_never_imported(exported: Path, picture: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+ENDS_AT_ONCE = """
+import asyncio, sys
+import numpy as np
+from classification.serving.batching import Waiting
+from classification.serving.models import load_models
+from classification.serving.settings import Settings
+model = load_models({"model": sys.argv[1]}, Settings())["model"]
+model.on_batch = lambda size, seconds: sum(range(300_000))
+async def run():
+    loop = asyncio.get_running_loop()
+    futures = [loop.create_future() for _ in range(12)]
+    for future in futures:
+        model.batcher.expect()
+        model.batcher.put(Waiting(np.zeros((40, 32, 3), np.uint8), loop, future))
+    await futures[0]
+asyncio.run(run())
+"""
+
+
+def test_python_may_end_while_the_model_runs(exported: Path) -> None:
+    """As in a function or script that ends without a shutdown; it aborted in every second run."""
+    for _ in range(3):
+        done = run_python("-c", ENDS_AT_ONCE, exported / "model.xml")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_accepted_requests_are_answered_after_sigterm(
     exported: Path, picture: Path, tmp_path: Path
 ) -> None:
