@@ -85,10 +85,11 @@ def test_choosing_a_file(page: Page, picture: Path, expected: Prediction) -> Non
 
 def test_by_keyboard_alone(page: Page, picture: Path, expected: Prediction) -> None:
     reached = []
-    for _ in range(2):
+    expect(page.get_by_label("Model")).to_be_visible()
+    for _ in range(3):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))
-    assert reached == ["theme", "file"]
+    assert reached == ["model", "theme", "file"]
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
     chooser.value.set_files(picture)
