@@ -53,8 +53,11 @@ def test_int8_weights_are_3_4_times_smaller(path: Path) -> None:
     preprocessing = Preprocessing.from_config(config)
     names = tuple(map(str, range(20)))
     sizes = [
-        deployed_size(Classifier(m, names, preprocessing, config, {"compression": c}))
-        for m, c in ((model, None), (int8, {"method": "int8"}))
+        deployed_size(Classifier(m, names, preprocessing, config, contents))
+        for m, contents in (
+            (model, {"compression": None, "state_dict": model.state_dict()}),
+            (int8, {"compression": {"method": "int8"}}),
+        )
     ]
     parameters = sum(p.numel() for p in model.parameters())
     assert sizes[0].bytes == pytest.approx(4 * parameters, rel=0.02)  # guards the comparison

@@ -135,7 +135,7 @@ def test_a_run_starts_from_the_fit_and_may_keep_it(data: dict[str, Path], tmp_pa
         settings=[
             ["model.head_start", "probe"],
             ["model.reset_classifier", "true"],
-            ["optimizer.base_learning_rate", "5"],  # what comes after the start is ruined
+            ["optimizer.base_learning_rate", "1"],  # what comes after the start is ruined
             ["augmentation.augmix", "0"],
             ["ema.enable", "false"],
         ],

@@ -49,7 +49,10 @@ def test_what_it_leaves(tiny_template: Path, data: dict[str, Path], tmp_path: Pa
     ]
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5]
     best = max(history, key=lambda entry: (entry["val_top1"], -entry["val_loss"]))
-    assert (best["epoch"], best["val_top1"]) == (result.best_epoch, result.best_score)
+    least = best["val_top1"] - best["val_error"]
+    kept = [entry for entry in history if entry["is_best"]][-1]
+    assert kept == [entry for entry in history if entry["val_top1"] >= least][-1]
+    assert (kept["epoch"], kept["val_top1"]) == (result.best_epoch, result.best_score)
     assert torch.load(result.best, weights_only=True)["epoch"] == result.best_epoch
     assert Image.open(tmp_path / "o" / "curves.png").size[0] > 600
 
