@@ -149,8 +149,8 @@ def default_config() -> Config:
     c.schedule = CfgNode()
     # plateau | cosine | one_cycle | exponential: falls after each epoch | multi_step: after some
     c.schedule.name = "plateau"
-    # What must improve: train_loss | val_score: validation top-1, of several labels their accuracy;
-    # its former name was val_top1.
+    # What must improve: train_loss | val_loss | val_score: validation top-1, of several labels
+    # their accuracy; its former name was val_top1.
     c.schedule.watch = "train_loss"
     c.schedule.warmup_epochs = 1.0  # linear, from a tenth of the rate; one_cycle has its own rise
     c.schedule.patience = 5  # epochs without improvement before the rate falls
@@ -201,6 +201,9 @@ def default_config() -> Config:
     c.training.accumulation = 1  # parts that a batch is computed in, one after the other
     c.training.seed = 5
     c.training.keep_checkpoints = 2  # latest ones kept, besides the best
+    # Whose weights best.pth has: last_within_error: of the epochs within one standard error of the
+    # best validation score the last one | highest: the best, of equal ones that of the lower loss.
+    c.training.best_epoch = "last_within_error"
     # Normalise by the statistics of the pretrained weights, which stay as they are; models that
     # start from random weights do not.
     c.training.freeze_batch_norm = False

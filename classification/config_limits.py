@@ -20,8 +20,9 @@ CHOICES = {
     "lr_finder.mode": ("fast_ai", "grid_search", "tpe"),
     "sampling.name": ("shuffle", "balanced", "weighted"),
     "loss.class_weights": ("none", "balanced"),
-    "schedule.watch": ("train_loss", "val_score", "val_top1"),
+    "schedule.watch": ("train_loss", "val_loss", "val_score", "val_top1"),
     "evaluation.thresholds": ("auto", "half", "best_f1", "precision", "recall"),
+    "training.best_epoch": ("last_within_error", "highest"),
     "training.precision": ("auto", "fp32", "bf16"),
     "compression.preset": ("mixed", "performance"),
 }

@@ -103,7 +103,7 @@ def fit(
         if config.ema.enable
         else None
     )
-    early_stop = to_beat or EarlyStop()
+    early_stop = to_beat or EarlyStop(exact=config.training.best_epoch == "highest")
     patience = epochs_of(config.early_stop.patience, config.early_stop.patience_steps, num_steps)
     history: list[dict[str, Any]] = []
     epoch = start_step = step = 0
@@ -257,7 +257,9 @@ def fit(
         # ------------------------------------------------------------------ schedule, save, stop
         train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)
         for learner in learners:
-            learner.schedule.end_epoch(epoch, step, train_loss=train_loss, val_score=chosen.score)
+            learner.schedule.end_epoch(
+                epoch, step, train_loss=train_loss, val_loss=chosen.loss, val_score=chosen.score
+            )
         is_best = early_stop.observe(epoch, chosen.score, chosen.loss, chosen.error)
         entry = {
             "epoch": epoch + 1,

@@ -26,7 +26,9 @@ class Schedule(Protocol):
     def rate(self, step: int) -> float:
         """Return the learning rate of optimizer step `step`."""
 
-    def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_score: float) -> None:
+    def end_epoch(
+        self, epoch: int, step: int, *, train_loss: float, val_loss: float, val_score: float
+    ) -> None:
         """Take note of epoch number `epoch`, which ended before step `step`."""
 
     def has_ended(self, step: int) -> bool:
@@ -84,7 +86,9 @@ class CosineSchedule:
         share = (1 + math.cos(math.pi * min(done, 1.0))) / 2
         return self.base_rate * (self.lowest + (1 - self.lowest) * share)
 
-    def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_score: float) -> None:
+    def end_epoch(
+        self, epoch: int, step: int, *, train_loss: float, val_loss: float, val_score: float
+    ) -> None:
         """Do nothing: the rate depends on the step alone."""
 
     def has_ended(self, step: int) -> bool:
@@ -165,6 +169,7 @@ class PlateauSchedule:
 
     def __init__(self, config: Config, steps_per_epoch: int) -> None:
         self.config = config.schedule
+        self.watch: str = config.schedule.watch.replace("val_top1", "val_score")
         self.after_drops: int = config.early_stop.after_drops
         self.base_rate: float = config.optimizer.base_learning_rate
         self.lowest: float = config.schedule.min_rate_ratio
@@ -179,7 +184,7 @@ class PlateauSchedule:
         self._unit = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         self._plateau = ReduceLROnPlateau(
             self._unit,
-            mode="min" if config.schedule.watch == "train_loss" else "max",
+            mode="max" if self.watch == "val_score" else "min",
             factor=config.schedule.factor,
             patience=epochs_of(
                 config.schedule.patience, config.schedule.patience_steps, steps_per_epoch
@@ -203,13 +208,16 @@ class PlateauSchedule:
         done = (step - self.fall_start) / max(self.fall_end - self.fall_start, 1)
         return 1.0 - (1.0 - self.lowest) * min(done, 1.0)
 
-    def end_epoch(self, epoch: int, step: int, *, train_loss: float, val_score: float) -> None:
+    def end_epoch(
+        self, epoch: int, step: int, *, train_loss: float, val_loss: float, val_score: float
+    ) -> None:
         """Take note of epoch number `epoch` (from 0), which ended before step `step`."""
         anneals = self.config.on_plateau == "anneal"
         if step < self.warmup_steps or (anneals and step > self.fall_start):
             return
         before = self._factor
-        self._plateau.step(train_loss if self.config.watch == "train_loss" else val_score)
+        figures = {"train_loss": train_loss, "val_loss": val_loss, "val_score": val_score}
+        self._plateau.step(figures[self.watch])
         if self._factor == before:
             return
         self.drops += 1

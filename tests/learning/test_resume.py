@@ -29,6 +29,11 @@ TECHNIQUES: dict[str, list[list[str]]] = {
         ["training.clip_gradient_norm", "1.0"],
     ],
     "plateau drops": [["schedule.patience", "1"], ["schedule.warmup_epochs", "0"]],
+    "drops by the validation loss, the highest epoch": [
+        ["schedule.watch", "val_loss"],
+        ["schedule.patience", "1"],
+        ["training.best_epoch", "highest"],
+    ],
     "adamw, all parameters decay": [
         ["optimizer.name", "adamw"],
         ["optimizer.base_learning_rate", "0.001"],

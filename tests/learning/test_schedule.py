@@ -42,7 +42,7 @@ def test_falls_as_torch_reduce_on_plateau_does() -> None:
     generator = torch.Generator().manual_seed(0)
     losses = (torch.rand(60, generator=generator) + 1).tolist()
     for epoch, loss in enumerate(losses):
-        schedule.end_epoch(epoch, epoch + 1, train_loss=loss, val_score=0.0)
+        schedule.end_epoch(epoch, epoch + 1, train_loss=loss, val_loss=1.0, val_score=0.0)
         reference.step(loss)
         assert schedule.rate(epoch + 1) == pytest.approx(optimizer.param_groups[0]["lr"])
     assert schedule.drops == 3
@@ -51,11 +51,23 @@ def test_falls_as_torch_reduce_on_plateau_does() -> None:
 def test_watching_validation_expects_it_to_rise() -> None:
     schedule = PlateauSchedule(make_config(watch="val_top1", patience=1), steps_per_epoch=1)
     for epoch, top1 in enumerate([50, 60, 70, 80]):
-        schedule.end_epoch(epoch, epoch + 1, train_loss=9.0, val_score=top1)
+        schedule.end_epoch(epoch, epoch + 1, train_loss=9.0, val_loss=1.0, val_score=top1)
     assert schedule.drops == 0
     for epoch in (4, 5):
-        schedule.end_epoch(epoch, epoch + 1, train_loss=0.0, val_score=79)
+        schedule.end_epoch(epoch, epoch + 1, train_loss=0.0, val_loss=1.0, val_score=79)
     assert schedule.drops == 1
+
+
+def test_watching_the_validation_loss_expects_it_to_fall() -> None:
+    config = make_config(watch="val_loss", patience=2, min_rate_ratio=0.01)
+    schedule = PlateauSchedule(config, steps_per_epoch=1)
+    losses = [0.9, 0.5, 0.6, 0.5, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
+    rates = []
+    for epoch, loss in enumerate(losses):
+        schedule.end_epoch(epoch, epoch + 1, train_loss=-epoch, val_loss=loss, val_score=epoch)
+        rates.append(schedule.rate(epoch + 1))
+    # The third epoch in a row without a lower loss drops the rate: 2, 3, 4; then 6, 7, 8; then 11.
+    assert rates == pytest.approx([0.1] * 4 + [0.01] * 4 + [0.001] * 4)
 
 
 def test_a_budget_is_annealed_to_its_end() -> None:
@@ -75,12 +87,12 @@ def test_state_goes_on_where_it_was() -> None:
     whole = PlateauSchedule(config, steps_per_epoch=1)
     first = PlateauSchedule(config, steps_per_epoch=1)
     for epoch, loss in enumerate(losses):
-        whole.end_epoch(epoch, epoch + 1, train_loss=loss, val_score=0.0)
+        whole.end_epoch(epoch, epoch + 1, train_loss=loss, val_loss=1.0, val_score=0.0)
         if epoch == 4:
             second = PlateauSchedule(config, steps_per_epoch=1)
             second.load_state_dict(first.state_dict())
             first = second
-        first.end_epoch(epoch, epoch + 1, train_loss=loss, val_score=0.0)
+        first.end_epoch(epoch, epoch + 1, train_loss=loss, val_loss=1.0, val_score=0.0)
         assert first.state_dict() == whole.state_dict()
     assert whole.drops == 2
 
@@ -91,7 +103,7 @@ def test_early_stop_waits_for_a_drop_and_for_patience_after_it() -> None:
     ended = None
     for epoch in range(20):
         stop.observe(epoch, score=90.0, loss=1.0, error=3.0)  # best in epoch 0, never better
-        schedule.end_epoch(epoch, epoch + 1, train_loss=1.0, val_score=90.0)
+        schedule.end_epoch(epoch, epoch + 1, train_loss=1.0, val_loss=1.0, val_score=90.0)
         if stop.is_over(epoch, schedule, patience=3):
             ended = epoch
             break
@@ -217,14 +229,14 @@ def test_a_plateau_starts_the_fall_that_ends_the_training() -> None:
     schedule = PlateauSchedule(anneal_config(), steps_per_epoch=10)
     for epoch, top1 in enumerate([50, 60, 60, 60]):
         assert schedule.rate(epoch * 10) == pytest.approx(0.1)
-        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_score=top1)
+        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=top1)
     # Two epochs without improvement at a patience of one: half of 40 steps to go.
     rates = [schedule.rate(step) for step in range(40, 61)]
     assert rates == pytest.approx([0.1 * (1 - i / 20) for i in range(21)])
     for epoch in (4, 5):
         assert not schedule.has_ended(10 * epoch)
         assert schedule.waits_since() is None  # the fall is not cut short
-        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_score=0.0)
+        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=0.0)
     assert schedule.has_ended(60)
 
 
@@ -233,7 +245,7 @@ def test_the_fall_never_outlasts_the_budget() -> None:
     config.training.epochs = 5
     schedule = PlateauSchedule(config, steps_per_epoch=10)
     for epoch, top1 in enumerate([50, 60, 60, 60]):
-        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_score=top1)
+        schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=top1)
     assert schedule.rate(45) == pytest.approx(0.05)
     assert schedule.has_ended(50)
 
@@ -241,7 +253,7 @@ def test_the_fall_never_outlasts_the_budget() -> None:
 def test_the_fall_goes_on_after_a_resume() -> None:
     first = PlateauSchedule(anneal_config(), steps_per_epoch=10)
     for epoch, top1 in enumerate([50, 60, 60, 60]):
-        first.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_score=top1)
+        first.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=top1)
     second = PlateauSchedule(anneal_config(), steps_per_epoch=10)
     second.load_state_dict(first.state_dict())
     assert [first.rate(s) for s in range(40, 70)] == [second.rate(s) for s in range(40, 70)]
@@ -253,7 +265,7 @@ def test_patience_in_steps_is_more_epochs_on_small_sets() -> None:
     assert epochs_of(5, 100, steps_per_epoch=100) == 5
     schedule = PlateauSchedule(make_config(patience=1, patience_steps=24), steps_per_epoch=8)
     for epoch in range(4):
-        schedule.end_epoch(epoch, 8 * (epoch + 1), train_loss=1.0, val_score=0.0)
+        schedule.end_epoch(epoch, 8 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=0.0)
     assert schedule.drops == 0
-    schedule.end_epoch(4, 40, train_loss=1.0, val_score=0.0)
+    schedule.end_epoch(4, 40, train_loss=1.0, val_loss=1.0, val_score=0.0)
     assert schedule.drops == 1

@@ -32,6 +32,25 @@ def test_ends_by_itself_on_an_easy_set(
     assert "no better epoch" in result.ended_because
 
 
+def test_the_highest_epoch_is_kept_if_wanted(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    result = train(
+        tiny_template,
+        train_data_roots=data["train"],
+        val_data_roots=data["val"],
+        save_checkpoints_to=tmp_path,
+        epochs=6,
+        settings=[["training.best_epoch", "highest"], ["optimizer.base_learning_rate", "0.005"]],
+    )
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    history = [json.loads(line) for line in lines]
+    fitness = [(entry["val_top1"], -entry["val_loss"]) for entry in history]
+    records = [fitness[i] > max(fitness[:i], default=(-1, 0)) for i in range(len(fitness))]
+    assert [entry["is_best"] for entry in history] == records
+    assert result.best_epoch == 1 + fitness.index(max(fitness))
+
+
 def test_what_it_leaves(tiny_template: Path, data: dict[str, Path], tmp_path: Path) -> None:
     result = train(
         tiny_template,

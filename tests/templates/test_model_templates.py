@@ -147,7 +147,7 @@ def test_slimnet_has_the_described_recipe():
     assert config.augmentation.crop_scale == 1 and config.augmentation.horizontal_flip == 0
     schedule = create_schedule(config, steps_per_epoch=50)
     for epoch in range(20):
-        schedule.end_epoch(epoch, 50 * (epoch + 1), train_loss=1.0, val_score=50.0)
+        schedule.end_epoch(epoch, 50 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=50.0)
     assert {schedule.rate(step) for step in range(1000)} == {1e-4}
 
 
