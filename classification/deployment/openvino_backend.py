@@ -32,9 +32,7 @@ class OpenVINOBackend:
                 compute in the wanted precision.
         """
         _check_precision(precision_hint)
-        model = _read_model(path)
-        description = read_description(_own_section(model), path)
-        _check_interface(model, description, path)
+        model, description = read_exported(path)
         self._model = with_pixel_input(model, description)
         self._precision = {"INFERENCE_PRECISION_HINT": precision_hint} if precision_hint else {}
         self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
@@ -212,6 +210,18 @@ def _with_rgb_input_and_logits(model: ov.Model) -> ov.Model:
     processor.input().tensor().set_layout(ov.Layout("NHWC"))
     processor.input().preprocess().reverse_channels()
     return processor.build()
+
+
+def read_exported(path: Path) -> tuple[ov.Model, Description]:
+    """Return the graph of an IR or ONNX file as it is, and what the file says of it.
+
+    Raises:
+        UserError: it cannot be read or was not written by `export`.
+    """
+    model = _read_model(path)
+    description = read_description(_own_section(model), path)
+    _check_interface(model, description, path)
+    return model, description
 
 
 def _read_model(path: Path) -> ov.Model:
