@@ -1,4 +1,4 @@
-"""Lay an exported model out for OpenVINO Model Server or Triton; external/model_server tells more."""
+"""Lay an exported model out for OpenVINO Model Server or Triton; see external/model_server."""
 
 from __future__ import annotations
 
