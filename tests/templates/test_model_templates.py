@@ -146,7 +146,7 @@ def test_aerial_objects_have_the_described_recipe():
     measured = measure_complexity(create_classifier(config, 4).eval(), 224, 224)
     assert (figures["size"], figures["complexity"]) == pytest.approx(measured, rel=0.01)
     # The plateau: a tenth after three epochs without a lower validation loss, down to 1e-6.
-    schedule = create_schedule(config, steps_per_epoch=10)
+    schedule = create_schedule(load_template(path).config(epochs=20), steps_per_epoch=10)
     rates = []
     for epoch in range(14):
         schedule.end_epoch(
