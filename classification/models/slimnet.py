@@ -51,7 +51,7 @@ class SqueezeExpand(nn.Module):
 
 
 class SlimBlock(nn.Module):
-    """From any number of channels to 3 f, of the same height and width."""
+    """From any number of channels to 3 f, of half the height and width."""
 
     def __init__(self, inputs: int, filters: int, multiplier: int) -> None:
         super().__init__()
@@ -59,10 +59,11 @@ class SlimBlock(nn.Module):
         self.first = SqueezeExpand(inputs, filters, multiplier)
         self.second = SqueezeExpand(8 * filters, filters, multiplier)
         self.reduce = separable(8 * filters, 3 * filters, multiplier)
+        self.pool = nn.MaxPool2d(POOL, POOL_STRIDE)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x) + self.skip(x)
-        out: torch.Tensor = self.reduce(self.second(x))
+        out: torch.Tensor = self.pool(self.reduce(self.second(x)))
         return out
 
 
@@ -97,12 +98,15 @@ class SlimNet(nn.Module):
         self.num_classes = num_classes
         self.stem = conv(3, stem_filters, stem_size, stride=stem_stride)
         channels = [stem_filters, *(3 * filters for filters in filter_counts)]
-        self.blocks = nn.ModuleList(
-            SlimBlock(inputs, filters, depth_multiplier)
-            for inputs, filters in zip(channels, filter_counts, strict=False)
+        self.pool = nn.MaxPool2d(POOL, POOL_STRIDE)
+        # NNCF names what is called; blocks taken from a list one by one would have no names.
+        self.blocks = nn.Sequential(
+            *(
+                SlimBlock(inputs, filters, depth_multiplier)
+                for inputs, filters in zip(channels, filter_counts, strict=False)
+            )
         )
         self.num_features = channels[-1]
-        self.pool = nn.MaxPool2d(POOL, POOL_STRIDE)
         self.dropout = nn.Dropout(drop_rate)
         self.fc = nn.Linear(self.num_features, num_classes)
         self.pretrained_cfg = self.default_cfg = {"first_conv": "stem.0", "classifier": "fc"}
@@ -129,10 +133,8 @@ class SlimNet(nn.Module):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return maps [N, num_features, h, w] float32."""
-        x = self.pool(self.stem(x))
-        for block in self.blocks:
-            x = self.pool(block(x))
-        return x
+        maps: torch.Tensor = self.blocks(self.pool(self.stem(x)))
+        return maps
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Return the logits of such maps, or what the last layer receives, [N, num_features]."""

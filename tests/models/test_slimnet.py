@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from classification.compression.layers import weighty_layers
+from classification.compression.quantization import quantize
 from classification.config import default_config, from_dict, merge, to_dict, validate
 from classification.errors import UserError
 from classification.models.classifier import create_classifier
 from classification.models.complexity import measure_complexity
+from classification.models.quantized import weight_quantizers
 from classification.models.slimnet import SlimNet
 
 
@@ -54,7 +57,8 @@ def test_the_described_network() -> None:
 
 def test_the_sizes_of_the_maps() -> None:
     net, seen = SlimNet().eval(), []
-    net.pool.register_forward_hook(lambda _, given, out: seen.append((given[0].shape, out.shape)))
+    for pool in (m for m in net.modules() if isinstance(m, nn.MaxPool2d)):
+        pool.register_forward_hook(lambda _, given, out: seen.append((given[0].shape, out.shape)))
     with torch.inference_mode():
         assert net(torch.zeros(1, 3, 218, 178)).shape == (1, 40)
     assert [tuple(given[1:]) for given, _ in seen] == [
@@ -125,3 +129,13 @@ def test_takes_a_cosine_head() -> None:
     net = create_classifier(config, 3)
     net(torch.randn(2, 3, 131, 131)).sum().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_every_weight_becomes_eight_bit() -> None:
+    """NNCF knows a layer by the modules that are called on the way to it."""
+    config = default_config()
+    config.model.backbone = "slimnet"
+    config.input.height = config.input.width = 139
+    net = create_classifier(config, 5).eval()
+    int8 = quantize(net, [torch.randn(2, 3, 139, 139)], config)
+    assert weight_quantizers(int8).keys() == {name for name, _ in weighty_layers(net)}
