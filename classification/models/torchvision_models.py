@@ -22,12 +22,15 @@ from torchvision.models.squeezenet import SqueezeNet
 from classification.errors import UserError
 
 NAMES = ("squeezenet1_1", "mnasnet0_5", "shufflenet_v2_x1_0")
+# Their first and last layers.
+_ENDS = (("features.0", "classifier.1"), ("layers.0", "classifier.1"), ("conv1.0", "fc"))
 
 
 class _TimmsWay(nn.Module):
     """What a timm model has beside its layers; the maps come from `forward_features`."""
 
     pretrained_cfg: Mapping[str, Any]
+    default_cfg: Mapping[str, Any]
     drop_rate: float
     num_classes: int
 
@@ -40,7 +43,9 @@ class _TimmsWay(nn.Module):
         embedding = functional.dropout(maps.mean([2, 3]), self.drop_rate, self.training)
         if pre_logits:
             return embedding
-        logits: torch.Tensor = self.get_classifier()(embedding)
+        # By way of its container: NNCF names a layer by the modules that are called.
+        container = self.get_submodule(self.pretrained_cfg["classifier"].split(".")[0])
+        logits: torch.Tensor = container(embedding)
         return logits
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -140,7 +145,7 @@ def _create(name: str, num_classes: int, drop_rate: float, options: Mapping[str,
         raise UserError(f"config.model.pad_type: {name} has no other padding; leave it empty.")
     model = _CLASSES[name](num_classes)
     model.num_classes, model.drop_rate = num_classes, drop_rate
-    model.pretrained_cfg = default_cfgs[name].default.to_dict()
+    model.pretrained_cfg = model.default_cfg = default_cfgs[name].default.to_dict()
     return model
 
 
@@ -152,9 +157,10 @@ default_cfgs = generate_default_cfgs(
             "input_size": (3, 224, 224),
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
+            "first_conv": first_conv,
             "classifier": classifier,
         }
-        for name, classifier in zip(NAMES, ("classifier.1", "classifier.1", "fc"), strict=True)
+        for name, (first_conv, classifier) in zip(NAMES, _ENDS, strict=True)
     }
 )
 
