@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from classification.config import Config, default_config
+
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
@@ -52,6 +54,20 @@ def make_class_folders(root: Path, per_class: int, seed: int = 0, size: int = 40
             pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{i}.png")
     return root
+
+
+def noise(height: int = 20, width: int = 30) -> np.ndarray:
+    """Return a [H, W, 3] uint8 picture of noise, always the same."""
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def augmentation_of(**values: float) -> Config:
+    """Return a section `augmentation` with everything off but these."""
+    augmentation = default_config().augmentation
+    augmentation.horizontal_flip = augmentation.rotation = augmentation.augmix = 0.0
+    for key, value in values.items():
+        augmentation[key] = value
+    return augmentation
 
 
 def run_python(

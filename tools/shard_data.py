@@ -10,10 +10,11 @@ command, which also repairs damaged shards.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from classification.cli.arguments import comma_list
+from classification.cli.arguments import add_whole_data_flags, comma_list
 from classification.cli.run import run_command
 from classification.data.make_shards import STORAGES, write_shards
 from classification.data.readers import read_sources
@@ -25,15 +26,7 @@ from classification.progress import progress_bar
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this program."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data-roots",
-        required=True,
-        metavar="ROOTS",
-        help="comma-separated data roots, as train.py takes them, such as celeba:FOLDER",
-    )
-    parser.add_argument(
-        "--ann-files", default="", metavar="FILES", help="annotation files, as of train.py"
-    )
+    add_whole_data_flags(parser)
     parser.add_argument(
         "--output", required=True, type=Path, metavar="FOLDER", help="a folder of its own"
     )
@@ -67,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def command() -> None:
-        if args.max_shard_mb <= 0:
+        if not 0 < args.max_shard_mb < math.inf:
             raise UserError("--max-shard-mb: expected a number above 0.")
         sources = read_sources(args.data_roots, args.ann_files, labels=args.labels, role="given")
         split = None

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from classification import __version__
-from classification.cli.arguments import comma_list
+from classification.cli.arguments import add_whole_data_flags, comma_list
 from classification.cli.run import run_command
 from classification.data.labels import merge_sources
 from classification.data.make_split import (
@@ -36,15 +36,7 @@ from classification.errors import UserError
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this program."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data-roots",
-        required=True,
-        metavar="ROOTS",
-        help="comma-separated data roots, as train.py takes them, such as celeba:FOLDER",
-    )
-    parser.add_argument(
-        "--ann-files", default="", metavar="FILES", help="annotation files, as of train.py"
-    )
+    add_whole_data_flags(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the split file")
     parser.add_argument(
         "--labels",

@@ -24,6 +24,7 @@ FOLDS = 5
 # Inverse strengths of the L2 penalty that are tried, and on how many pictures at most.
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 _MOST_TRIED = 3000
+_ONE_GROUP = "Labels are not judged: all pictures are near duplicates of each other."
 
 
 def find_label_errors(
@@ -52,6 +53,9 @@ def find_label_errors(
         logger.warning("Labels are not judged: fewer than two classes have %d pictures.", FOLDS)
         return
     kept = np.flatnonzero(np.isin(targets, known))
+    if len(np.unique(groups[kept])) < 2:
+        logger.warning(_ONE_GROUP)
+        return
     labels = np.searchsorted(known, targets[kept])
     probabilities = out_of_fold(features[kept], labels, groups[kept], len(known))
     for i in rank_issues(labels, probabilities):
@@ -84,7 +88,7 @@ def find_wrong_attributes(
     if not len(judged):
         return
     if len(np.unique(groups)) < 2:
-        logger.warning("Labels are not judged: all pictures are near duplicates of each other.")
+        logger.warning(_ONE_GROUP)
         return
     found: list[tuple[float, Finding]] = []
     probabilities = out_of_fold_labels(features, targets[:, judged], groups)
@@ -144,9 +148,10 @@ def out_of_fold(
     scaled = (features - features.mean(axis=0)) / (features.std() + 1e-6)
     strength = choose_strength(scaled, labels, groups)
     probabilities = np.full((len(labels), num_classes), 1 / num_classes)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    num_folds = min(FOLDS, len(np.unique(groups)))
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=0)
     for fitted, judged in folds.split(scaled, labels, groups):
-        if len(judged) == 0:  # fewer groups than folds
+        if len(judged) == 0 or len(np.unique(labels[fitted])) < 2:  # nothing to tell it from
             continue
         probabilities[judged] = _judge(
             scaled[fitted], labels[fitted], scaled[judged], num_classes, strength

@@ -56,8 +56,22 @@ def add_data_flags(
             required=role in (roles if required is None else required),
             metavar="ROOTS",
             help=f"comma-separated folders of {role} images, one sub-folder a class; or another "
-            "form: celeba:FOLDER, meglass:FOLDER, sof:FOLDER, specface:FOLDER, csv:FILE",
+            "form: celeba:FOLDER, meglass:FOLDER, sof:FOLDER, specface:FOLDER, shards:FOLDER, "
+            "csv:FILE",
         )
+
+
+def add_whole_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --data-roots and --ann-files, for tools that take data of all roles together."""
+    parser.add_argument(
+        "--data-roots",
+        required=True,
+        metavar="ROOTS",
+        help="comma-separated data roots, as train.py takes them, such as celeba:FOLDER",
+    )
+    parser.add_argument(
+        "--ann-files", default="", metavar="FILES", help="annotation files, as of train.py"
+    )
 
 
 def add_classes_flag(parser: argparse.ArgumentParser, help_text: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,14 @@ def _read(root: Path, stem: str) -> Table | None:
         if (file := root / folder / f"{stem}{suffix}").is_file()
     ]
     if len(files) > 1:
-        logger.info("%s is read, not %s", files[0], listing([str(file) for file in files[1:]]))
+        _tell_choice(*files)
     return read_table(files[0], FORMS[stem]) if files else None
+
+
+@cache
+def _tell_choice(chosen: Path, *others: Path) -> None:
+    """Say which of several files is read; once, though a run reads the data for each role."""
+    logger.info("%s is read, not %s", chosen, listing([str(file) for file in others]))
 
 
 def _find_pictures_folder(root: Path) -> tuple[Path, bool]:

@@ -19,11 +19,13 @@ import numpy as np
 
 from classification import __version__
 from classification.data.decode import DecodeError
+from classification.data.listing import printable
 from classification.data.packed import read_file
 from classification.data.shards import (
     FORMAT,
     INDEX,
     VERSION,
+    Place,
     import_datasets,
     index_checksum,
     read_index,
@@ -34,6 +36,8 @@ from classification.errors import UserError
 from classification.files import check_writable, write_text
 
 logger = logging.getLogger(__name__)
+
+Index = tuple[dict[str, Any], list[dict[str, Any]]]  # header and rows, as of `read_index`
 
 STORAGES = ("tar", "parquet")
 _JOURNAL = "shards.part.jsonl"  # of the shards that are complete, until the index is written
@@ -85,17 +89,21 @@ def write_shards(
         The number of shards, and how many of them were kept.
 
     Raises:
-        UserError: a picture cannot be read, or the folder cannot be written or holds other things.
+        UserError: a picture cannot be read, or the folder cannot be written or holds other things,
+            such as shards of other data.
     """
     if storage == "parquet":
         import_datasets()  # a missing package is told before anything is done
     check_keys(sources)
     _check_own(folder, sources)
     check_writable(folder)
-    parts = list(_divide(list(_items(sources, split or {})), max_bytes))
+    items = list(_items(sources, split or {}))
+    old = _old_index(folder)
+    _check_replaced(folder, old, items)
+    parts = list(_divide(items, max_bytes))
     plans = [_plan(part, storage) for part in parts]
     names = [f"shard-{number:05d}.{storage}" for number in range(len(parts))]
-    known = {entry["plan"]: entry for entry in _known(folder)}
+    known = {entry["plan"]: entry for entry in _known(folder, old)}
     entries = [known.get(plan) for plan in plans]
     kept = [
         entry if entry and entry["file"] == name and _intact(folder, entry) else None
@@ -136,6 +144,39 @@ def _check_own(folder: Path, sources: Sequence[Source]) -> None:
             )
 
 
+def _old_index(folder: Path) -> Index:
+    """Return the index of an earlier run; an empty one where there is none that can be trusted."""
+    try:
+        return read_index(folder / INDEX)
+    except UserError:
+        return {"sources": [], "shards": []}, []
+
+
+def _check_replaced(folder: Path, old: Index, items: Sequence[Item]) -> None:
+    """Say how many stored pictures are not given any more; raise a UserError where most are not.
+
+    Pictures with the same name but of another size are other ones: different data sets have
+    folders and files of the same names.
+    """
+    header, rows = old
+    keys = [source["key"] for source in header["sources"]]
+    stored = {(keys[row["source"]], row["path"], Place(*row["place"]).size) for row in rows}
+    lost = stored - {(item.source.key, item.row["path"], item.size) for item in items}
+    if 2 * len(lost) > len(stored):
+        raise UserError(
+            f"{folder}: holds shards of other data: {len(lost)} of {len(stored)} pictures there, "
+            f"such as '{min(lost)[1]}' of {min(lost)[0]}, are not among those given. Choose "
+            "another folder, or remove this one."
+        )
+    if lost:
+        logger.warning(
+            "%s: %d of %d pictures stored there are removed: they are not among those given.",
+            folder,
+            len(lost),
+            len(stored),
+        )
+
+
 def _items(sources: Sequence[Source], split: Mapping[tuple[str, str], SplitRow]) -> Iterator[Item]:
     for number, source in enumerate(sources):
         for i, path in enumerate(source.relative_paths()):
@@ -158,14 +199,13 @@ def _items(sources: Sequence[Source], split: Mapping[tuple[str, str], SplitRow])
 
 def _stamp(source: Source, number: int) -> tuple[int, int]:
     """Return the size of a picture's file, and what changes when its contents do."""
+    if source.packed is not None:
+        return source.packed[number].stamp()
     try:
-        if source.packed is not None:
-            data = source.packed[number].read()
-            return len(data), zlib.crc32(data)
         status = source.paths[number].stat()
-        return status.st_size, status.st_mtime_ns
-    except (OSError, DecodeError) as error:
+    except OSError as error:
         raise _unreadable(source, number, error) from error
+    return status.st_size, status.st_mtime_ns
 
 
 def _unreadable(source: Source, number: int, error: Exception) -> UserError:
@@ -196,18 +236,14 @@ def _plan(part: Sequence[Item], storage: str) -> str:
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
-def _known(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield what the journal or the index of an earlier run tells of shards; [] without any."""
-    try:
-        header, rows = read_index(folder / INDEX)
-    except UserError:
-        pass  # there is none, or none that can be trusted
-    else:
-        places: list[list[Any]] = [[] for _ in header["shards"]]
-        for row in rows:
-            places[row["place"][0]].append(row["place"][2:])
-        for shard, found in zip(header["shards"], places, strict=True):
-            yield {**shard, "places": found}
+def _known(folder: Path, old: Index) -> Iterator[dict[str, Any]]:
+    """Yield what the index and the journal of an earlier run tell of shards."""
+    header, rows = old
+    places: list[list[Any]] = [[] for _ in header["shards"]]
+    for row in rows:
+        places[row["place"][0]].append(row["place"][2:])
+    for shard, found in zip(header["shards"], places, strict=True):
+        yield {**shard, "places": found}
     journal = folder / _JOURNAL
     for line in journal.read_text("utf-8").splitlines() if journal.is_file() else []:
         try:
@@ -319,11 +355,9 @@ def _write_parquet(path: Path, part: Sequence[Item]) -> list[list[int]]:
 def _about(item: Item) -> dict[str, Any]:
     """Return what other programs find beside a picture in its shard."""
     names, row = item.source.attribute_names, item.row
-    about: dict[str, Any] = {
-        key: row[key] for key in ("label", "group", "role", "fold") if key in row
-    }
-    about["path"] = row["path"].encode("utf-8", "backslashreplace").decode()
-    about["source"] = item.source.key
+    texts = ("path", "label", "group", "role", "fold")
+    about: dict[str, Any] = {key: printable(row[key]) for key in texts if key in row}
+    about["source"] = printable(item.source.key)
     if "attributes" in row:
         about["attributes"] = [
             name for name, value in zip(names, row["attributes"], strict=True) if value == "1"

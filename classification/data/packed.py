@@ -11,6 +11,10 @@ from classification.data.decode import DecodeError
 class PackedPicture(Protocol):
     """A picture inside of another file; as a text it says which file and where in it."""
 
+    def stamp(self) -> tuple[int, int]:
+        """Return the size and the CRC-32 that the picture's file was stored with."""
+        ...
+
     def read(self) -> bytes:
         """Return the bytes of the picture's file; raise DecodeError when they cannot be read."""
         ...

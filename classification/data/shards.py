@@ -50,11 +50,21 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class InTar(PackedPicture):
-    """A picture in a tar file."""
-
+class _InShard(PackedPicture):
     file: Path
     place: Place
+
+    def stamp(self) -> tuple[int, int]:
+        """Return the size and the CRC-32 that it was stored with."""
+        return self.place.size, self.place.crc32
+
+    def __str__(self) -> str:
+        return f"{self.file} row {self.place.row}"
+
+
+@dataclass(frozen=True)
+class InTar(_InShard):
+    """A picture in a tar file."""
 
     def read(self) -> bytes:
         """Return its bytes."""
@@ -66,16 +76,11 @@ class InTar(PackedPicture):
             raise DecodeError(error.strerror or str(error)) from error
         return checked(data, self.place)
 
-    def __str__(self) -> str:
-        return f"{self.file} row {self.place.row}"
-
 
 @dataclass(frozen=True)
-class InParquet(PackedPicture):
+class InParquet(_InShard):
     """A picture in a Parquet file, which is one of `files`: the `number`-th of them all."""
 
-    file: Path
-    place: Place
     files: tuple[str, ...]
     number: int
 
@@ -84,9 +89,6 @@ class InParquet(PackedPicture):
         table = _opened.get(self.files) or _open_parquet(self.files)
         image = table[self.number]["image"].chunk(0)
         return checked(image.field("bytes")[0].as_py(), self.place)
-
-    def __str__(self) -> str:
-        return f"{self.file} row {self.place.row}"
 
 
 def checked(data: bytes, place: Place) -> bytes:

@@ -21,7 +21,7 @@ from classification.audit.check import check
 from classification.audit.facts import look_at
 from classification.audit.features import extract_features, load_embedding
 from classification.audit.findings import Item
-from classification.audit.label_errors import out_of_fold, rank_issues
+from classification.audit.label_errors import find_label_errors, out_of_fold, rank_issues
 from classification.audit.likeness import find_alike, group, likeness_of
 from classification.data.preprocessing import load_image
 from classification.data.readers import read_samples
@@ -199,6 +199,29 @@ def test_copies_do_not_vouch_for_each_other(monkeypatch: pytest.MonkeyPatch) -> 
     probabilities = out_of_fold(features, groups % 2, groups, 2)
     assert len(fitted) == 4 + 5  # the search, then the folds
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("num_groups", [2, 3])
+def test_fewer_groups_than_folds(num_groups: int) -> None:
+    """As of frames of few recordings, in each of which both classes are."""
+    labels = np.arange(60) % 2
+    features = np.eye(2, dtype=np.float32)[labels] * 10
+    given = labels.copy()
+    given[7] = 1 - given[7]
+    groups = np.arange(60) // 2 % num_groups
+    findings = find_label_errors(features, given, groups, ("a", "b"), np.arange(60) + 100)
+    assert [finding.pictures for finding in findings] == [(107,)]
+
+
+def test_groups_that_leave_nothing_to_be_told_from(caplog: pytest.LogCaptureFixture) -> None:
+    labels = np.arange(20) % 2
+    features = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    # One class a group: what is fitted to the one knows nothing of the other.
+    assert not [*find_label_errors(features, labels, labels, ("a", "b"), np.arange(20))]
+    with caplog.at_level("WARNING"):
+        one = np.zeros(20, np.int64)
+        assert not [*find_label_errors(features, labels, one, ("a", "b"), np.arange(20))]
+    assert "all pictures are near duplicates" in caplog.text
 
 
 class Page(HTMLParser):

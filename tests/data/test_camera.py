@@ -8,26 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage
+from support import augmentation_of, noise
 
-from classification.config import Config, default_config
 from classification.data.camera import affine, blur, jitter, jpeg
 from classification.data.transforms import augment
 
 FILL = (1, 2, 3)
 
 
-def settings(**values: float) -> Config:
-    """Return an augmentation section with everything off but these."""
-    augmentation = default_config().augmentation
-    augmentation.horizontal_flip = augmentation.rotation = augmentation.augmix = 0.0
-    for key, value in values.items():
-        augmentation[key] = value
-    return augmentation
-
-
-def noise(height: int = 20, width: int = 30) -> Image.Image:
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
+def picture(height: int = 20, width: int = 30) -> Image.Image:
+    return Image.fromarray(noise(height, width))
 
 
 class Fixed:
@@ -45,18 +35,20 @@ class Fixed:
 
 
 def test_a_shift_is_one_of_whole_pixels() -> None:
-    options = settings(affine_shift=0.1, affine_zoom=0.0, affine_degrees=0.0, affine_shear=0.0)
+    options = augmentation_of(
+        affine_shift=0.1, affine_zoom=0.0, affine_degrees=0.0, affine_shear=0.0
+    )
     # All the way to the right and the bottom: 3 of 30 and 2 of 20 pixels.
-    moved = np.asarray(affine(noise(), options, Fixed(1, 1, 0.5, 0.5), FILL))
-    np.testing.assert_array_equal(moved[2:, 3:], np.asarray(noise())[:-2, :-3])
+    moved = np.asarray(affine(picture(), options, Fixed(1, 1, 0.5, 0.5), FILL))
+    np.testing.assert_array_equal(moved[2:, 3:], noise()[:-2, :-3])
     assert (moved[:2] == FILL).all() and (moved[:, :3] == FILL).all()
 
 
 def test_a_rotation_is_pillows() -> None:
-    options = settings(affine_shift=0.0, affine_zoom=0.0, affine_degrees=30.0)
-    turned = affine(noise(21, 21), options, Fixed(0.5, 0.5, 0.5, 1.0), FILL)
+    options = augmentation_of(affine_shift=0.0, affine_zoom=0.0, affine_degrees=30.0)
+    turned = affine(picture(21, 21), options, Fixed(0.5, 0.5, 0.5, 1.0), FILL)
     # Positive angles turn clockwise in torchvision, counter-clockwise in Pillow.
-    expected = noise(21, 21).rotate(-30, Image.Resampling.BILINEAR, fillcolor=FILL)
+    expected = picture(21, 21).rotate(-30, Image.Resampling.BILINEAR, fillcolor=FILL)
     difference = np.abs(np.asarray(turned, float) - np.asarray(expected, float))
     assert np.median(difference) <= 1
 
@@ -64,7 +56,7 @@ def test_a_rotation_is_pillows() -> None:
 def test_a_shear_moves_rows_by_the_tangent() -> None:
     image = Image.new("RGB", (81, 81), (255, 255, 255))
     image.paste((0, 0, 0), (40, 0, 41, 81))  # a vertical line
-    options = settings(affine_shift=0.0, affine_zoom=0.0, affine_shear=20.0)
+    options = augmentation_of(affine_shift=0.0, affine_zoom=0.0, affine_shear=20.0)
     sheared = affine(image, options, Fixed(0.5, 0.5, 0.5, 1.0, second=True), (255, 255, 255))
     dark = 255 - np.asarray(sheared, float)[..., 0]
     centre = (dark * np.arange(81)).sum(1) / dark.sum(1)
@@ -73,25 +65,27 @@ def test_a_shear_moves_rows_by_the_tangent() -> None:
 
 
 def test_light_and_colour_are_pillows() -> None:
-    options = settings()
-    light = jitter(noise(), options, Fixed(1.0, 0.0))
-    expected = ImageEnhance.Contrast(ImageEnhance.Brightness(noise()).enhance(1.2)).enhance(0.8)
+    options = augmentation_of()
+    light = jitter(picture(), options, Fixed(1.0, 0.0))
+    expected = ImageEnhance.Contrast(ImageEnhance.Brightness(picture()).enhance(1.2)).enhance(0.8)
     np.testing.assert_array_equal(np.asarray(light), np.asarray(expected))
-    colour = jitter(noise(), options, Fixed(0.0, 0.5, second=True))
-    expected = ImageEnhance.Color(noise()).enhance(0.7)
+    colour = jitter(picture(), options, Fixed(0.0, 0.5, second=True))
+    expected = ImageEnhance.Color(picture()).enhance(0.7)
     assert np.abs(np.asarray(colour, float) - np.asarray(expected, float)).mean() < 3
 
 
 def test_one_of_two_by_chance() -> None:
     rng = np.random.default_rng(0)
     grey = Image.new("RGB", (4, 4), (90, 90, 90))  # which colours do not change
-    changed = [jitter(grey, settings(), rng).getpixel((0, 0)) != (90, 90, 90) for _ in range(400)]
+    changed = [
+        jitter(grey, augmentation_of(), rng).getpixel((0, 0)) != (90, 90, 90) for _ in range(400)
+    ]
     assert 0.4 < np.mean(changed) < 0.6
 
 
 @pytest.mark.parametrize("largest", [3, 7])
 def test_blur_is_the_mean_of_a_square(largest: int) -> None:
-    results = {blur(noise(), largest, np.random.default_rng(i)).tobytes() for i in range(40)}
+    results = {blur(picture(), largest, np.random.default_rng(i)).tobytes() for i in range(40)}
     assert len(results) == (largest - 1) // 2
     image = noise()
     means = [
@@ -106,16 +100,16 @@ def test_blur_is_the_mean_of_a_square(largest: int) -> None:
 def test_jpeg_is_pillows_at_a_quality_of_the_range() -> None:
     def at(quality: int) -> bytes:
         buffer = io.BytesIO()
-        noise().save(buffer, "JPEG", quality=quality)
+        picture().save(buffer, "JPEG", quality=quality)
         return Image.open(buffer).convert("RGB").tobytes()
 
     allowed = {at(quality) for quality in range(90, 101)}
-    assert {jpeg(noise(), 90, np.random.default_rng(i)).tobytes() for i in range(30)} <= allowed
+    assert {jpeg(picture(), 90, np.random.default_rng(i)).tobytes() for i in range(30)} <= allowed
 
 
 def test_all_of_them_keep_size_and_follow_the_seed() -> None:
-    options = settings(vertical_flip=0.5, affine=0.7, jitter=0.7, blur=0.7, jpeg=0.7)
-    image = np.asarray(noise())
+    options = augmentation_of(vertical_flip=0.5, affine=0.7, jitter=0.7, blur=0.7, jpeg=0.7)
+    image = noise()
     first, again, other = (
         augment(image, options, np.random.default_rng(seed), FILL) for seed in (1, 1, 2)
     )
@@ -125,6 +119,6 @@ def test_all_of_them_keep_size_and_follow_the_seed() -> None:
 
 
 def test_vertical_flip() -> None:
-    image = np.asarray(noise())
-    result = augment(image, settings(vertical_flip=1.0), np.random.default_rng(0), FILL)
+    image = noise()
+    result = augment(image, augmentation_of(vertical_flip=1.0), np.random.default_rng(0), FILL)
     np.testing.assert_array_equal(result, image[::-1])

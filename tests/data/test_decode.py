@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from support import noise
 
 from classification.data.decode import DecodeError, decode
 
@@ -35,10 +36,6 @@ def encode(image: Image.Image, kind: str, **options: object) -> io.BytesIO:
     image.save(buffer, kind, **options)
     buffer.seek(0)
     return buffer
-
-
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def orientation(value: int) -> Image.Exif:

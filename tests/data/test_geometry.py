@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import noise
 
 from classification.data.geometry import flip, rotate
 from classification.data.preprocessing import Preprocessing, normalize
 
 FILL = (124, 16, 250)
-
-
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_flip_mirrors() -> None:

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import sys
@@ -24,7 +25,7 @@ from classification.data import make_shards
 from classification.data.preprocessing import Preprocessing
 from classification.data.readers import read_samples, read_sources
 from classification.data.sample_set import SampleSet
-from classification.data.shards import INDEX, read_index
+from classification.data.shards import INDEX, InTar, read_index
 from classification.data.source import Source
 from classification.data.store import open_store
 from classification.errors import UserError
@@ -305,7 +306,9 @@ def test_unreadable_pictures_are_told_when_storing(
     flags = ["--data-roots", str(folder), "--output", str(tmp_path / "shards")]
     assert shard_data.main(flags) == 2
     assert "gone.png: cannot be read: No such file" in capsys.readouterr().err
-    assert shard_data.main([*flags, "--max-shard-mb", "0"]) == 2
+    for size in ("0", "nan", "inf"):
+        assert shard_data.main([*flags, "--max-shard-mb", size]) == 2
+        assert "--max-shard-mb: expected a number" in capsys.readouterr().err
 
 
 def test_loader_processes_read_packed_pictures(folder: Path, tmp_path: Path) -> None:
@@ -383,6 +386,53 @@ def test_shards_need_a_folder_of_their_own(
     (others / "shard-00000.tar").write_bytes(b"precious")
     assert "holds shard-00000.tar, but no shards.jsonl" in refused(folder, others)
     assert files_of(others) == {"shard-00000.tar": b"precious"}
+
+
+def test_other_data_do_not_replace_a_set(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = tmp_path / "shards"
+    shard(folder, shards, "tar")
+    before = files_of(shards)
+    # Of the same folder name and the same names of pictures, and of another name.
+    same_names = make_class_folders(tmp_path / "other" / "pictures", per_class=4, size=50)
+    other = make_celeba(tmp_path / "celeba")
+    for roots in (same_names, f"celeba:{other}"):
+        assert shard_data.main(["--data-roots", str(roots), "--output", str(shards)]) == 2
+        assert "shards: holds shards of other data: 12 of 12" in capsys.readouterr().err
+    assert files_of(shards) == before
+    shard(f"{folder},celeba:{other}", shards, "parquet")  # more pictures replace nothing
+    assert "removed" not in capsys.readouterr().err
+    shard(folder, shards, "tar")
+    assert "12 of 24 pictures stored there are removed" in capsys.readouterr().err
+    assert files_of(shards) == before
+
+
+def test_shards_of_shards_read_each_picture_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shard(folder, tmp_path / "shards", "tar")
+    numbers = []
+
+    def read(picture: InTar) -> bytes:
+        numbers.append(picture.place[:2])
+        return read_as_ever(picture)
+
+    read_as_ever = InTar.read
+    monkeypatch.setattr(InTar, "read", read)
+    for _ in range(2):  # the second time the shards are kept
+        shard(root, tmp_path / "again", "tar")
+        assert len(numbers) == len(set(numbers)) == 12
+    assert contents(read_samples(f"shards:{tmp_path / 'again'}")) == contents(read_samples(root))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_names_that_are_no_text(folder: Path, tmp_path: Path, storage: str) -> None:
+    (folder / "red").rename(folder / os.fsdecode(b"r\xe9d"))
+    root = shard(folder, tmp_path / "shards", storage)
+    packed, plain = read_samples(root), read_samples(folder)
+    assert packed.class_names == plain.class_names
+    assert contents(packed) == contents(plain)
 
 
 def test_the_folder_may_move(folder: Path, tmp_path: Path) -> None:

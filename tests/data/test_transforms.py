@@ -7,24 +7,12 @@ import math
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from support import augmentation_of, noise
 
-from classification.config import Config, default_config
+from classification.config import default_config
 from classification.data.transforms import augment
 
 FILL = (1, 2, 3)
-
-
-def settings(**values: float) -> Config:
-    """Return an augmentation section with everything off but these."""
-    augmentation = default_config().augmentation
-    augmentation.horizontal_flip = augmentation.rotation = augmentation.augmix = 0.0
-    for key, value in values.items():
-        augmentation[key] = value
-    return augmentation
-
-
-def noise(height: int = 20, width: int = 30) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def bar() -> np.ndarray:
@@ -45,16 +33,18 @@ def bar_angle(image: np.ndarray) -> float:
 
 def test_nothing_on_changes_nothing() -> None:
     image = noise()
-    np.testing.assert_array_equal(augment(image, settings(), np.random.default_rng(0), FILL), image)
+    np.testing.assert_array_equal(
+        augment(image, augmentation_of(), np.random.default_rng(0), FILL), image
+    )
     result = augment(
-        image, settings(rotation=1.0, rotation_degrees=0.0), np.random.default_rng(0), FILL
+        image, augmentation_of(rotation=1.0, rotation_degrees=0.0), np.random.default_rng(0), FILL
     )
     np.testing.assert_array_equal(result, image)
 
 
 def test_flip() -> None:
     image = noise()
-    result = augment(image, settings(horizontal_flip=1.0), np.random.default_rng(0), FILL)
+    result = augment(image, augmentation_of(horizontal_flip=1.0), np.random.default_rng(0), FILL)
     np.testing.assert_array_equal(result, image[:, ::-1])
 
 
@@ -62,7 +52,8 @@ def test_flip_probability() -> None:
     image = noise(2, 3)
     flips = [
         not np.array_equal(
-            augment(image, settings(horizontal_flip=0.3), np.random.default_rng(i), FILL), image
+            augment(image, augmentation_of(horizontal_flip=0.3), np.random.default_rng(i), FILL),
+            image,
         )
         for i in range(1000)
     ]
@@ -71,7 +62,7 @@ def test_flip_probability() -> None:
 
 def test_rotation_angles() -> None:
     angles = [
-        bar_angle(augment(bar(), settings(rotation=1.0), np.random.default_rng(i), FILL))
+        bar_angle(augment(bar(), augmentation_of(rotation=1.0), np.random.default_rng(i), FILL))
         for i in range(200)
     ]
     assert -10.2 < min(angles) < -9
@@ -81,7 +72,7 @@ def test_rotation_angles() -> None:
 
 def test_rotation_keeps_the_centre_and_fills_the_corners() -> None:
     image = np.full((51, 51, 3), 200, dtype=np.uint8)
-    augmentation = settings(rotation=1.0, rotation_degrees=45.0)
+    augmentation = augmentation_of(rotation=1.0, rotation_degrees=45.0)
     result = augment(image, augmentation, np.random.default_rng(3), FILL)
     assert result[25, 25].tolist() == [200] * 3
     assert result[0, 0].tolist() == list(FILL)
@@ -104,7 +95,9 @@ def test_pure_function_of_its_arguments() -> None:
 @pytest.mark.parametrize("key", ["augmix_severity", "augmix_width", "augmix_depth"])
 def test_augmix_settings_arrive(key: str) -> None:
     results = [
-        augment(noise(), settings(augmix=1.0, **{key: value}), np.random.default_rng(3), FILL)
+        augment(
+            noise(), augmentation_of(augmix=1.0, **{key: value}), np.random.default_rng(3), FILL
+        )
         for value in (1, 5)
     ]
     assert not np.array_equal(*results)
