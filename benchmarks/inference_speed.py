@@ -7,13 +7,16 @@ hint, batches of 1 and 8. "backend" is what `Predictor` and `eval.py` run, from 
 `logits` of one picture, its `stream` of batches of 32. Of each side the better way counts.
 
 A model is a template and a size in pixels, whose network gets random weights and is calibrated on
-made pictures (enough for speed and size), or two checkpoints of `train.py` and `compress.py`.
+made pictures (enough for speed and size), or two checkpoints of `train.py` and `compress.py`, of
+any height and width. Of a checkpoint the size is told with and without the state of its training.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import io
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -32,17 +35,26 @@ from common import describe_run, make_pictures, print_table, write_json, write_m
 
 from classification import compress, evaluate, export
 from classification.config import Config
+from classification.config_limits import get
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.store import usable_cores
 from classification.deployment.openvino_backend import DEVICE, OpenVINOBackend
 from classification.deployment.openvino_core import openvino_core
-from classification.models.checkpoint import describe, load_classifier, write_checkpoint
+from classification.evaluation.score import SCORES
+from classification.models.checkpoint import (
+    describe,
+    load_classifier,
+    read_checkpoint,
+    without_training,
+    write_checkpoint,
+)
 from classification.models.classifier import create_classifier
 from classification.template import load_template
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "model_templates" / "custom-classification"
 MODELS = ["mobilenet_v2@120", "mobilenet_v2@224", "mobilenet_v3_large_1@224",
           "efficientnet_lite0@224", "efficientnet_b0@224"]  # fmt: skip
+DATA_SETTINGS = ("data.labels", "data.split")  # which exported files do not know
 LATENCY_CALLS = 120  # in all rounds together, after a warm-up
 Run = Callable[[], int]  # returns how many pictures it classified
 
@@ -62,7 +74,11 @@ def main() -> None:
     parser.add_argument(
         "models", nargs="*", default=MODELS, help="TEMPLATE@PIXELS or FP32.pth,INT8.pth"
     )
-    parser.add_argument("--data-root", type=Path, help="class folders for top-1 of checkpoints")
+    parser.add_argument(
+        "--data-root",
+        metavar="ROOTS",
+        help="as of --test-data-roots, for top-1 or label accuracy of checkpoints",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.6, help="of a side in a round, at least")
     parser.add_argument("--json", type=Path)
@@ -87,7 +103,7 @@ def main() -> None:
         f"{arguments.rounds} rounds"
     )
     header = ("model", "side", "MB", "ms median", "ms p95", "images/s bare", "images/s backend",
-              "x eager", "x eager channels_last", "x FP32 IR at f32", "top-1 %")  # fmt: skip
+              "x eager", "x eager channels_last", "x FP32 IR at f32", "accuracy %")  # fmt: skip
     print_table(title, header, rows)
     write_markdown(arguments.markdown, title, header, rows)
     write_json(arguments.json, figures | run)
@@ -104,11 +120,9 @@ def find_model(model: str, folder: Path) -> tuple[str, Path, Path]:
     if "," in model:
         fp32, int8 = map(Path, model.split(","))
         classifier = load_classifier(fp32)
-        return (
-            f"{classifier.contents['template_name']}@{classifier.preprocessing.width}",
-            fp32,
-            int8,
-        )
+        height, width = classifier.preprocessing.height, classifier.preprocessing.width
+        pixels = str(width) if height == width else f"{height}x{width}"
+        return f"{classifier.contents['template_name']}@{pixels}", fp32, int8
     template, size = model.split("@")
     config = load_template(TEMPLATES / template / "template.yaml").config().clone()
     config.defrost()
@@ -171,8 +185,8 @@ def measure(
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Return images/s a round of every way to run, and seconds of single pictures, by name."""
     classifier = load_classifier(fp32)
-    size = classifier.preprocessing.height
-    pixels = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), dtype=np.uint8)
+    size = (classifier.preprocessing.height, classifier.preprocessing.width)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, *size, 3), dtype=np.uint8)
     batch = normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), classifier.preprocessing)
     plain = batch.contiguous()
     runs: dict[str, Run] = {}
@@ -273,7 +287,7 @@ def report(
     variants: list[Variant],
     speeds: Mapping[str, list[float]],
     latencies: Mapping[str, list[float]],
-    data: Path | None,
+    data: str | None,
     figures: dict[str, Any],
 ) -> list[tuple[str, ...]]:
     """Return the rows of one model, and add its figures."""
@@ -285,6 +299,11 @@ def report(
     base, channels_last = best("eager, "), best("eager channels_last, ")
     reference = {kind: best(f"{variants[0].name}, {kind}") for kind in ("bare", "backend")}
     sizes = {v.path: v.path.with_suffix(".bin").stat().st_size / 1e6 for v in variants}
+    classifier = load_classifier(fp32)
+    read_as = [(key, json.dumps(get(classifier.config, key))) for key in DATA_SETTINGS]
+    whole, weights = checkpoint_megabytes(fp32)
+    figures[f"{name}.checkpoint_megabytes"] = whole
+    figures[f"{name}.checkpoint_megabytes_without_training"] = weights
     rows = []
     for side in ("eager", "eager channels_last", *(v.name for v in variants)):
         variant = next((v for v in variants if v.name == side), None)
@@ -299,6 +318,8 @@ def report(
         figures[f"{key}.vs_eager_channels_last"] = rate / channels_last
         cells = [name, side, "", f"{middle:.2f}", f"{p95:.2f}", "", f"{rate:.0f}"]
         cells += [f"{rate / base:.2f}", f"{rate / channels_last:.2f}", "", ""]
+        if side == "eager":
+            cells[2] = f"{weights:.2f} of {whole:.2f}"
         if variant:
             bare_rate = best(f"{side}, bare")
             figures[f"{key}.bare_images_per_second"] = bare_rate
@@ -310,12 +331,22 @@ def report(
             cells[9] = f"{rate / reference['backend']:.2f}"
         if data:
             path = variant.path if variant else fp32
-            figures[f"{key}.top1"] = evaluate(path, test_data_roots=data)["top1"]
-            cells[10] = f"{figures[f'{key}.top1']:.2f}"
+            score = SCORES[classifier.task].key
+            figures[f"{key}.{score}"] = evaluate(path, test_data_roots=data, settings=read_as)[
+                score
+            ]
+            cells[10] = f"{figures[f'{key}.{score}']:.2f}"
         rows.append(tuple(cells))
     figures[f"{name}.int8_vs_eager"] = figures[f"{name}.int8_ir.vs_eager"]
     figures[f"{name}.int8_size_ratio"] = sizes[variants[0].path] / sizes[variants[-1].path]
     return rows
+
+
+def checkpoint_megabytes(path: Path) -> tuple[float, float]:
+    """Return the size of a checkpoint as it is, and without its optimizer and averaged weights."""
+    bare = io.BytesIO()
+    torch.save(without_training(read_checkpoint(path), fp16=False), bare)
+    return path.stat().st_size / 1e6, bare.getbuffer().nbytes / 1e6
 
 
 def _key(side: str) -> str:

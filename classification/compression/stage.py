@@ -38,6 +38,7 @@ _OWN_WAY: Mapping[str, Any] = {
     "lr_finder.enable": False,
     "ema.enable": False,  # the average of quantizer ranges is no quantizer's range
     "sam.enable": False,  # twice the cost of steps that hardly move
+    "training.best_epoch": "highest",  # of the compressed model as it comes and the epochs after
 }
 # What cannot change without becoming another model.
 _OF_THE_MODEL = ("model", "input", "loss.name", "loss.scale")

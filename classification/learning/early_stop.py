@@ -55,6 +55,7 @@ class EarlyStop:
         return asdict(self)
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> EarlyStop:
+    def from_state(cls, state: Mapping[str, Any], *, exact: bool) -> EarlyStop:
         """Return what `state_dict` was taken of; older checkpoints call the score top1."""
-        return cls(**{key.replace("top1", "score"): value for key, value in state.items()})
+        values = {key.replace("top1", "score"): value for key, value in state.items()}
+        return cls(**{**values, "exact": exact})

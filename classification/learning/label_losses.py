@@ -48,7 +48,8 @@ class LabelLoss(nn.Module):
         targets = targets * (1 - self.smoothing) + self.smoothing / 2
         false, true = self._if_false(logits), -logsigmoid(logits)
         if self.gamma_positive:
-            true = true * torch.sigmoid(-logits) ** self.gamma_positive
+            # (1 - p)^gamma by its logarithm: the power has no slope where 1 - p rounds to 0.
+            true = true * torch.exp(self.gamma_positive * logsigmoid(-logits))
         if self.weights is not None:
             false, true = false * self.weights[0], true * self.weights[1]
         return (targets * true + (1 - targets) * false).mean()

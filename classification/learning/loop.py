@@ -119,7 +119,7 @@ def fit(
             ema.module.load_state_dict(state["ema"])
         for learner, saved in zip(learners, state["learners"], strict=True):
             learner.load_state_dict(saved)
-        early_stop = EarlyStop.from_state(state["early_stop"])
+        early_stop = EarlyStop.from_state(state["early_stop"], exact=early_stop.exact)
         history = list(state["history"])
         epoch, start_step, step = state["epoch"], state["step_in_epoch"], resume["step"]
         selected, answers = resume["selected"], saved_answers(resume)

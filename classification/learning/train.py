@@ -159,7 +159,7 @@ def train(
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
         )
-        log_plan(opened, train_store, val_store, loader, config, accelerator)
+        log_plan(opened, train_store, val_store, loader, configs[0], accelerator)
         if tensorboard_dir is None and opened.values.get("tensorboard"):
             tensorboard_dir = folder.path / "tensorboard"
         samples = train_store.samples

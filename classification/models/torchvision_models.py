@@ -7,6 +7,7 @@ What timm's models have and the framework uses is added: `pretrained_cfg`, `forw
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ NAMES = ("squeezenet1_1", "mnasnet0_5", "shufflenet_v2_x1_0")
 _ENDS = (("features.0", "classifier.1"), ("layers.0", "classifier.1"), ("conv1.0", "fc"))
 
 
-class _TimmsWay(nn.Module):
+class _TimmsWay(nn.Module, ABC):
     """What a timm model has beside its layers; the maps come from `forward_features`."""
 
     pretrained_cfg: Mapping[str, Any]
@@ -34,9 +35,9 @@ class _TimmsWay(nn.Module):
     drop_rate: float
     num_classes: int
 
+    @abstractmethod
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
         """Turn [N, 3, H, W] into maps [N, D, h, w]."""
-        raise NotImplementedError
 
     def forward_head(self, maps: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Turn maps [N, D, h, w] into the embedding [N, D], or further into logits [N, C]."""

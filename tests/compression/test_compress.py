@@ -238,6 +238,7 @@ def test_it_is_not_compressed_twice(
         ("input.height", "96", "belongs to the trained model"),
         ("model.dropout", "0.5", "belongs to the trained model"),
         ("ema.enable", "true", "has no effect"),
+        ("training.best_epoch", "last_within_error", "has no effect"),
         ("training.epochs", "3", "has no effect"),
         ("compression.ignored_layers", "[nothing_like_it]", "matches no layer"),
     ],

@@ -97,11 +97,12 @@ def test_balanced_weights_are_torchs_positive_weights_for_each_label() -> None:
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])
-def test_values_and_slopes_stay_finite(clip: float) -> None:
-    logits = torch.tensor([[-200.0, -90.0, 90.0, 200.0]], requires_grad=True)
+@pytest.mark.parametrize("gamma_positive", [0.5, 1])
+def test_values_and_slopes_stay_finite(gamma_positive: float, clip: float) -> None:
+    logits = torch.tensor([[-200.0, -90.0, 90.0, 100.0, 200.0]], requires_grad=True)
     for target in (0.0, 1.0):
-        loss = LabelLoss(gamma_positive=1, gamma_negative=4, clip=clip)
-        value = loss(logits, torch.full((1, 4), target))
+        loss = LabelLoss(gamma_positive=gamma_positive, gamma_negative=4, clip=clip)
+        value = loss(logits, torch.full((1, 5), target))
         (slope,) = torch.autograd.grad(value, logits)
         assert torch.isfinite(value) and torch.isfinite(slope).all()
         assert (slope.sign() * (1 - 2 * target) >= 0).all()  # towards the target, if anywhere

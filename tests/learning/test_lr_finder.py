@@ -250,6 +250,19 @@ def run(template: Path, data: dict[str, Path], folder: Path, **options: object) 
     )
 
 
+def test_a_resumed_training_names_the_rate_that_was_found(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = [["lr_finder.mode", "grid_search"], ["lr_finder.n_trials", "2"]]
+    run(tiny_template, data, tmp_path, settings=settings)
+    found = json.loads((tmp_path / "lr_finder.json").read_text())["learning_rate"]
+    assert found != 0.05  # the template's
+    caplog.set_level("INFO")
+    run(tiny_template, data, tmp_path, settings=settings, resume_from=tmp_path / "latest.pth")
+    (plan,) = [line for line in caplog.messages if line.startswith("up to 1 epochs")]
+    assert f"rate {found:g}, " in plan
+
+
 @pytest.mark.parametrize("mode", ["fast_ai", "grid_search", "tpe"])
 def test_the_found_rate_trains_and_is_explained(
     mode: str, tiny_template: Path, data: dict[str, Path], tmp_path: Path

@@ -176,6 +176,17 @@ def test_resume_after_the_end_of_an_epoch(
     assert differences(whole, resumed) == []
 
 
+def test_which_epoch_is_best_is_what_the_settings_say_now(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    first = run(tiny_template, data, tmp_path, [], epochs=1)
+    assert not first["training"]["early_stop"]["exact"]
+    settings = [["training.best_epoch", "highest"]]
+    latest = tmp_path / "latest.pth"
+    resumed = run(tiny_template, data, tmp_path, settings, epochs=2, resume_from=latest)
+    assert resumed["training"]["early_stop"]["exact"]
+
+
 def test_resuming_a_finished_run_changes_nothing(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:

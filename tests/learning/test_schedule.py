@@ -140,8 +140,9 @@ def test_older_checkpoints_call_the_score_top1() -> None:
     state = stop.state_dict()
     older = {key.replace("score", "top1"): value for key, value in state.items()}
     del older["best_error"]
-    assert EarlyStop.from_state(state) == stop
-    assert EarlyStop.from_state(older).best_score == 90.0
+    assert EarlyStop.from_state(state, exact=False) == stop
+    assert EarlyStop.from_state(older, exact=False).best_score == 90.0
+    assert EarlyStop.from_state(state, exact=True).exact  # what the config says now
 
 
 @pytest.mark.parametrize(("top1", "n"), [(90.0, 100), (50.0, 40), (100.0, 36), (0.0, 50)])
