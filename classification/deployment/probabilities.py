@@ -35,7 +35,10 @@ def named(probabilities: np.ndarray, task: str, thresholds: Sequence[float] = ()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities [N, C] float64 that add up to 1, of logits [N, C]."""
+    """Return probabilities [N, C] that add up to 1, of logits [N, C].
+
+    In float64, for float32 would tie confident answers at 1.0.
+    """
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
     exponentials = np.exp(shifted)
     return exponentials / exponentials.sum(axis=1, keepdims=True)

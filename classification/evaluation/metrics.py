@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 
 from classification.data.sample_set import MULTI_CLASS
-from classification.deployment.probabilities import named
+from classification.deployment.probabilities import named, softmax
 from classification.errors import UserError
 
 
@@ -122,22 +122,12 @@ def target_ranks(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.sum((logits > own) | ((logits == own) & earlier), axis=1)
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities [N, C] float64; float32 would tie confident samples at 1.0."""
-    exponentials = np.exp(_shifted(logits))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
 def mean_cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
     """Return the mean cross-entropy in nats of logits [N, C] for targets [N]."""
-    shifted = _shifted(logits)
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
     own = np.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
     return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - own))
-
-
-def _shifted(logits: np.ndarray) -> np.ndarray:
-    logits = logits.astype(np.float64)
-    return logits - logits.max(axis=1, keepdims=True)
 
 
 def _percent(hits: np.ndarray) -> float:

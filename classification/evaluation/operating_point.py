@@ -11,7 +11,8 @@ from typing import TypedDict
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from classification.evaluation.metrics import answers, softmax
+from classification.deployment.probabilities import softmax
+from classification.evaluation.metrics import answers
 
 DRAWS = 10_000
 

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from classification.data.sample_set import MULTI_LABEL, SampleSet
-from classification.deployment.probabilities import named, sigmoid
+from classification.deployment.probabilities import named, sigmoid, softmax
 from classification.evaluation.label_metrics import PerLabel
-from classification.evaluation.metrics import PerClass, answers, softmax
+from classification.evaluation.metrics import PerClass, answers
 from classification.evaluation.operating_point import PositiveFigures
 
 PerName = PerClass | PerLabel  # figures of each class, or of each label

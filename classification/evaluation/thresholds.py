@@ -13,9 +13,8 @@ import numpy as np
 
 from classification.config import Config
 from classification.data.sample_set import MULTI_LABEL
-from classification.deployment.probabilities import sigmoid
+from classification.deployment.probabilities import sigmoid, softmax
 from classification.errors import UserError
-from classification.evaluation.metrics import softmax
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_average_precision
 
 from classification.errors import UserError
+from classification.deployment.probabilities import softmax
 from classification.evaluation.metrics import (
     average_precisions,
     compute_metrics,
     confusion,
     per_class_table,
-    softmax,
     target_ranks,
 )
 

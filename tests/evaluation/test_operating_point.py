@@ -8,7 +8,8 @@ import torch
 from sklearn.metrics import f1_score, precision_score, recall_score
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
-from classification.evaluation.metrics import answers, softmax
+from classification.deployment.probabilities import softmax
+from classification.evaluation.metrics import answers
 from classification.evaluation.operating_point import curves, positive_figures, threshold_table
 
 

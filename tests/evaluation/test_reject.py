@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from classification.config import default_config
+from classification.deployment.probabilities import softmax
 from classification.errors import UserError
-from classification.evaluation.metrics import softmax
 from classification.evaluation.reject import (
     answered,
     check_target_accuracy,

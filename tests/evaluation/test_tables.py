@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from classification.data.sample_set import SampleSet
-from classification.evaluation.metrics import average_precisions, per_class_table, softmax
+from classification.deployment.probabilities import softmax
+from classification.evaluation.metrics import average_precisions, per_class_table
 from classification.evaluation.tables import (
     as_plain_text,
     confusion_csv,

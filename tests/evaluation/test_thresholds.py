@@ -9,9 +9,8 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from classification.config import Config, default_config, merge
-from classification.deployment.probabilities import named, sigmoid
+from classification.deployment.probabilities import named, sigmoid, softmax
 from classification.errors import UserError
-from classification.evaluation.metrics import softmax
 from classification.evaluation.thresholds import (
     check_thresholds,
     choose_threshold,
