@@ -59,12 +59,23 @@ def intervals(
         if not np.isnan(all_draws).all():
             low, high = np.nanpercentile(all_draws, [tail, 100 - tail])
             found[name] = Interval(float(low), float(high))
-    for name in {"top1", "top5"} & found.keys():
-        if found[name].low == found[name].high:  # none or all are right
-            right = round(found[name].low / 100 * len(logits))
-            exact = binomtest(right, len(logits)).proportion_ci(LEVEL, "exact")
+    for name, size in _sizes(logits, samples, thresholds).items():
+        if name in found and found[name].low == found[name].high:  # none or all are right
+            right = round(found[name].low / 100 * size)
+            exact = binomtest(right, size).proportion_ci(LEVEL, "exact")
             found[name] = Interval(100 * float(exact.low), 100 * float(exact.high))
     return found
+
+
+def _sizes(logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float]) -> dict[str, int]:
+    """Return of how many pictures a figure is a share, for those that are one."""
+    if samples.multi_label:
+        return {}
+    sizes = {"top1": len(logits), "top5": len(logits)}
+    if logits.shape[1] == 2:
+        sizes["precision"] = int(np.sum(answers(logits, thresholds) == 1))
+        sizes["recall"] = int(np.sum(samples.targets == 1))
+    return sizes
 
 
 def draw_weights(groups: Sequence[str], draws: int, seed: int) -> Iterator[np.ndarray]:
@@ -73,18 +84,24 @@ def draw_weights(groups: Sequence[str], draws: int, seed: int) -> Iterator[np.nd
     Args:
         groups: of each picture the group that is drawn as a whole; "" = it is drawn by itself.
     """
-    keys = [group or index for index, group in enumerate(groups)]
-    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    group_of = np.array([places[key] for key in keys])
+    group_of = number_groups(groups)
+    num_groups = int(group_of.max()) + 1
     rng = np.random.default_rng(seed)
     size = max(1, min(draws, int(_PART / len(groups))))
     for start in range(0, draws, size):
         count = min(size, draws - start)
-        counts = np.empty((count, len(places)), np.float32)
+        counts = np.empty((count, num_groups), np.float32)
         for row in counts:
-            drawn = rng.integers(0, len(places), len(places))
-            row[:] = np.bincount(drawn, minlength=len(places))
-        yield counts if len(places) == len(keys) else counts[:, group_of]
+            drawn = rng.integers(0, num_groups, num_groups)
+            row[:] = np.bincount(drawn, minlength=num_groups)
+        yield counts if num_groups == len(groups) else counts[:, group_of]
+
+
+def number_groups(groups: Sequence[str]) -> np.ndarray:
+    """Return of each picture the number of its group, [N] int64; "" is a group of its own."""
+    keys = [group or index for index, group in enumerate(groups)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys])
 
 
 def _figures(

@@ -173,7 +173,10 @@ def _notes(evaluation: Evaluation) -> list[str]:
     left_out = evaluation.classes_without_samples()
     if left_out:
         names = ", ".join(left_out[:20]) + (" ..." if len(left_out) > 20 else "")
-        notes.append(f"Without pictures, and left out of the means: {names}.")
+        what = "Without pictures, and left out of the means"
+        if evaluation.samples.multi_label:
+            what = "Without positives, and left out of the mean average precision"
+        notes.append(f"{what}: {names}.")
     if "mean_average_precision" not in evaluation.intervals:
         notes.append("So many pictures and classes: the mean average precision has no bounds.")
     by_rule = len(evaluation.logits) - len(evaluation.model_logits)

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from classification.deployment.probabilities import softmax
+from classification.evaluation.bootstrap import number_groups
 from classification.evaluation.metrics import answers
 
 DRAWS = 10_000
@@ -32,11 +33,18 @@ class PositiveFigures(TypedDict):
 
 
 def positive_figures(
-    logits: np.ndarray, targets: np.ndarray, thresholds: Sequence[float] = ()
+    logits: np.ndarray,
+    targets: np.ndarray,
+    thresholds: Sequence[float] = (),
+    groups: Sequence[str] = (),
 ) -> PositiveFigures:
-    """Return the figures of the second of two classes, for logits [N, 2] and targets [N]."""
+    """Return the figures of the second of two classes, for logits [N, 2] and targets [N].
+
+    Args:
+        groups: see `f1_interval`.
+    """
     truth, named = targets == 1, answers(logits, thresholds) == 1
-    hits, low_high = int(np.sum(truth & named)), f1_interval(truth, named)
+    hits, low_high = int(np.sum(truth & named)), f1_interval(truth, named, groups)
     both = truth.any() and not truth.all()
     auc = roc_auc_score(truth, softmax(logits)[:, 1]) if both else np.nan
     return PositiveFigures(
@@ -50,7 +58,9 @@ def positive_figures(
     )
 
 
-def f1_interval(truth: np.ndarray, named: np.ndarray) -> tuple[float, float]:
+def f1_interval(
+    truth: np.ndarray, named: np.ndarray, groups: Sequence[str] = ()
+) -> tuple[float, float]:
     """Return the middle 95 % of F1 in percent over draws of as many pictures from these.
 
     The percentile bootstrap (Efron 1979), always with the same draws. It is (100, 100) where no
@@ -58,12 +68,18 @@ def f1_interval(truth: np.ndarray, named: np.ndarray) -> tuple[float, float]:
 
     Args:
         truth, named: [N] bool.
+        groups: of each picture the group that is drawn as a whole; "" = it is drawn by itself.
     """
-    counts = np.array([np.sum(t & n) for t in (truth, ~truth) for n in (named, ~named)])
-    if counts[:3].sum() == 0:
+    outcomes = np.stack([truth & named, truth & ~named, ~truth & named], axis=1).astype(np.int64)
+    if not outcomes.any():
         return np.nan, np.nan
-    drawn = np.random.default_rng(0).multinomial(len(truth), counts / len(truth), DRAWS)
-    hits, misses, alarms, _ = drawn.T
+    if any(groups):
+        of_groups = number_groups(groups)
+        outcomes = np.stack([np.bincount(of_groups, column) for column in outcomes.T], axis=1)
+    kinds, counts = np.unique(outcomes, axis=0, return_counts=True)  # alike ones, drawn together
+    total = counts.sum()
+    drawn = np.random.default_rng(0).multinomial(total, counts / total, DRAWS) @ kinds
+    hits, misses, alarms = drawn.T
     wrong_or_hit = 2 * hits + misses + alarms
     f1 = 200 * hits[wrong_or_hit > 0] / wrong_or_hit[wrong_or_hit > 0]
     low, high = np.percentile(f1, (2.5, 97.5))

@@ -109,7 +109,8 @@ class Evaluation:
         """Return the figures of the second of two classes."""
         if len(self.samples.class_names) != 2 or self.samples.multi_label:
             return None
-        return positive_figures(self.logits, self.samples.targets, self.thresholds)
+        samples = self.samples
+        return positive_figures(self.logits, samples.targets, self.thresholds, samples.groups)
 
     def classes_without_samples(self) -> list[str]:
         """Return the names of classes without samples, or labels without positives, in order."""

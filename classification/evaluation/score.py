@@ -70,7 +70,8 @@ def saved_answers(contents: Mapping[str, Any]) -> dict[str, Any]:
 
 def log_answers(contents: Mapping[str, Any], config: Config) -> None:
     """Say how the outputs of a finished checkpoint become answers."""
-    logger.info("temperature of the probabilities: %.3f", contents["temperature"])
+    # A run that an older version began may end with its best checkpoint, which has none.
+    logger.info("temperature of the probabilities: %.3f", contents.get("temperature", 1.0))
     log_thresholds(contents.get("thresholds", ()), contents["class_names"], config)
     target, reject = config.evaluation.target_accuracy, contents.get("reject")
     if reject is not None and not reject["threshold"]:

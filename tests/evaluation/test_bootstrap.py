@@ -124,6 +124,18 @@ def test_all_right_is_not_certain():
     assert got.low == pytest.approx(100 * 0.025 ** (1 / 40))  # Clopper and Pearson
 
 
+def test_nor_is_a_precision_of_100():
+    targets = np.array([0] * 50 + [1] * 10)
+    logits = np.stack([np.zeros(60), np.where(np.arange(60) < 52, -1, 1)], axis=1)
+    n = len(targets)
+    samples = SampleSet((Path("x"),) * n, targets, ("no", "yes"), ("s",) * n)
+    got = intervals(logits.astype(np.float32), samples)
+    assert got["precision"] == pytest.approx((100 * 0.025 ** (1 / 8), 100))  # of the 8 named
+    assert got["recall"].low < 80 < got["recall"].high < 100
+    got = intervals(logits.astype(np.float32), samples, thresholds=(0.1,))
+    assert got["recall"] == pytest.approx((100 * 0.025 ** (1 / 10), 100))  # of the 10 there are
+
+
 def test_weights_add_up():
     weights = np.concatenate(list(draw_weights(("",) * 30, DRAWS, seed=1)))
     assert weights.shape == (DRAWS, 30)

@@ -8,8 +8,8 @@ import torch
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_average_precision
 
-from classification.errors import UserError
 from classification.deployment.probabilities import softmax
+from classification.errors import UserError
 from classification.evaluation.metrics import (
     average_precisions,
     compute_metrics,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score, precision_score, recall_score
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
+from classification.data.sample_set import SampleSet
 from classification.deployment.probabilities import softmax
+from classification.evaluation.evaluate import measure
 from classification.evaluation.metrics import answers
 from classification.evaluation.operating_point import curves, positive_figures, threshold_table
+from classification.evaluation.report import Evaluation
 
 
 def made(seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -84,3 +89,20 @@ def test_the_table_has_all_positive_first() -> None:
     assert [row["threshold"] for row in rows] == pytest.approx(np.linspace(0, 1, 11))
     assert rows[0]["recall"] == 100
     assert rows[0]["precision"] == pytest.approx(100 * targets.mean())
+
+
+def test_the_interval_draws_persons_as_wholes() -> None:
+    """Ten pictures of a person that are right or wrong together say no more than one."""
+    one, targets = made(6, n=60)
+    logits, repeated = np.repeat(one, 10, axis=0), np.repeat(targets, 10)
+    persons = tuple(f"p{i // 10}" for i in range(600))
+    alone = positive_figures(one, targets)
+    together = positive_figures(logits, repeated, groups=persons)
+    width = together["f1_high"] - together["f1_low"]
+    assert width == pytest.approx(alone["f1_high"] - alone["f1_low"], rel=0.05)
+    apart = positive_figures(logits, repeated)
+    assert width / (apart["f1_high"] - apart["f1_low"]) == pytest.approx(np.sqrt(10), rel=0.1)
+    assert together["f1"] == apart["f1"]
+    samples = SampleSet((Path("x"),) * 600, repeated, ("no", "yes"), ("s",) * 600, persons)
+    figures = measure(logits, samples)
+    assert Evaluation(Path("m"), "FP32", 1.0, 1.0, samples, logits, *figures).positive() == together
