@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,9 +72,9 @@ def serve(arguments: argparse.Namespace) -> None:
         Interrupted: SIGTERM, after the last answer.
     """
     for name in ("max_body_mb", "max_megapixels", "timeout", "queue_size", "max_batch"):
-        if not getattr(arguments, name) > 0:
-            flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"{flag}: {getattr(arguments, name):g} is not more than 0.")
+        value, flag = getattr(arguments, name), f"--{name.replace('_', '-')}"
+        if not 0 < value < math.inf:
+            raise UserError(f"{flag}: expected a number above 0, not {value:g}.")
     try:
         from classification.serving.app import create_app
         from classification.serving.http_server import run

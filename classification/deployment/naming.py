@@ -1,10 +1,10 @@
-"""From probabilities to named classes."""
+"""From probabilities to named classes: one decision for `Predictor` and for the service."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from classification.data.faces import NoFaceError, no_face_logits
+from classification.data.faces import NO_FACE, NoFaceError, check_negative_class, no_face_logits
 from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.backends import Backend
@@ -13,41 +13,56 @@ from classification.deployment.probabilities import named
 NOT_CERTAIN = "not_certain"  # the reason of a prediction that the model itself rejects
 
 
-def thresholds_of(backend: Backend, threshold: float | None) -> np.ndarray:
-    """Return the probabilities [C] from which on each class is named.
+def name_classes(
+    backend: Backend,
+    probabilities: np.ndarray,
+    top_k: int,
+    threshold: float | None,
+    *,
+    by_rule: bool = False,
+) -> tuple[np.ndarray, str | None]:
+    """Return the indices of the classes of one picture, best first, and the reason if there is one.
+
+    Of two classes, a model that has a threshold names the second from that probability on.
 
     Args:
         backend: the model.
-        threshold: for all classes; None = 0, of several labels the model's own thresholds.
+        probabilities: [C] of its classes.
+        top_k: classes to name at most.
+        threshold: from which probability on a class is named; None = the model's own thresholds of
+            several labels; of classes, none at all where the best one is below its `reject_below`.
+        by_rule: the probabilities are those of `logits_by_rule`. Such a picture is never rejected,
+            and has none of several labels, however many were asked for.
     """
-    thresholds = np.full(len(backend.class_names), threshold or 0.0)
-    if threshold is None and backend.task == MULTI_LABEL:
-        thresholds[:] = backend.thresholds or 0.5
-    return thresholds
-
-
-def reject_below_of(backend: Backend, threshold: float | None) -> float:
-    """Return the probability of the best class below which no class is named.
-
-    Args:
-        threshold: asked for instead of the model's own; None = the model's own.
-    """
-    return backend.reject_below if threshold is None else 0.0
-
-
-def best_classes(
-    backend: Backend, probabilities: np.ndarray, top_k: int, thresholds: np.ndarray
-) -> np.ndarray:
-    """Return the indices of at most top_k classes of [C], best first, none below its threshold.
-
-    Of two classes, a model that has a threshold names the second from that probability on.
-    """
+    several = backend.task == MULTI_LABEL
+    nothing = np.empty(0, dtype=np.intp)
+    if by_rule and several:
+        return nothing, NO_FACE
+    if not by_rule and threshold is None and probabilities.max() < backend.reject_below:
+        return nothing, NOT_CERTAIN
     order = np.argsort(-probabilities, kind="stable")
-    if backend.task != MULTI_LABEL and backend.thresholds:
+    if backend.thresholds and not several:
         chosen = named(probabilities[None], backend.task, backend.thresholds)[0]
         order = np.argsort(~chosen, kind="stable")
-    best: np.ndarray = order[probabilities[order] >= thresholds[order]][:top_k]
-    return best
+    if threshold is None and several:
+        enough = named(probabilities[None], backend.task, backend.thresholds)[0]
+    else:
+        enough = probabilities >= (threshold or 0.0)
+    return order[enough[order]][:top_k], NO_FACE if by_rule else None
+
+
+def check_faces(backend: Backend) -> None:
+    """Tell before the first picture what finding faces lacks, where the model sees faces alone.
+
+    Raises:
+        UserError: no detector is installed, or the class of pictures without a face is none.
+    """
+    faces = backend.preprocessing.faces
+    if faces is not None:
+        from classification.data.face_detection import default_detector
+
+        default_detector()
+        check_negative_class(faces, backend.class_names, backend.task)
 
 
 def logits_by_rule(

@@ -11,19 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from classification.data.decode import DecodeError
-from classification.data.faces import NO_FACE, check_negative_class
 from classification.data.pictures import pictures_of
 from classification.data.preprocessing import load_image
 from classification.data.sample_set import MULTI_LABEL
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
-from classification.deployment.naming import (
-    NOT_CERTAIN,
-    best_classes,
-    logits_by_rule,
-    reject_below_of,
-    thresholds_of,
-)
+from classification.deployment.naming import check_faces, logits_by_rule, name_classes
 from classification.deployment.probabilities import to_probabilities
 from classification.errors import UserError
 
@@ -73,12 +66,7 @@ class Predictor:
         """
         self.backend = load_backend(load_weights, precision_hint=precision_hint)
         self.batch_size = batch_size
-        faces = self.backend.preprocessing.faces
-        if faces is not None:
-            from classification.data.face_detection import default_detector
-
-            default_detector()  # a missing package is told before the first picture
-            check_negative_class(faces, self.class_names, self.backend.task)
+        check_faces(self.backend)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -125,25 +113,19 @@ class Predictor:
             raise UserError(f"--top-k: {top_k} classes were asked for; at least 1 is needed.")
         if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f"--threshold: {threshold} is no probability, 0 to 1.")
-        thresholds = thresholds_of(self.backend, threshold)
-        reject_below = reject_below_of(self.backend, threshold)
         paths = pictures_of(images) if isinstance(images, (str, Path)) else images
-        return self._stream(paths, top_k, thresholds, reject_below)
+        return self._stream(paths, top_k, threshold)
 
     def _stream(
-        self,
-        paths: Iterable[str | Path],
-        top_k: int,
-        thresholds: np.ndarray,
-        reject_below: float,
+        self, paths: Iterable[str | Path], top_k: int, threshold: float | None
     ) -> Iterator[Prediction]:
         # What was decoded but not predicted yet: per batch its paths, each with its error if any.
         waiting: deque[list[_Entry]] = deque()
         for logits in self.backend.stream(self._batches(paths, waiting)):
-            yield from self._name(waiting.popleft(), logits, top_k, thresholds, reject_below)
+            yield from self._name(waiting.popleft(), logits, top_k, threshold)
         for entries in waiting:  # nothing but errors after the last batch
             nothing = np.empty((0, len(self.class_names)))
-            yield from self._name(entries, nothing, top_k, thresholds, reject_below)
+            yield from self._name(entries, nothing, top_k, threshold)
 
     def _batches(
         self, paths: Iterable[str | Path], waiting: deque[list[_Entry]]
@@ -199,41 +181,24 @@ class Predictor:
         return np.zeros((preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
 
     def _name(
-        self,
-        entries: list[_Entry],
-        logits: np.ndarray,
-        top_k: int,
-        thresholds: np.ndarray,
-        reject_below: float,
+        self, entries: list[_Entry], logits: np.ndarray, top_k: int, threshold: float | None
     ) -> Iterator[Prediction]:
-        rows = iter(to_probabilities(logits, self.backend.task))
+        backend = self.backend
+        rows = iter(to_probabilities(logits, backend.task))
         for path, error in entries:
-            by_rule = self._by_rule(error)
-            if error is not None and by_rule is None:
+            rule = logits_by_rule(error, backend.preprocessing, self.class_names)
+            if error is not None and rule is None:
                 yield Prediction(path, (), (), str(error))
                 continue
-            probabilities = next(rows) if by_rule is None else by_rule
+            if rule is None:
+                probabilities = next(rows)
+            else:
+                probabilities = to_probabilities(rule[None], backend.task)[0]
             if not np.isfinite(probabilities).all():
                 yield Prediction(path, (), (), "the model's output is not a finite number")
                 continue
-            if by_rule is None and probabilities.max() < reject_below:
-                yield Prediction(path, (), (), reason=NOT_CERTAIN)
-                continue
-            best = best_classes(self.backend, probabilities, top_k, thresholds)
-            if by_rule is not None and self.backend.task == MULTI_LABEL:
-                best = best[:0]  # none of the labels, however many were asked for
-            names = tuple(self.class_names[i] for i in best)
-            yield Prediction(
-                path,
-                names,
-                tuple(float(probabilities[i]) for i in best),
-                reason=None if by_rule is None else NO_FACE,
+            best, reason = name_classes(
+                backend, probabilities, top_k, threshold, by_rule=rule is not None
             )
-
-    def _by_rule(self, error: DecodeError | None) -> np.ndarray | None:
-        """Return the probabilities [C] of a picture without a face, if there is a rule for it."""
-        logits = logits_by_rule(error, self.backend.preprocessing, self.class_names)
-        if logits is None:
-            return None
-        probabilities: np.ndarray = to_probabilities(logits[None], self.backend.task)[0]
-        return probabilities
+            names = tuple(self.class_names[i] for i in best)
+            yield Prediction(path, names, tuple(map(float, probabilities[best])), reason=reason)

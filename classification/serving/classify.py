@@ -9,12 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from classification.data.sample_set import MULTI_LABEL
-from classification.deployment.naming import (
-    NOT_CERTAIN,
-    best_classes,
-    reject_below_of,
-    thresholds_of,
-)
+from classification.deployment.naming import name_classes
 from classification.deployment.probabilities import to_probabilities
 from classification.serving.bodies import Upload, find_picture, receive_body
 from classification.serving.models import ServedModel
@@ -58,13 +53,13 @@ def classify_routes(service: Service) -> APIRouter:
                 upload.append(find_picture(body, content_type))
                 return upload[0].data
 
-            logits, reason = await service.picture_logits(chosen, picture)
+            logits, by_rule = await service.picture_logits(chosen, picture)
         finally:
             service.give_back()
         if not np.isfinite(logits).all():
             raise Problem(500, "the model's output is not a finite number")
         probabilities = to_probabilities(logits[None], chosen.backend.task)[0]
-        named = answer(chosen, probabilities, top_k, threshold, reason)
+        named = answer(chosen, probabilities, top_k, threshold, by_rule)
         return json_response({"file": upload[0].name, **named})
 
     router.add_api_route(
@@ -83,17 +78,13 @@ def answer(
     probabilities: np.ndarray,
     top_k: int | None,
     threshold: float | None,
-    reason: str | None,
+    by_rule: bool,
 ) -> dict[str, Any]:
-    """Return the fields of an answer; `predicted` is None when no class reaches the threshold."""
+    """Return the fields of an answer; `predicted` is None when no class is named."""
     backend = model.backend
-    names, several = backend.class_names, backend.task == MULTI_LABEL
-    top_k = top_k or (len(names) if several else TOP_K)
-    best = best_classes(backend, probabilities, top_k, thresholds_of(backend, threshold))
-    if reason is not None and several:
-        best = best[:0]  # none of the labels
-    if reason is None and probabilities.max() < reject_below_of(backend, threshold):
-        best, reason = best[:0], NOT_CERTAIN
+    names = backend.class_names
+    top_k = top_k or (len(names) if backend.task == MULTI_LABEL else TOP_K)
+    best, reason = name_classes(backend, probabilities, top_k, threshold, by_rule=by_rule)
     first = int(best[0]) if len(best) else None
     return {
         "predicted": first,

@@ -21,7 +21,7 @@ from classification import __version__
 from classification.deployment.probabilities import to_probabilities
 from classification.serving.bodies import receive_body
 from classification.serving.models import ServedModel
-from classification.serving.problems import json_response
+from classification.serving.problems import Problem, json_response
 from classification.serving.schemas import (
     INFER_BODY,
     InferenceResponse,
@@ -126,8 +126,11 @@ async def answer_infer(service: Service, model: ServedModel, request: Request) -
             shape,
             OUTPUTS,
         )
-        service.take(len(asked.items) - 1)
-        taken = len(asked.items)
+        count, most = len(asked.items), service.settings.queue_size
+        if count > most:
+            raise Problem(413, f"{count} pictures are more than one request may bring: {most}")
+        service.take(count - 1)
+        taken = count
         logits = await _all_logits(service, model, asked.items)
     finally:
         service.give_back(taken)

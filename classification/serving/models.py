@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from classification.data.faces import check_negative_class
+from classification.deployment.naming import check_faces
 from classification.deployment.openvino_backend import OpenVINOBackend
 from classification.errors import UserError
 from classification.serving.batching import Batcher, Compile, OnBatch
@@ -24,12 +24,7 @@ class ServedModel:
     def __init__(self, name: str, path: Path, settings: Settings) -> None:
         self.name = name
         self.backend = OpenVINOBackend(path)
-        faces = self.backend.preprocessing.faces
-        if faces is not None:
-            from classification.data.face_detection import default_detector
-
-            default_detector()  # a missing package is told before the first picture
-            check_negative_class(faces, self.backend.class_names, self.backend.task)
+        check_faces(self.backend)
         self.on_batch: OnBatch = lambda size, seconds: None
         self._max_batch = settings.max_batch
         self._lock = threading.Lock()

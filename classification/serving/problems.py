@@ -34,7 +34,9 @@ def json_response(
     content: object, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """Return compact JSON."""
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    # A client's JSON may hold half of a surrogate pair, which has no UTF-8 but an escape in JSON.
+    body = text.encode("utf-8", "backslashreplace")
     return Response(body, status, headers, "application/json")
 
 

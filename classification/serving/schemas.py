@@ -195,6 +195,7 @@ INFER_BODY = {
                                     "datatype": {"enum": ["FP32", "UINT8", "BYTES"]},
                                     "shape": {
                                         "type": "array",
+                                        "minItems": 1,
                                         "items": {"type": "integer", "minimum": 1},
                                     },
                                     "parameters": {"type": "object"},
@@ -205,6 +206,7 @@ INFER_BODY = {
                         },
                         "outputs": {
                             "type": "array",
+                            "maxItems": 2,
                             "items": {
                                 "type": "object",
                                 "properties": {

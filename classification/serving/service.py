@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from classification.data.faces import NO_FACE, NoFaceError
+from classification.data.faces import NoFaceError
 from classification.data.store import usable_cores
 from classification.deployment.naming import logits_by_rule
 from classification.serving.batching import Batcher, Waiting, deliver
@@ -52,10 +52,7 @@ class Service:
 
         Raises:
             BusyError: there are not so many free.
-            Problem: 413, there never are.
         """
-        if count >= self.settings.queue_size > 1:
-            raise Problem(413, f"{count} pictures are more than one request may bring")
         if self._taken + count > self.settings.queue_size:
             raise BusyError()
         self._taken += count
@@ -66,8 +63,8 @@ class Service:
 
     async def picture_logits(
         self, model: ServedModel, data: Callable[[], bytes]
-    ) -> tuple[np.ndarray, str | None]:
-        """Return logits [C] of a picture, and the reason if a rule and not the model gave them.
+    ) -> tuple[np.ndarray, bool]:
+        """Return logits [C] of a picture, and whether a rule and not the model gave them.
 
         Args:
             model: one of those that are served.
@@ -82,11 +79,11 @@ class Service:
                 model.batcher, lambda: load_picture(data(), preprocessing, self.settings)
             )
         except NoFaceError as error:
-            by_rule = logits_by_rule(error, preprocessing, model.backend.class_names)
-            if by_rule is None:
+            rule = logits_by_rule(error, preprocessing, model.backend.class_names)
+            if rule is None:
                 raise Problem(422, str(error)) from error
-            return by_rule, NO_FACE
-        return logits, None
+            return rule, True
+        return logits, False
 
     async def run(self, batcher: Batcher, prepare: Callable[[], np.ndarray]) -> np.ndarray:
         """Return the model's output (a row) for what `prepare` returns in a thread.

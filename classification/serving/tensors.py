@@ -63,7 +63,7 @@ def parse_request(
     if tensor.get("name") != name:
         raise Problem(400, f"the input's name is '{name}', not '{str(tensor.get('name'))[:100]}'")
     given = tensor.get("shape")
-    if not isinstance(given, list) or not all(type(n) is int and n > 0 for n in given):
+    if not isinstance(given, list) or not given or any(type(n) is not int or n < 1 for n in given):
         raise Problem(400, "'shape': expected a list of positive numbers")
     data = _data(tensor, binary)
     items: list[bytes] | np.ndarray
@@ -145,13 +145,27 @@ def _array(
         raise Problem(400, f"'shape': expected {wanted}, not {given}")
     kind = _TYPES[datatype]
     try:
-        if isinstance(data, list):
-            flat = np.asarray(data, dtype=kind).ravel()
-        else:
-            flat = np.frombuffer(data, dtype=kind)
+        flat = _numbers(data, kind) if isinstance(data, list) else np.frombuffer(data, dtype=kind)
         return flat.reshape(given)
     except (ValueError, TypeError, OverflowError) as error:
         raise Problem(400, f"'data' is not {datatype} of shape {given}: {error}") from error
+
+
+def _numbers(data: list[Any], kind: np.dtype[Any]) -> np.ndarray:
+    """Return the numbers of a list of any depth.
+
+    NumPy alone would read text as numbers, and cut off the fractions of pixels.
+
+    Raises:
+        ValueError: not all of them are such numbers.
+    """
+    values = np.asarray(data).ravel()
+    if values.dtype.kind not in "iuf":
+        raise ValueError("not all of it are numbers")
+    numbers = values.astype(kind)
+    if kind.kind == "u" and not np.array_equal(numbers, values):
+        raise ValueError("not all of it are whole numbers from 0 to 255")
+    return numbers
 
 
 def _wanted(content: dict[str, Any], names: Sequence[str]) -> list[Output]:
@@ -159,6 +173,8 @@ def _wanted(content: dict[str, Any], names: Sequence[str]) -> list[Output]:
     outputs = content.get("outputs") or [{"name": name} for name in names]
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise Problem(400, "'outputs': expected a list of objects")
+    if len(outputs) > len(names):  # a short request must not be able to ask for gigabytes
+        raise Problem(400, f"'outputs': at most {len(names)}, each of {', '.join(names)} once")
     wanted = []
     for output in outputs:
         parameters = _parameters(output)

@@ -162,5 +162,5 @@ def test_a_picture_without_a_face(models, monkeypatch, rule: np.ndarray | None) 
             asyncio.run(answer)
         assert raised.value.status == 422
     else:
-        logits, reason = asyncio.run(answer)
-        assert logits is rule and reason == "no_face"
+        logits, by_rule = asyncio.run(answer)
+        assert logits is rule and by_rule is True

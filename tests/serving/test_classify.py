@@ -110,17 +110,18 @@ def test_several_labels_have_thresholds_of_their_own() -> None:
     def named(*arguments) -> str:
         return "".join(one["class"] for one in answer(model, probabilities, *arguments)["classes"])
 
-    assert named(None, None, None) == "cbfed"
-    assert named(2, None, None) == "cb"
-    assert named(None, 0.4, None) == "gac"
-    assert named(None, None, "no_face") == ""
+    assert named(None, None, False) == "cbfed"
+    assert named(2, None, False) == "cb"
+    assert named(None, 0.4, False) == "gac"
+    assert named(None, None, True) == ""
     backend.thresholds = ()
-    assert named(None, None, None) == "gac"
+    assert named(None, None, False) == "gac"
     backend.task, backend.reject_below = "multi-class", 0.995
-    rejected = answer(model, probabilities, 3, None, None)
+    rejected = answer(model, probabilities, 3, None, False)
     assert (rejected["classes"], rejected["predicted"]) == ([], None)
     assert rejected["reason"] == "not_certain"
-    assert named(3, 0.0, None) == "gac" == named(3, None, "no_face")
+    assert named(3, 0.0, False) == "gac" == named(3, None, True)
+    assert answer(model, probabilities, 3, None, True)["reason"] == "no_face"
 
 
 class TestKey:

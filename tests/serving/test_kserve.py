@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,15 @@ import numpy as np
 import openvino as ov
 import pytest
 import tritonclient.http as triton
+from fastapi.testclient import TestClient
 from PIL import Image
 from serving_support import post
 from tritonclient.utils import InferenceServerException
 
 from classification.deployment.openvino_core import openvino_core
 from classification.deployment.predictor import Prediction
+from classification.serving.app import create_app
+from classification.serving.settings import Settings
 
 CLOSE = {"abs": 0.02}  # of logits: bf16 rounds otherwise with another batch size
 
@@ -144,12 +148,39 @@ ZEROS = np.zeros((1, 3, 40, 32), np.float32)
         {"inputs": [{**HEAD, "data": ZEROS.ravel().tolist()}],
          "outputs": [{"name": "logits", "parameters": {"classification": "x"}}]},
         {"inputs": [{**HEAD, "data": [float("nan")] * ZEROS.size}]},
+        {"inputs": [{**HEAD, "data": ["0"] * ZEROS.size}]},
+        {"inputs": [{**HEAD, "data": [True] * ZEROS.size}]},
+        {"inputs": [{**HEAD, "data": ZEROS.ravel().tolist()}], "outputs": 3 * [{"name": "logits"}]},
     ],
 )  # fmt: skip
 def test_wrong_json_is_400(server, content) -> None:
     for body in (json.dumps(content).encode(), json.dumps(content).encode()[:-1]):
         status, answer = post(server, body, "application/json", "/v2/models/ir/infer")
         assert status == 400 and answer["error"]
+
+
+@pytest.mark.parametrize("value", [0.5, -1, 256, "1", None])
+def test_pixels_are_whole_numbers(server, value: object) -> None:
+    """Cut off or taken modulo 256, they would be other pictures without a word."""
+    tensor = {"name": "image", "shape": [1, 1, 1, 3], "datatype": "UINT8", "data": [0, 255, value]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    status, answer = post(server, body, "application/json", "/v2/models/whole/infer")
+    assert status == 400 and "UINT8" in answer["error"]
+
+
+def test_half_of_a_surrogate_pair_is_a_text_like_others(server, picture: Path) -> None:
+    """JSON can write it and UTF-8 cannot; it comes back as it came."""
+    half, data = "a\ud800", picture.read_bytes()
+    content = {"image": base64.b64encode(data).decode(), "file": half}
+    status, answer = post(server, json.dumps(content).encode(), "application/json")
+    assert (status, answer["file"]) == (200, half)
+    content = {"id": half, "inputs": [{**HEAD, "data": ZEROS.ravel().tolist()}]}
+    path = "/v2/models/ir/infer"
+    status, answer = post(server, json.dumps(content).encode(), "application/json", path)
+    assert (status, answer["id"]) == (200, half)
+    content["inputs"][0]["name"] = half
+    status, answer = post(server, json.dumps(content).encode(), "application/json", path)
+    assert status == 400 and half in answer["error"]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +201,28 @@ def test_wrong_binary_data_is_400(server, length, blob: bytes, size: int) -> Non
     assert status == 400 and answer["error"]
 
 
+def test_a_shape_without_a_length_is_400(server) -> None:
+    blob = b"\x01\0\0\0a"
+    tensor = {"name": "image", "shape": [], "datatype": "BYTES"}
+    tensor["parameters"] = {"binary_data_size": len(blob)}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    path = "/v2/models/ir/infer"
+    status, answer = post(server, head + blob, "application/octet-stream", path, **headers)
+    assert status == 400 and "'shape'" in answer["error"]
+
+
 def test_more_pictures_than_the_queue_holds_are_413(client) -> None:
     files = np.array([b"x"] * 1000, dtype=object)
     with pytest.raises(InferenceServerException, match="more than one request may bring"):
         client.infer("ir", [image_input(files, "BYTES")])
+
+
+def test_a_queue_for_one_takes_one_picture_a_request(models) -> None:
+    app = create_app(models, Settings(queue_size=1))
+    statuses = []
+    for count in (1, 2):  # "come back later" would be a lie
+        tensor = {**HEAD, "shape": [count, 3, 40, 32], "data": count * ZEROS.ravel().tolist()}
+        answer = TestClient(app).post("/v2/models/ir/infer", json={"inputs": [tensor]})
+        statuses.append(answer.status_code)
+    assert statuses == [200, 413]

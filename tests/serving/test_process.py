@@ -166,7 +166,12 @@ def test_metrics(server, picture: Path) -> None:
         (["--load-weights", "best.pth"], "export.py makes them"),
         (["--load-weights", "a b=model.xml"], "is no name for a model"),
         (["--load-weights", "model.xml", "--load-weights", "model.xml"], "a name of its own"),
-        (["--load-weights", "model.xml", "--max-batch", "0"], "--max-batch: 0 is not more than 0"),
+        (
+            ["--load-weights", "model.xml", "--max-batch", "0"],
+            "--max-batch: expected a number above 0",
+        ),
+        (["--load-weights", "model.xml", "--max-body-mb", "inf"], "above 0, not inf"),
+        (["--load-weights", "model.xml", "--timeout", "nan"], "above 0, not nan"),
         (["--load-weights", "model.xml", "--api-key-file", "nix"], "--api-key-file nix"),
         (["--load-weights", "model.xml", "--port", "99999"], "cannot listen there"),
         (["--load-weights", "model.xml", "--host", "192.0.2.1"], "cannot listen there"),
