@@ -25,6 +25,7 @@ from classification.evaluation.score import Outcome, log_answers
 from classification.evaluation.thresholds import check_thresholds
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.interruption import StopSignal
+from classification.learning.model_card import command_of, write_card
 from classification.learning.random_state import seed_everything
 from classification.learning.run_folder import RunFolder
 from classification.learning.train import create_accelerator, open_stores, read_resumable
@@ -90,6 +91,7 @@ def compress(
         UserError: the checkpoint or the data cannot be used, or nothing was asked for.
         Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
+    given = {**locals(), "accept_accuracy_drop": accept_accuracy_drop or None}
     if not (nncf_quantization or nncf_pruning):
         raise UserError("Nothing to do: give --nncf-quantization, --nncf-pruning or both.")
     classifier = load_classifier(load_weights)
@@ -147,6 +149,7 @@ def compress(
         compressed = load_classifier(best)
         log_answers(compressed.contents, config)
         result = _report(best, classifier, compressed, reference, outcome)
+        _write_card(bench, compressed, result, command_of("compress.py", given))
         if excess > 1e-9:
             _complain(excess, bench, change, best, accept_accuracy_drop)
     return result
@@ -232,6 +235,29 @@ def _report(
         100 * share_of_zeros(compressed.model),
     )
     return CompressResult(best, reference.score, outcome.score, before, after)
+
+
+def _write_card(
+    bench: Workbench, compressed: Classifier, result: CompressResult, command: str
+) -> None:
+    made = compressed.contents["compression"]
+    template = bench.classifier.contents["template_name"]
+    write_card(
+        result.best,
+        (bench.train_store, bench.val_store),
+        bench.score_name,
+        title=f"{template}, {made['method']}",
+        summary=f"The {made['method']} form of a trained {template}",
+        command=command,
+        ended=f"The FP32 model has a validation {bench.score_name.words} of "
+        f"{result.score_fp32:.2f} %, this one {result.score:.2f} %.",
+        more_figures=[
+            (f"{bench.score_name.words} of the FP32 model", f"{result.score_fp32:.2f} %"),
+            ("weights of the exported IR", f"{result.size.bytes / 1e6:.2f} MB"),
+            ("weights of the FP32 model's IR", f"{result.size_fp32.bytes / 1e6:.2f} MB"),
+            ("weights that are zero", f"{100 * made['zeros']:.1f} %"),
+        ],
+    )
 
 
 def _name_what_hurts(

@@ -141,7 +141,11 @@ def _as_it_comes(
         "selected": "raw",
         "epoch": 0,
         "step": 0,
-        "metrics": {f"val_{bench.score_name.key}": start.score, "val_loss": start.loss},
+        "metrics": {
+            f"val_{bench.score_name.key}": start.score,
+            "val_error": start.error,
+            "val_loss": start.loss,
+        },
         "training": None,
     }
 

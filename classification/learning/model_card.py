@@ -16,7 +16,6 @@ from classification.files import write_text
 from classification.models.checkpoint import Classifier, load_classifier
 from classification.models.complexity import measure_complexity
 from classification.pages.render import render
-from classification.template import Template
 
 CARD = "MODEL_CARD.md"
 _PACKAGES = ("torch", "timm", "accelerate", "numpy", "pillow")
@@ -24,20 +23,26 @@ _PACKAGES = ("torch", "timm", "accelerate", "numpy", "pillow")
 
 def write_card(
     best: Path,
-    template: Template,
     stores: tuple[ImageStore, ImageStore],
     name: ScoreName,
     *,
-    given: Mapping[str, Any],
+    title: str,
+    summary: str,
+    command: str,
     ended: str,
+    more_figures: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write the card beside a finished checkpoint.
 
     Args:
+        best: the checkpoint.
         stores: of the training and of the validation pictures.
         name: of the score.
-        given: the arguments of `train`.
-        ended: how the training ended, in a sentence.
+        title: of the card, before the number of classes.
+        summary: what the model is, in a sentence.
+        command: that made the checkpoint; see `command_of`.
+        ended: how its making ended, in a sentence.
+        more_figures: words and values.
 
     Raises:
         UserError: the file cannot be written.
@@ -47,9 +52,8 @@ def write_card(
     config = classifier.config
     text = render(
         "model_card.md",
-        name=template.name,
-        template=template.path.name,
-        summary=str(template.values["summary"]).strip().rstrip(".") + ".",
+        title=title,
+        summary=summary.strip().rstrip(".") + ".",
         backbone=config.model.backbone,
         width=config.input.width,
         height=config.input.height,
@@ -60,12 +64,12 @@ def write_card(
         num_train=len(train),
         num_val=len(val),
         data_lines=_data_lines(stores),
-        figures=_figures(classifier, name, len(val)),
-        selection=f"The checkpoint is of epoch {classifier.contents['epoch']}.",
+        figures=[*_figures(classifier, name), *more_figures],
+        epoch=classifier.contents["epoch"],
         limits=_limits(classifier),
         ended=ended,
         recipe=_recipe(classifier),
-        command=command_of(given),
+        command=command,
         best=shlex.quote(str(best)),
         versions=", ".join(
             [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in _PACKAGES)]
@@ -85,7 +89,7 @@ def _data_lines(stores: Sequence[ImageStore]) -> list[str]:
     return lines
 
 
-def _figures(classifier: Classifier, name: ScoreName, num_val: int) -> list[tuple[str, str]]:
+def _figures(classifier: Classifier, name: ScoreName) -> list[tuple[str, str]]:
     contents, preprocessing = classifier.contents, classifier.preprocessing
     metrics = contents["metrics"]
     error = f" ± {metrics['val_error']:.2f}" if "val_error" in metrics else ""
@@ -140,13 +144,21 @@ def _recipe(classifier: Classifier) -> list[tuple[str, str]]:
     return [(key, str(value)) for key, value in used.items() if value != defaults.get(key)]
 
 
-def command_of(given: Mapping[str, Any]) -> str:
-    """Return the command line that stands for the arguments of `train`, without the template."""
-    words = ["python", "train.py"]
+def command_of(script: str, given: Mapping[str, Any]) -> str:
+    """Return the command line that stands for the arguments of `train` or `compress`.
+
+    Args:
+        script: "train.py".
+        given: the arguments; the template is the work directory's.
+    """
+    words = ["python", script]
     for key, value in given.items():
+        flag = key.replace("_", "-")
         if key == "settings":
             words += [word for pair in value for word in ("--set", *pair)]
+        elif isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
         elif key != "template" and value not in (None, "", ()):
             parts = [value] if isinstance(value, (str, Path, int, float)) else value
-            words += [f"--{key.replace('_', '-')}", ",".join(map(str, parts))]
+            words += [f"--{flag}", ",".join(map(str, parts))]
     return shlex.join(words)

@@ -39,7 +39,7 @@ from classification.learning.interruption import StopSignal
 from classification.learning.loop import FitResult, fit
 from classification.learning.losses import check_loss
 from classification.learning.lr_finder import Search, find_learning_rate, with_base_rate
-from classification.learning.model_card import write_card
+from classification.learning.model_card import command_of, write_card
 from classification.learning.random_state import seed_everything
 from classification.learning.run_folder import RunFolder
 from classification.learning.tracking import create_scalar_writer, draw_curves
@@ -208,10 +208,11 @@ def train(
         ended = f"{len(result.history)} epochs were trained: {result.ended_because}."
         write_card(
             folder.path / "best.pth",
-            opened,
             (train_store, val_store),
             SCORES[train_samples.task],
-            given=given,
+            title=opened.name,
+            summary=str(opened.values["summary"]),
+            command=command_of("train.py", given),
             ended=ended,
         )
     return _finish(result, folder, configs[0], accelerator, SCORES[train_samples.task])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from support import data_flags, differences, run_python
 
 from classification import compress, evaluate, export
+from classification.cli.compress import build_parser
 from classification.compression.compress import CompressResult
 from classification.compression.layers import weighty_layers
 from classification.compression.pruning import share_of_zeros
@@ -107,6 +110,22 @@ def test_sizes_are_reported(compressed: CompressResult, tmp_path: Path) -> None:
     assert compressed.size.bytes == (tmp_path / "model.bin").stat().st_size
     assert compressed.size.gzip_bytes < compressed.size.bytes
     assert compressed.size_fp32.bytes > 3 * compressed.size.bytes
+
+
+def test_the_card_says_what_it_is_and_how_it_is_made(compressed: CompressResult) -> None:
+    text = (compressed.best.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
+    contents = read_checkpoint(compressed.best)
+    assert text.startswith(f"# {contents['template_name']}, int8: 3 classes\n")
+    metrics = contents["metrics"]
+    assert f"{metrics['val_top1']:.2f} ± {metrics['val_error']:.2f} %" in text
+    assert f"| top-1 of the FP32 model | {compressed.score_fp32:.2f} % |" in text
+    assert f"| weights of the exported IR | {compressed.size.bytes / 1e6:.2f} MB |" in text
+    (line,) = re.findall(r"^python compress\.py (.*)$", text, re.MULTILINE)
+    again = vars(build_parser().parse_args(shlex.split(line)))
+    assert again["save_checkpoints_to"] == str(compressed.best.parent)
+    assert again["nncf_quantization"] and again["nncf_pruning"]
+    assert not again["accept_accuracy_drop"]
+    assert again["settings"] == [ANY_DROP, ONE_EPOCH]
 
 
 def test_good_enough_at_once_means_no_fine_tuning(

@@ -67,7 +67,7 @@ def test_the_command_says_the_same_again(outputs: Path) -> None:
 def test_what_was_not_given_is_not_in_the_command() -> None:
     given = {"template": "t", "train_data_roots": ["a", "b c"], "train_ann_files": "",
              "batch_size": None, "gpu_num": 0, "classes": None, "settings": ()}  # fmt: skip
-    assert command_of(given) == "python train.py --train-data-roots 'a,b c' --gpu-num 0"
+    assert command_of("train.py", given) == "python train.py --train-data-roots 'a,b c' --gpu-num 0"
 
 
 def test_the_reject_option_is_in_the_checkpoint(outputs: Path) -> None:
