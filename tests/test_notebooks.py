@@ -1,27 +1,31 @@
-"""The notebooks' cells, run one after the other in a fresh Python, on made data."""
+"""The notebooks, run in a kernel of their own on made data."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import nbformat
 import pytest
 from face_sets import make_celeba
-from support import ROOT, run_python
+from nbclient import NotebookClient
+from support import ROOT
 
 NOTEBOOKS = sorted((ROOT / "model_templates").rglob("*.ipynb"))
 
 
 def run_notebook(name: str, folder: Path, **environment: str) -> str:
-    """Run a notebook's code without a kernel, which it does not need; return what it prints."""
-    path = next(path for path in NOTEBOOKS if path.name == name)
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    script = folder / f"{path.stem}.py"
-    script.write_text("\n\n".join(sources), encoding="utf-8")
-    run = run_python(script, env={"MPLBACKEND": "Agg", **environment})
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    """Run a notebook as Jupyter does; return what its cells print."""
+    (path,) = (path for path in NOTEBOOKS if path.name == name)
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources)
+    client.execute(env={**os.environ, **environment})
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert any("image/png" in output.get("data", {}) for output in outputs)  # a figure is shown
+    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
 
 
 def test_all_are_run_and_kept_without_outputs() -> None:
