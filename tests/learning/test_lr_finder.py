@@ -257,8 +257,9 @@ def test_a_resumed_training_names_the_rate_that_was_found(
     run(tiny_template, data, tmp_path, settings=settings)
     found = json.loads((tmp_path / "lr_finder.json").read_text())["learning_rate"]
     assert found != 0.05  # the template's
-    caplog.set_level("INFO")
-    run(tiny_template, data, tmp_path, settings=settings, resume_from=tmp_path / "latest.pth")
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        run(tiny_template, data, tmp_path, settings=settings, resume_from=tmp_path / "latest.pth")
     (plan,) = [line for line in caplog.messages if line.startswith("up to 1 epochs")]
     assert f"rate {found:g}, " in plan
 
