@@ -15,7 +15,8 @@ processes counted. On a machine that others use too, it says more than the time 
 The first tables are for large JPEGs, one thread: `load_image`, which lets libjpeg shrink a picture
 while it decodes, against opening it with Pillow, converting and resizing it with the same filter.
 Once as Python comes, then, as everything else here, with freed memory kept as train.py keeps it,
-which helps whoever fills large buffers: plain Pillow, that is.
+which helps whoever fills large buffers: plain Pillow, that is. After them stands AugMix alone, of
+one Pillow picture, against torchvision's, one thread too.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from common import describe_run, make_pictures, print_table, summary, write_json
 from PIL import Image
 
 from classification.config import Config
+from classification.data.augmix import augmix
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.readers import read_samples
@@ -172,6 +174,49 @@ def measure_large(size: int, megapixels: int, rounds: int) -> dict[str, list[Epo
     return measured
 
 
+def measure_augmix(config: Config, rounds: int, draws: int = 100) -> dict[str, list[Epoch]]:
+    """Return what AugMix of one picture takes either way, with the config's settings."""
+    from torchvision.transforms import AugMix
+
+    a, rng = config.augmentation, np.random.default_rng(0)
+    red, green, blue = (round(255 * mean) for mean in config.input.mean)
+    theirs = AugMix(
+        a.augmix_severity, a.augmix_width, a.augmix_depth, a.augmix_alpha, fill=[red, green, blue]
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        size = (config.input.width, config.input.height)
+        folder = make_pictures(Path(scratch), 1, per_class=1, size=size)
+        image = Image.open(next(folder.rglob("*.jpg"))).convert("RGB")
+
+    def ours() -> None:
+        augmix(
+            image,
+            rng,
+            severity=a.augmix_severity,
+            width=a.augmix_width,
+            depth=a.augmix_depth,
+            alpha=a.augmix_alpha,
+            fill=(red, green, blue),
+        )
+
+    sides: dict[str, Callable[[], object]] = {
+        "framework": ours,
+        "torchvision": lambda: theirs(image),
+    }
+    measured: dict[str, list[Epoch]] = {name: [] for name in sides}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # torchvision's mixing would start all
+    for _ in range(rounds):
+        for name, side in sides.items():
+            started, cpu_started = time.perf_counter(), time.process_time()
+            for _ in range(draws):
+                side()
+            seconds = time.perf_counter() - started
+            measured[name].append(Epoch(draws, seconds, time.process_time() - cpu_started))
+    torch.set_num_threads(threads)
+    return measured
+
+
 def compare(title: str, measured: dict[str, list[Epoch]], plain: Sequence[str]) -> dict[str, float]:
     """Print the table of one phase; return its figures.
 
@@ -226,6 +271,7 @@ def main() -> None:
     measured = measure_large(arguments.size, arguments.megapixels, 5 * arguments.rounds)
     figures |= compare(f"{large}, memory kept", measured, ["plain"])
     with_augmix = template.config(settings)
+    figures |= compare("AugMix", measure_augmix(with_augmix, 3 * arguments.rounds), ["torchvision"])
     without = template.config([*settings, ["augmentation.augmix", "0"]])
     with tempfile.TemporaryDirectory() as scratch:
         made = (arguments.pixels, arguments.pixels * 3 // 4)
