@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -22,6 +21,7 @@ from classification.study.machine import describe_machine, describe_versions
 from classification.study.parts import Parts, read_parts, write_parts
 from classification.study.place import Place, template_hash
 from classification.study.probe import run_probe
+from classification.study.spent_time import SpentTime
 from classification.study.variants import as_settings
 
 logger = logging.getLogger(__name__)
@@ -89,23 +89,20 @@ def _train(
     resumed = latest.is_file()
     if resumed:
         logger.info("going on from %s", latest)
-    start = time.perf_counter()
-    result = train(
-        template,
-        train_data_roots=parts.root,
-        train_ann_files=parts.train,
-        val_data_roots=parts.root,
-        val_ann_files=parts.inner,
-        save_checkpoints_to=folder,
-        load_weights=weights,
-        load_aux_weights=auxiliaries,
-        resume_from=latest if resumed else None,
-        settings=settings,
-    )
-    seconds = time.perf_counter() - start
+    with SpentTime(folder / "spent.json", goes_on=resumed) as spent:
+        result = train(
+            template,
+            train_data_roots=parts.root,
+            train_ann_files=parts.train,
+            val_data_roots=parts.root,
+            val_ann_files=parts.inner,
+            save_checkpoints_to=folder,
+            load_weights=weights,
+            load_aux_weights=auxiliaries,
+            resume_from=latest if resumed else None,
+            settings=settings,
+        )
     history = read_history(folder / "metrics.jsonl")
-    if resumed:  # the time before the interruption is known by its epochs alone
-        seconds = max(seconds, sum(entry["seconds"] for entry in history))
     if result.best is None:
         raise UserError(f"{template}: lr_finder.stop_after: there is no model to measure.")
     figures = evaluate(result.best, test_data_roots=parts.root, test_ann_files=parts.report)
@@ -116,7 +113,7 @@ def _train(
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
         "ended_because": result.ended_because,
-        "seconds": seconds,
+        **spent.figures(sum(entry["seconds"] for entry in history)),
         "resumed": resumed,
         "images_per_second": median(entry["images_per_second"] for entry in history),
         "learning_rate": max(entry["learning_rate"] for entry in history),

@@ -27,6 +27,7 @@ from classification.models.classifier import create_classifier
 from classification.models.complexity import measure_complexity
 from classification.models.weights import load_initial_weights
 from classification.study.parts import Parts
+from classification.study.spent_time import cpu_seconds
 from classification.template import Template
 
 # Inverse strengths of the L2 penalty, tried from the strongest; a tie goes to the stronger one.
@@ -43,7 +44,7 @@ def run_probe(
         The figures of `evaluate`, and those of a training as far as a probe has them.
     """
     config = template.config(settings)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), cpu_seconds()
     names = read_samples(Path(parts.root), Path(parts.train)).class_names
     model = create_classifier(config, len(names)).eval()
     load_initial_weights(
@@ -57,7 +58,7 @@ def run_probe(
     strength, inner_top1 = choose_strength(*train, *inner)
     features, targets = (np.concatenate(pair) for pair in zip(train, inner, strict=True))
     probe = fit(features, targets, strength)
-    seconds = time.perf_counter() - start
+    times = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - cpu_start}
     features, targets = extract_features(model, Path(parts.root), Path(parts.report), names, config)
     metrics = compute_metrics(log_probabilities(probe, features, len(names)), targets)
     complexity = measure_complexity(model, config.input.height, config.input.width)
@@ -67,7 +68,7 @@ def run_probe(
         "gflops": complexity.gflops,
         "inner_top1": inner_top1,
         "strength": strength,
-        "seconds": seconds,
+        **times,
     }
 
 

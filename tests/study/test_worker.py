@@ -87,7 +87,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 def figures(result: dict[str, Any], but: Sequence[str] = ()) -> dict[str, Any]:
     """Return a result without times."""
     latency = ("latency_ms", "latency_p95_ms")
-    times = ("seconds", "images_per_second", "resumed", *latency, *but)
+    times = ("seconds", "cpu_seconds", "images_per_second", "resumed", *latency, *but)
     return {key: value for key, value in result.items() if key not in times}
 
 
