@@ -188,7 +188,7 @@ def make_tables(arguments: argparse.Namespace, command_line: str) -> None:
     """Write the page of tables."""
     from classification.files import write_text
     from classification.study.page import build_page
-    from classification.study.results_file import read_results
+    from classification.study.results_file import read_results, read_unfinished
     from classification.study.study_files import select
     from classification.study.sweep import sweep, write_between_marks
 
@@ -200,7 +200,13 @@ def make_tables(arguments: argparse.Namespace, command_line: str) -> None:
         write_between_marks(arguments.output, sweep(results, command_line))
         print(f"{arguments.output}: {len(results)} results")
         return
-    page = build_page(results, command_line, only=arguments.only, reference=arguments.reference)
+    page = build_page(
+        results,
+        command_line,
+        only=arguments.only,
+        reference=arguments.reference,
+        unfinished=read_unfinished(arguments.results, results),
+    )
     write_text(arguments.output, page)
     print(f"{arguments.output}: {len(results)} results")
 

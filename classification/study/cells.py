@@ -86,3 +86,9 @@ def shared_settings(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, str
     """Return the pairs of `--set` that all results have, save the seed, in order."""
     shared = set.intersection(*({tuple(p) for p in r.get("settings", [])} for r in results))
     return sorted(pair for pair in shared if pair[0] != "training.seed")
+
+
+def clock(results: Iterable[Mapping[str, Any]]) -> str:
+    """Return which time to show: the processors', unless it is unknown or a GPU worked too."""
+    known = all("cpu_seconds" in r and not r.get("machine", {}).get("gpu") for r in results)
+    return "cpu_seconds" if known else "seconds"

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from classification.study.data_sets import DataSet
+from classification.study.results_file import job_key
 from classification.study.variants import Variant
 
 
@@ -29,7 +30,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        return f"{self.template}.{self.data_set}.{self.variant}.seed{self.seed}"
+        return job_key(vars(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers, for the study's storage."""

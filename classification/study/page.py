@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from classification.data.listing import listing
 from classification.errors import UserError
-from classification.study.ablation import ablation, has_ablation
+from classification.study.ablation import ablations, has_ablation
 from classification.study.cells import BASELINE, RECIPE, Grid, shared_settings
 from classification.study.pivot import pivot
+from classification.study.rivals import rivals, rivals_of
 from classification.study.set_tables import set_table
 from classification.study.study_files import select
 
 INTRODUCTION = """\
 All figures in percent, on pictures that chose nothing: checkpoints, rates and the end of a training
 were chosen on a part carved out of each set's training pictures. GFLOPs (a multiply-add is two
-operations) and Mp are those of the models measured; Mp grows with the number of classes."""
+operations) and Mp are those of the models measured; Mp grows with the number of classes. Times
+include the search of the rate. Minutes, where they are not the processors', are by the clock, and
+say little of a machine that had other work."""
+MOST_JOBS = 20  # named one by one
 
 
 def build_page(
@@ -24,6 +29,7 @@ def build_page(
     *,
     only: Sequence[str] = (),
     reference: str | None = None,
+    unfinished: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Return the page.
 
@@ -33,6 +39,7 @@ def build_page(
         only: data sets to make the tables of, and to average over; all by default.
         reference: the variant that the ablation tables compare with; the recipe by default, or
             the baseline where there is no recipe.
+        unfinished: as `read_unfinished` returns it.
 
     Raises:
         UserError: there are no results of a data set or variant that was named.
@@ -48,10 +55,13 @@ def build_page(
         INTRODUCTION,
         "",
         *_measured(results, grid.data_sets),
+        *_unfinished(unfinished or {}, only),
     ]
     if grid.variants:
         lines += ["", "## Averages", "", _averages(grid.data_sets), ""]
         lines += [pivot(grid, RECIPE, BASELINE) if _has_pivot(grid) else _no_pivot()]
+    if rivals_of(grid):
+        lines += ["", "## The recipe against the better of baseline and probe", "", rivals(grid)]
     for data_set in grid.data_sets:
         lines += ["", f"## {data_set}", "", set_table(grid, data_set)]
     if has_ablation(grid):
@@ -63,7 +73,7 @@ def build_page(
             )
         lines += ["", "## What each variant changes"]
         for template in grid.templates:
-            lines += ["", f"### {template}", "", ablation(grid, template, reference)]
+            lines += ["", f"### {template}", "", ablations(grid, template, reference)]
     return "\n".join(lines) + "\n"
 
 
@@ -77,6 +87,18 @@ def _no_pivot() -> str:
 
 def _averages(data_sets: Collection[str]) -> str:
     return f"Over {len(data_sets)} data sets: {', '.join(data_sets)}."
+
+
+def _unfinished(jobs: Mapping[str, Sequence[str]], only: Sequence[str]) -> list[str]:
+    """Return a line for what failed and one for what is not done yet."""
+    lines = []
+    for state, words in (("failed", "Failed"), ("open", "Not done yet")):
+        keys = [
+            key for key in jobs.get(state, ()) if not only or any(f".{n}." in key for n in only)
+        ]
+        if keys:
+            lines.append(f"{words}: {len(keys)} jobs: {listing(keys, most=MOST_JOBS)}.")
+    return ["", *lines] if lines else []
 
 
 def _measured(results: Iterable[Mapping[str, Any]], data_sets: Collection[str]) -> list[str]:
@@ -95,10 +117,18 @@ def _measured(results: Iterable[Mapping[str, Any]], data_sets: Collection[str]) 
         f"{len(chosen)} trainings and probes; seeds {', '.join(map(str, seeds))}; "
         "± is the sample standard deviation over n seeds."
     ]
+    resumed = sum(bool(r.get("resumed")) and "cpu_seconds" not in r for r in chosen)
+    if resumed:
+        lines.append(f"{resumed} of them were resumed: more minutes than theirs may have passed.")
     if cpus:
         lines.append(f"Machines: {'; '.join(cpus)}. PyTorch {', '.join(torches)}.")
-    if settings := shared_settings(chosen):
-        lines.append(f"In all of them: {', '.join(f'`{k} {v}`' for k, v in settings)}.")
+    shared = shared_settings(chosen)
+    if shared:
+        lines.append(f"In all of them: {_listed(shared)}.")
+    for template in sorted({result["template"] for result in chosen}):
+        own = shared_settings(result for result in chosen if result["template"] == template)
+        if more := [pair for pair in own if pair not in shared]:
+            lines.append(f"In all of {template}: {_listed(more)}.")
     hashes: dict[str, set[str]] = {}
     for result in chosen:
         hashes.setdefault(result["template"], set()).add(result.get("template_sha256", ""))
@@ -106,3 +136,7 @@ def _measured(results: Iterable[Mapping[str, Any]], data_sets: Collection[str]) 
     if changed:
         lines.append(f"Changed between its trainings: {', '.join(changed)}.")
     return lines
+
+
+def _listed(settings: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"`{key} {value}`" for key, value in settings)

@@ -65,12 +65,37 @@ def read_results(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return [merged[key] for key in sorted(merged)]
 
 
+def read_unfinished(
+    paths: Sequence[Path], results: Iterable[Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """Return the keys of jobs that are open or failed in some file and done in none."""
+    done = {job_key(result) for result in results}
+    keys = {state: {key for path in paths for key in _contents(path).get(state, [])}
+            for state in ("failed", "open")}  # fmt: skip
+    return {state: sorted(found - done) for state, found in keys.items()}
+
+
+def job_key(result: Mapping[str, Any]) -> str:
+    """Return the key of a result's job."""
+    return "{template}.{data_set}.{variant}.seed{seed}".format_map(result)
+
+
 def identity(result: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what tells a result from all others."""
     return tuple(result[key] for key in IDENTITY)
 
 
 def _read(path: Path) -> Iterable[dict[str, Any]]:
+    contents = _contents(path)
+    for result in contents["results"]:
+        missing = [key for key in _REQUIRED if key not in result]
+        if missing:
+            raise UserError(f"{path}: a result lacks {', '.join(missing)}.")
+    results: list[dict[str, Any]] = contents["results"]
+    return results
+
+
+def _contents(path: Path) -> dict[str, Any]:
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -79,9 +104,4 @@ def _read(path: Path) -> Iterable[dict[str, Any]]:
         raise UserError(f"{path}: not valid JSON: {error}.") from error
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise UserError(f"{path}: not a results file of tools/benchmark_templates.py.")
-    for result in contents["results"]:
-        missing = [key for key in _REQUIRED if key not in result]
-        if missing:
-            raise UserError(f"{path}: a result lacks {', '.join(missing)}.")
-    results: list[dict[str, Any]] = contents["results"]
-    return results
+    return contents

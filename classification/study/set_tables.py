@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from classification.study.cells import Cell, Grid
+from classification.study.cells import Cell, Grid, clock
 from classification.study.markdown import bold, figure, table, with_spread
 
 SCORES = {
@@ -11,7 +11,8 @@ SCORES = {
     "mAP": "mean_average_precision",
     "balanced": "balanced_accuracy",
 }
-HEADER = ["template", "variant", "n", *SCORES, "epochs", "minutes"]
+HEADER = ["template", "variant", "n", *SCORES, "epochs"]
+MINUTES = {"seconds": "minutes", "cpu_seconds": "processor minutes"}
 
 
 def set_table(grid: Grid, data_set: str) -> str:
@@ -23,18 +24,20 @@ def set_table(grid: Grid, data_set: str) -> str:
         if (cell := grid.get(template, data_set, variant)) is not None
     ]
     best = {key: max(_shown(cell, key) for _, _, cell in cells) for key in SCORES.values()}
+    key_of_time = clock(result for _, _, cell in cells for result in cell.results)
     rows = []
     for template, variant, cell in cells:
         scores = []
         for key in SCORES.values():
             text = with_spread(cell.mean(key), cell.spread(key))
             scores.append(bold(text) if _shown(cell, key) == best[key] else text)
-        minutes = cell.mean("seconds")
+        seconds = cell.mean(key_of_time)
         rows.append(
             [template, variant, str(len(cell.results)), *scores]
-            + [figure(cell.mean("epochs"), 0), figure(minutes and minutes / 60, 1)]
+            + [figure(cell.mean("epochs"), 0), figure(seconds and seconds / 60, 1)]
         )
-    return f"{describe_set(cells[0][2])}\n\n{table(HEADER, rows, text_columns=2)}"
+    header = [*HEADER, MINUTES[key_of_time]]
+    return f"{describe_set(cells[0][2])}\n\n{table(header, rows, text_columns=2)}"
 
 
 def _shown(cell: Cell, key: str) -> float:

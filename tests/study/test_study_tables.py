@@ -13,7 +13,7 @@ from support import ROOT, run_python
 
 from classification.errors import UserError
 from classification.study.page import build_page
-from classification.study.results_file import FORMAT, read_results
+from classification.study.results_file import FORMAT, read_results, read_unfinished
 
 TOOL = ROOT / "tools" / "benchmark_templates.py"
 
@@ -54,8 +54,8 @@ RESULTS = [
 PROBE = result("net", "DTD", "probe", 1, 65.0, probe=True, epochs=None)
 
 
-def write(path: Path, results: list[dict[str, Any]]) -> Path:
-    path.write_text(json.dumps({"format": FORMAT, "results": results}), encoding="utf-8")
+def write(path: Path, results: list[dict[str, Any]], **more: Any) -> Path:
+    path.write_text(json.dumps({"format": FORMAT, "results": results, **more}), encoding="utf-8")
     return path
 
 
@@ -94,6 +94,59 @@ def test_a_data_set_s_table() -> None:
     assert "3 classes; 8 pictures to train on, 2 to choose by, 5 to report on." in page
 
 
+def test_the_recipe_against_the_better_of_baseline_and_probe() -> None:
+    title = "The recipe against the better of baseline and probe"
+    assert title not in build_page(RESULTS[:2], "python tool")
+    flowers = result("net", "Flowers", "probe", 1, 87.0, probe=True)
+    page = build_page([*RESULTS, PROBE, flowers], "python tool")
+    assert rows(page, title) == [
+        ["net", "DTD", "62.00", "61.50", "65.00", "-3.00"],
+        ["net", "Flowers", "90.50", "88.25", "87.00", "+2.25"],
+        ["net", "**mean**", "76.25", "74.88", "76.00", f"{mean([-3.0, 2.25]):+.2f}"],
+    ]
+    line = (
+        "- net: +1.38 against the mean of `baseline`, +0.25 against the mean of `probe`; "
+        "at worst -3.00 (DTD)."
+    )
+    assert line in page
+    page = build_page([*RESULTS, PROBE], "python tool")
+    assert rows(page, title)[1:] == [
+        ["net", "Flowers", "90.50", "88.25", "–", "–"],  # noqa: RUF001
+        ["net", "**mean**", "76.25", "74.88", "–", "–"],  # noqa: RUF001
+    ]
+    assert "- net: only 1 of 2 data sets can be compared so far." in page
+
+
+def test_jobs_that_are_not_done_are_told(tmp_path: Path) -> None:
+    """A data set of which nothing is measured is in no table."""
+    lost = "net.Birds.recipe.seed1"
+    first = write(tmp_path / "a.json", RESULTS[:4], failed=[lost], open=["net.DTD.recipe.seed2"])
+    second = write(tmp_path / "b.json", RESULTS[4:], failed=[], open=["net.DTD.probe.seed1"])
+    results = read_results([first, second])
+    unfinished = read_unfinished([first, second], results)
+    assert unfinished == {"failed": [lost], "open": ["net.DTD.probe.seed1"]}  # the other is in b
+    page = build_page(results, "python tool", unfinished=unfinished)
+    assert f"Failed: 1 jobs: {lost}." in page
+    assert "Not done yet: 1 jobs: net.DTD.probe.seed1." in page
+    page = build_page(results, "python tool", unfinished=unfinished, only=["DTD"])
+    assert "Failed" not in page and "Not done yet" in page
+    assert "Not done yet" not in build_page(results, "python tool")
+
+
+def test_processor_time_is_shown_where_all_have_it() -> None:
+    timed = [{**r, "cpu_seconds": 2 * r["seconds"]} for r in RESULTS]
+    page = build_page(timed, "python tool")
+    assert page.count("| processor minutes |") == 2 and "| minutes |" not in page
+    assert rows(page, "Flowers")[0][-1] == "2.0"
+    some = build_page([*timed[:4], *RESULTS[4:]], "python tool")
+    assert (some.count("| processor minutes |"), some.count("| minutes |")) == (1, 1)
+    gpu = [{**r, "machine": {"cpu": "c", "cores": 2, "gpu": "g"}} for r in timed]
+    assert "processor minutes |" not in build_page(gpu, "python tool")
+    resumed = [{**RESULTS[0], "resumed": True}, {**timed[1], "resumed": True}, *RESULTS[2:]]
+    line = "1 of them were resumed: more minutes than theirs may have passed."
+    assert line in build_page(resumed, "python tool")
+
+
 def test_an_incomplete_row_has_no_averages() -> None:
     small = [result("small", "DTD", "recipe", 1, 50.0), result("small", "DTD", "baseline", 1, 1.0)]
     page = build_page([*RESULTS, *small], "python tool")
@@ -122,14 +175,32 @@ def test_the_ablation_s_figures() -> None:
     recipe, baseline, no_augmix, no_ema = rows(page, "net")
     assert recipe == ["recipe", "62.00", "90.50", "76.25", "–", "1.00x"]  # noqa: RUF001
     time = mean([60 / 60, 30 / 60])
-    assert baseline == ["baseline", "61.50 (-0.50)", "88.25 (-2.25)", "74.88", "-1.38",
-                        f"{time:.2f}x"]  # fmt: skip
+    by_seed = [mean([61.0 - 60.0, 88.0 - 90.0]), mean([62.0 - 64.0, 88.5 - 91.0])]
+    assert baseline == ["baseline", "61.50 (-0.50)", "88.25 (-2.25)", "74.88",
+                        f"-1.38 ± {stdev(by_seed):.2f}", f"{time:.2f}x"]  # fmt: skip
     assert no_ema == ["no_ema", "61.00 (-1.00)", "90.00 (-0.50)", "75.50", "-0.75",
                       f"{mean([30 / 60, 45 / 60]):.2f}x"]  # fmt: skip
     assert no_augmix == ["no_augmix", "63.50 (+1.50)", "–", *["incomplete"] * 3]  # noqa: RUF001
     assert "- no_augmix is incomplete; not measured: Flowers (no_augmix)." in page
     against = build_page([*RESULTS, *more], "python tool", reference="baseline")
     assert rows(against, "net")[0][1] == "62.00 (+0.50)"
+
+
+def test_what_is_added_to_the_baseline_is_compared_with_it() -> None:
+    more = [
+        result("net", "Flowers", "baseline+ema", 1, 89.0, seconds=60.0),
+        result("net", "DTD", "baseline+ema", 1, 63.5),
+        result("other", "DTD", "recipe", 1, 1.0),
+    ]
+    page = build_page([*RESULTS, *more], "python tool")
+    first = rows(page, "net")
+    assert [row[0] for row in first if not set(row[1]) <= set("-: ")] == [
+        "recipe", "baseline", "variant", "baseline", "baseline+ema"]  # fmt: skip
+    assert first[-1] == ["baseline+ema", "63.50 (+2.00)", "89.00 (+0.75)", "76.25", "+1.38",
+                         "1.50x"]  # fmt: skip
+    assert [row[0] for row in rows(page, "other")] == ["recipe"]  # of the others it has nothing
+    against = build_page([*RESULTS, *more], "python tool", reference="baseline")
+    assert [row[0] for row in rows(against, "net")] == ["recipe", "baseline", "baseline+ema"]
 
 
 def test_without_a_baseline_there_is_no_difference() -> None:
@@ -145,7 +216,13 @@ def test_templates_that_changed_between_results_are_told() -> None:
 def test_settings_of_the_whole_study_are_told() -> None:
     pairs = [["input.height", "128"], ["training.seed", "1"]]
     some = [{**r, "settings": [*pairs, ["a.b", str(i)]]} for i, r in enumerate(RESULTS)]
-    assert "In all of them: `input.height 128`." in build_page(some, "python tool")
+    page = build_page(some, "python tool")
+    assert "In all of them: `input.height 128`." in page and "In all of net" not in page
+    pad = ["model.pad_type", "same"]
+    other = result("other", "DTD", "recipe", 1, 1.0, settings=[*pairs, pad])
+    page = build_page([*some, other], "python tool")
+    assert "In all of them: `input.height 128`." in page
+    assert "In all of other: `model.pad_type same`." in page and "In all of net" not in page
 
 
 def test_files_are_merged_and_contradictions_refused(tmp_path: Path) -> None:
