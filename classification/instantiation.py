@@ -140,18 +140,23 @@ def _inside(folder: Path, name: str | None, template: Path) -> Path:
 def _fetch_snapshots(template: Template, work_dir: Path) -> None:
     """Fetch the weights of the model and of the auxiliaries that name some."""
     config = template.config()
-    _fetch(template, template.values["initial_weights"] or {}, config, work_dir / SNAPSHOT)
+    fetch_weights(template, template.values["initial_weights"] or {}, config, work_dir / SNAPSHOT)
     sections = config.mutual_learning.auxiliaries
     for i, auxiliary in enumerate(auxiliary_configs(config)):
         weights = sections[i].get("initial_weights")
         if weights:
             path = work_dir / AUXILIARY_SNAPSHOT.format(i + 1)
-            _fetch(template, weights, auxiliary, path)
+            fetch_weights(template, weights, auxiliary, path)
 
 
-def _fetch(
+def fetch_weights(
     template: Template, weights: Mapping[str, Any], config: Config, destination: Path
 ) -> None:
+    """Put what a section `initial_weights` names at `destination`, unless it names none.
+
+    Raises:
+        UserError: as of `fetch_initial_weights`.
+    """
     from classification.models.weight_sources import fetch_initial_weights
 
     source = weights.get("source") or ""

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from classification.config import auxiliary_configs
 from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 from classification.learning.train import train
@@ -50,8 +49,7 @@ def measure(job: Job, place: Place) -> dict[str, Any]:
             raise UserError(f"{data_set.name}: a probe reads folders only, not data roots.")
         figures = run_probe(template, parts, weights, settings)
     else:
-        count = len(auxiliary_configs(template.config(settings)))
-        auxiliaries = place.auxiliary_weights(job, count)
+        auxiliaries = place.auxiliary_weights(job, template.config(settings))
         figures = _train(template.path, parts, weights, auxiliaries, settings, folder)
     return {
         "template": job.template,

@@ -10,10 +10,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from classification.config import Config, auxiliary_configs
 from classification.errors import UserError
 from classification.files import check_writable, write_text
-from classification.instantiation import AUXILIARY_SNAPSHOT, SNAPSHOT, instantiate
+from classification.instantiation import SNAPSHOT, fetch_weights, instantiate
 from classification.study.data_sets import DataSet
 from classification.study.jobs import Job
 from classification.study.layout import data_root
@@ -67,17 +69,19 @@ class Place:
             return Path(given).name
         return str(self.template(job).values["initial_weights"]["source"])
 
-    def auxiliary_weights(self, job: Job, count: int) -> list[str]:
-        """Return the initial weights of each of `count` auxiliary models, "" where it has none.
+    def auxiliary_weights(self, job: Job, config: Config) -> list[str]:
+        """Return the initial weights of each auxiliary model of a config, "" where it has none.
 
         Raises:
             UserError: they cannot be had.
         """
-        if not count:
-            return []
-        folder = self._instantiated(job)
-        paths = [folder / AUXILIARY_SNAPSHOT.format(i + 1) for i in range(count)]
-        return [str(path) if path.is_file() else "" for path in paths]
+        paths = []
+        sections = config.mutual_learning.auxiliaries
+        for section, auxiliary in zip(sections, auxiliary_configs(config), strict=False):
+            weights = section.get("initial_weights")
+            path = self._fetched(job, weights, auxiliary) if weights else None
+            paths.append(str(path) if path and path.is_file() else "")
+        return paths
 
     def run_folder(self, job: Job) -> Path:
         """Return the job's folder; an interrupted run of the very same job is still in it."""
@@ -100,6 +104,15 @@ class Place:
         shutil.rmtree(folder / "model", ignore_errors=True)
         for name in ("latest.pth", "best.pth"):
             (folder / name).unlink(missing_ok=True)
+
+    def _fetched(self, job: Job, weights: Mapping[str, Any], config: Config) -> Path:
+        """Return the file of what a section `initial_weights` names."""
+        text = json.dumps([config.model.backbone, weights], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        path = self.work_dir / "templates" / f"auxiliary.{digest[:8]}.safetensors"
+        check_writable(path.parent)
+        fetch_weights(self.template(job), weights, config, path)
+        return path
 
     def _instantiated(self, job: Job) -> Path:
         """Return the template's work directory, which is made whole or not at all."""

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save_file
 from support import ROOT, TINY_TEMPLATE, python_environment
 
@@ -117,13 +118,18 @@ def test_auxiliaries_start_from_their_own_weights(
     sets = {"colours": DataSet("colours", path=str(data["train"].parent))}
     mutual = Variant("mutual", {"training.epochs": 1})
     alone = Variant("alone", {"training.epochs": 1, "mutual_learning.enable": False})
-    jobs = plan_jobs({"tiny": str(path)}, sets, [1], {"mutual": mutual, "alone": alone})
+    pairs = yaml.safe_load(f"[{auxiliary}]")
+    own = Variant("own", {"training.epochs": 1, "mutual_learning.auxiliaries": pairs})
+    variants = {variant.name: variant for variant in (mutual, alone, own)}
+    jobs = plan_jobs({"tiny": str(path)}, sets, [1], variants)
     measure(jobs[0], place)
     assert "aux_snapshot_1.safetensors in the work directory: auxiliary model 1" in caplog.text
     assert "initial weights of auxiliary model 2: " in caplog.text
     caplog.clear()
     measure(jobs[1], place)
     assert "auxiliary" not in caplog.text
+    measure(jobs[2], place)  # the variant's, not the template's
+    assert "initial weights of auxiliary model 1: " in caplog.text
 
 
 def test_ending_a_job_is_not_taken_for_its_loss(
