@@ -31,7 +31,7 @@ class Headed(nn.Module):
 
 
 def test_the_strongest_penalty_that_is_as_good_is_chosen() -> None:
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(2)
     x = generator.normal(size=(300, 40)).astype(np.float32)
     noise = 0.5 * generator.normal(size=300)
     y = (x[:, 0] + 0.5 * x[:, 1] + noise > 0.3).astype(np.int64)
@@ -45,7 +45,8 @@ def test_the_strongest_penalty_that_is_as_good_is_chosen() -> None:
     allowed = best - (best * (1 - best) / 60) ** 0.5
     chosen = choose_strength(x, y)
     assert chosen == min(s for s, score in scores.items() if score >= allowed)
-    assert scores[STRENGTHS[0]] < allowed  # or the strongest would always do
+    # Or the strongest would always do, or the best one.
+    assert scores[STRENGTHS[0]] < allowed <= scores[chosen] < best
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])

@@ -17,11 +17,15 @@ from torch_lr_finder import LRFinder
 
 from classification import train
 from classification.config import Config, default_config, merge
+from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
+from classification.learning.learner import Learner
 from classification.learning.lr_finder import planned_images, with_base_rate
-from classification.learning.lr_range_test import steepest, untouched
+from classification.learning.lr_range_test import range_test, steepest, untouched
 from classification.learning.lr_trials import Trial, choose, grid, run_trials
+from classification.learning.mutual import MutualTask
 from classification.learning.random_state import get_random_state
+from classification.learning.step import StepResult
 from classification.learning.task import SingleTask
 from classification.models.checkpoint import read_checkpoint
 
@@ -63,9 +67,8 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
     from accelerate import Accelerator
 
     from classification.data.loader import Batch
-    from classification.data.preprocessing import Preprocessing, normalize
+    from classification.data.preprocessing import normalize
     from classification.data.sample_set import SampleSet
-    from classification.learning.lr_range_test import range_test
     from classification.learning.step import TrainStep
     from classification.learning.task import SingleTask
 
@@ -111,6 +114,36 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
     finder.range_test(data, end_lr=0.05, num_iter=60, smooth_f=0.3, diverge_th=4)
     assert [r for r, _ in curve] == pytest.approx(finder.history["lr"], rel=1e-6)
     assert [v for _, v in curve] == pytest.approx(finder.history["loss"], rel=1e-4)
+
+
+def test_in_the_range_test_auxiliary_rates_keep_their_proportion() -> None:
+    main, auxiliary = (make_config(min_lr=0.001, max_lr=0.1, num_epochs=60) for _ in range(2))
+    auxiliary.optimizer.base_learning_rate = main.optimizer.base_learning_rate / 5
+    models = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    plain = Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    task = MutualTask(models[0], models[1:], [nn.CrossEntropyLoss()] * 2, 1.0, [plain] * 2)
+    rates: list[list[float]] = []
+
+    class Loader:
+        num_steps = 1
+
+        def epoch(self, epoch: int):  # type: ignore[no-untyped-def]
+            yield []
+
+    class Step:
+        def __init__(self, task: object, learners: list[Learner]) -> None:
+            self.learners = learners
+
+        def train_mode(self) -> None: ...
+
+        def __call__(self, *args: object, stop: bool) -> StepResult:
+            rates.append([learner.optimizer.param_groups[0]["lr"] for learner in self.learners])
+            return StepResult(1.0, 0.0, 1.0, stop)
+
+    range_test(task, [main, auxiliary], Loader(), Step,  # type: ignore[arg-type]
+               progress=lambda images: None, stop=lambda: False)  # fmt: skip
+    assert (rates[0][0], rates[-1][0]) == pytest.approx((0.001, 0.1))
+    assert [own / first for first, own in rates] == pytest.approx([0.2] * len(rates))
 
 
 # ----------------------------------------------------------------------------------- trials

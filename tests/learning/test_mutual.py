@@ -12,6 +12,7 @@ from torch import nn
 from classification.config import auxiliary_configs, default_config, merge, validate
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.errors import UserError
+from classification.learning.am_softmax import AMSoftmaxLoss
 from classification.learning.build import build_task, create_models
 from classification.learning.learner import Learner
 from classification.learning.mutual import MutualTask, mutual_loss
@@ -95,6 +96,9 @@ def test_auxiliaries_have_their_own_sections() -> None:
         "PlateauSchedule",
         "CosineSchedule",
     ]
+    first, second = task.losses
+    assert isinstance(first, nn.CrossEntropyLoss) and isinstance(second, AMSoftmaxLoss)
+    assert (second.margin, second.scale) == (0.35, task.models[1].get_classifier().scale)
     assert configs[1].optimizer.base_learning_rate == 0.002
     assert configs[1].optimizer.momentum == config.optimizer.momentum  # inherited
     assert config.loss.name == "auto"  # the main one is as it was

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_it_separates_the_colours(tiny_template: Path, parts: Parts, tmp_path: P
     figures = run_probe(load_template(tiny_template), parts, weights, [])
     assert figures["top1"] > 90 and figures["strength"] in STRENGTHS
     assert figures["parameters"] == pytest.approx(0.57, abs=0.01)
+
+
+def test_the_reporting_part_chooses_nothing(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its classes are exchanged, so that the features that help elsewhere are all wrong there."""
+    for role, names in (("train", CLASSES), ("val", (*CLASSES[1:], CLASSES[0]))):
+        for source, name in zip(CLASSES, names, strict=True):
+            shutil.copytree(data[role] / source, tmp_path / "set" / role / name)
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("mobilenetv3_small_050").state_dict(), weights)
+    parts = write_parts(tmp_path / "set", DataSet("x"), tmp_path, seed=1, inner_share=0.3)
+    figures = run_probe(load_template(tiny_template), parts, weights, [])
+    assert figures["top1"] == 0 and figures["inner_top1"] > 90
 
 
 def test_the_fit_is_scikit_learn_s_and_the_choice_is_made_on_the_validation_part() -> None:

@@ -21,6 +21,8 @@ import yaml
 from safetensors.torch import save_file
 from support import ROOT, TINY_TEMPLATE, python_environment
 
+from classification import train
+from classification.evaluation.evaluate import evaluate
 from classification.models.checkpoint import read_checkpoint
 from classification.study import worker
 from classification.study.data_sets import DataSet
@@ -33,6 +35,7 @@ from classification.study.variants import Variant
 
 TOOL = ROOT / "tools" / "benchmark_templates.py"
 VARIANTS = "recipe: {}\nplain: {ema.enable: false, augmentation.augmix: 0.0}\n"
+WEIGHTS = "tiny.safetensors"
 THREADS = str(torch.get_num_threads())  # as in this process, so that figures are comparable
 FAST = ("--heartbeat", "0.5", "--stale-after", "8")
 
@@ -130,6 +133,34 @@ def test_auxiliaries_start_from_their_own_weights(
     assert "auxiliary" not in caplog.text
     measure(jobs[2], place)  # the variant's, not the template's
     assert "initial weights of auxiliary model 1: " in caplog.text
+
+
+def test_figures_are_of_pictures_that_chose_nothing(
+    folder: Path, data: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def noting(function: Any) -> Any:
+        def noted(*args: Any, **options: Any) -> Any:
+            given.update(options)
+            return function(*args, **options)
+
+        return noted
+
+    monkeypatch.setattr("classification.study.measure.train", noting(train))
+    monkeypatch.setattr("classification.study.measure.evaluate", noting(evaluate))
+    place = Place(folder, folder / "w", "s", folder / "data", weights={"tiny": WEIGHTS})
+    monkeypatch.chdir(folder)
+    sets = {"colours": DataSet("colours", path=str(data["train"].parent))}
+    variant = {"short": Variant("short", {"training.epochs": 1})}
+    (job,) = plan_jobs({"tiny": "tiny/template.yaml"}, sets, [1], variant)
+    measure(job, place)
+    roles = ("train_ann_files", "val_ann_files", "test_ann_files")
+    lines = [Path(given[role]).read_text().splitlines() for role in roles]
+    assert [len(part) for part in lines] == [24, 3, 12]
+    assert all(line.startswith('"train/') for line in [*lines[0], *lines[1]])
+    assert all(line.startswith('"val/') for line in lines[2])
+    assert not set(lines[0]) & set(lines[1])
 
 
 def test_ending_a_job_is_not_taken_for_its_loss(
