@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
-from support import differences
+from safetensors.torch import save_file
+from support import ROOT, differences
 
 from classification import train
+from classification.config import default_config, flatten, to_dict
 from classification.errors import Interrupted
 from classification.learning.interruption import StopSignal
 from classification.learning.learner import Learner
 from classification.models.checkpoint import read_checkpoint
+from classification.template import load_template
 
+train_module = sys.modules["classification.learning.train"]
+LITE0 = ROOT / "model_templates" / "custom-classification" / "efficientnet_lite0" / "template.yaml"
 NUM_STEPS = 4  # of an epoch: 27 images in batches of at most 8
 TECHNIQUES: dict[str, list[list[str]]] = {
     "default": [],
@@ -137,6 +145,73 @@ def test_resumed_equals_uninterrupted(
     assert differences(whole, resumed) == []
     best = [read_checkpoint(tmp_path / name / "best.pth") for name in ("whole", "parts")]
     assert differences(*best) == []
+
+
+def recipe_settings() -> list[list[str]]:
+    """Return the recipe of the default template, as far as it is none of the network's own."""
+    own = flatten(to_dict(load_template(LITE0).config()))
+    default = flatten(to_dict(default_config()))
+    network = ("model.backbone", "input.", "training.batch_size", "training.epochs",
+               "optimizer.base_learning_rate")  # fmt: skip
+    return [
+        [key, json.dumps(value)]
+        for key, value in own.items()
+        if value != default[key] and not key.startswith(network)
+    ]
+
+
+EVERYTHING = [
+    ["sam.enable", "true"],
+    ["sam.adaptive", "true"],
+    ["loss.name", "am_softmax"],
+    ["loss.label_smoothing", "0.1"],
+    ["loss.class_weights", "balanced"],
+    ["sampling.name", "balanced"],
+    ["augmentation.cutmix", "1.0"],
+    ["augmentation.crop_scale", "0.5"],
+    ["training.accumulation", "2"],
+    ["mutual_learning.enable", "true"],
+    ["mutual_learning.auxiliaries", "[{loss: {name: cross_entropy}}]"],
+]
+
+
+@pytest.mark.parametrize("more", [[], EVERYTHING], ids=["recipe", "everything"])
+def test_a_recipe_on_pretrained_weights_resumes_exactly(
+    more: list[list[str]],
+    tiny_template: Path,
+    data: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Fitted last layer, frozen batch norms, searched rate: from random weights two do nothing."""
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("mobilenetv3_small_050").state_dict(), weights)
+    soon = [["schedule.patience", "1"], ["schedule.patience_steps", "0"]]
+    settings = [*recipe_settings(), *soon, *more]
+    assert {"model.head_start", "training.freeze_batch_norm", "lr_finder.enable"} <= {
+        key for key, _ in settings
+    }
+    options = {"load_weights": weights, "load_aux_weights": [weights] if more else None}
+    whole = run(tiny_template, data, tmp_path / "whole", settings, **options)
+    assert whole["training"]["frozen"] == [True] * (2 if more else 1)
+    with monkeypatch.context() as patch:
+        find = train_module.find_learning_rate
+
+        def find_then_stop(*args: Any) -> Any:
+            found = find(*args)  # whose trainings have steps of their own
+            stop_at_step(patch, NUM_STEPS + 1)
+            return found
+
+        patch.setattr(train_module, "find_learning_rate", find_then_stop)
+        with pytest.raises(Interrupted):
+            run(tiny_template, data, tmp_path / "parts", settings, **options)
+    latest = tmp_path / "parts" / "latest.pth"
+    assert differences(read_checkpoint(latest)["state_dict"], whole["state_dict"])
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "find_learning_rate", None)  # is not called again
+        resumed = run(tiny_template, data, tmp_path / "parts", settings, resume_from=latest)
+    assert differences(whole, resumed) == []
 
 
 def test_a_start_that_was_not_judged_is_judged_after_all(
