@@ -32,7 +32,7 @@ Curve = list[tuple[float, float]]  # (minutes, top-1 in percent) after each epoc
 def run_variant(
     template: Template, weights: Path, data: Path, settings: Sequence[Sequence[str]]
 ) -> Curve:
-    """Train until the training ends by itself; the start is point 0 where it was judged."""
+    """Train until the training ends by itself; the first point is that after the first epoch."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         classification.train(

@@ -29,6 +29,7 @@ from classification.template import Template, load_template
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "model_templates" / "custom-classification"
 RATE, BATCH = 0.02, 32
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as the framework's choice
 
 
 def run_plain(
@@ -53,9 +54,9 @@ def run_plain(
     val = ImageFolder(str(data / "val"), transforms.Compose([resize, *end]))
     torch.manual_seed(0)
     train_loader = DataLoader(train, BATCH, shuffle=True, drop_last=len(train) > BATCH)
-    model = create_classifier(config, len(train.classes)).to(memory_format=torch.channels_last)
-    names = train.classes
-    load_initial_weights(model, weights, class_names=names, reset_classifier=False)
+    model = create_classifier(config, len(train.classes))
+    load_initial_weights(model, weights, class_names=train.classes, reset_classifier=False)
+    model = model.to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, RATE, epochs=epochs, steps_per_epoch=len(train_loader)
@@ -64,7 +65,7 @@ def run_plain(
     for _ in range(epochs):
         model.train()
         for images, targets in train_loader:
-            loss = torch.nn.functional.cross_entropy(model(images), targets)
+            loss = torch.nn.functional.cross_entropy(model(images.to(DEVICE)), targets.to(DEVICE))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -80,7 +81,10 @@ def measure_top1(model: torch.nn.Module, loader: DataLoader) -> float:
     """Return top-1 in percent."""
     model.eval()
     with torch.inference_mode():
-        correct = sum(int((model(images).argmax(1) == targets).sum()) for images, targets in loader)
+        correct = sum(
+            int((model(images.to(DEVICE)).argmax(1).cpu() == targets).sum())
+            for images, targets in loader
+        )
     return 100 * correct / len(loader.dataset)  # type: ignore[arg-type]
 
 
