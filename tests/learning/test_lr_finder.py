@@ -321,6 +321,26 @@ def test_the_found_rate_trains_and_is_explained(
     assert rate == pytest.approx(report["learning_rate"])
 
 
+def test_each_trial_is_of_few_pictures_and_at_its_own_rate(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    make = Learner.__init__
+
+    def noting(self: Learner, model: nn.Module, config: Config, steps_per_epoch: int) -> None:
+        rates.append(config.optimizer.base_learning_rate)
+        make(self, model, config, steps_per_epoch)
+
+    monkeypatch.setattr(Learner, "__init__", noting)
+    settings = {"mode": "grid_search", "step": 0, "n_trials": 3, "max_images": 12,
+                "stop_after": "true"}  # fmt: skip
+    pairs = [[f"lr_finder.{key}", str(value)] for key, value in settings.items()]
+    run(tiny_template, data, tmp_path / "run", settings=pairs)
+    report = json.loads((tmp_path / "run" / "lr_finder.json").read_text())
+    assert report["images"] == 3 * 12  # of 27
+    assert sorted(rates) == pytest.approx([0.001, 0.03**0.5 * 0.001**0.5, 0.03])
+
+
 def test_stop_after_ends_before_the_training(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
