@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from classification.study.cells import BASELINE, RECIPE, Cell, Grid, clock
+from classification.study.cells import BASELINE, RECIPE, Cell, Grid, clock, is_baseline
 from classification.study.markdown import NOTHING, difference, figure, table
 
 SCORE = "top1"
@@ -14,7 +14,11 @@ SCORE = "top1"
 
 def has_ablation(grid: Grid) -> bool:
     """Tell whether there is more than the recipe and the baseline."""
-    return bool(set(grid.variants) - {RECIPE, BASELINE}) and len(grid.variants) > 1
+    return len(grid.variants) > 1 and any(map(_is_ablation, grid.variants))
+
+
+def _is_ablation(variant: str) -> bool:
+    return variant != RECIPE and not is_baseline(variant)
 
 
 def ablations(grid: Grid, template: str, reference: str) -> str:
@@ -23,7 +27,12 @@ def ablations(grid: Grid, template: str, reference: str) -> str:
     They are the baseline with something added, and compared with the recipe they would say nothing.
     """
     measured = {key[2] for key in grid.cells if key[0] == template}
-    variants = [name for name in grid.variants if name in measured or name == reference]
+    kept = (RECIPE, BASELINE, reference)
+    variants = [
+        name
+        for name in grid.variants
+        if name == reference or (name in measured and (name in kept or _is_ablation(name)))
+    ]
     added = [name for name in variants if name.startswith(f"{BASELINE}+")]
     if BASELINE not in variants or reference == BASELINE:
         added = []

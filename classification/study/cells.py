@@ -78,6 +78,11 @@ class Grid:
         return fmean(values)
 
 
+def is_baseline(variant: str) -> bool:
+    """Whether a variant is a baseline as it stands, as "baseline-20", unlike "baseline+ema"."""
+    return variant == BASELINE or variant.startswith(f"{BASELINE}-")
+
+
 def _variant_order(name: str) -> tuple[int, str]:
     return {RECIPE: 0, BASELINE: 1}.get(name, 2), name.lower()
 

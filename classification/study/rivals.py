@@ -5,38 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
-from classification.study.cells import BASELINE, RECIPE, Grid
+from classification.study.cells import BASELINE, RECIPE, Grid, is_baseline
 from classification.study.markdown import bold, difference, figure, table
 
 SCORE = "top1"
 INTRODUCTION = """\
-Top-1; the last column is the recipe's less the higher one of the others. A probe is a logistic
+Top-1; the last column is the recipe's less the highest one of the others. A probe is a logistic
 regression on the features of the frozen backbone, at the same resolution."""
 
 
 def rivals_of(grid: Grid) -> list[str]:
     """Return what the recipe has to beat; nothing where there is no recipe."""
-    baseline = [BASELINE] if BASELINE in grid.variants else []
-    return [*baseline, *grid.probes] if RECIPE in grid.variants else []
+    baselines = [name for name in grid.variants if is_baseline(name)]
+    return [*baselines, *grid.probes] if RECIPE in grid.variants else []
 
 
 def rivals(grid: Grid) -> str:
     """Return templates and data sets x top-1, and a line a template that sums them up.
 
-    Where one of the figures is missing, so is the difference. A mean is one over all data sets.
+    Where one of the figures is missing, so is the difference; other baselines than `baseline` count
+    where they were measured. A mean is one over all data sets.
     """
     names = [RECIPE, *rivals_of(grid)]
+    optional = {name for name in names if is_baseline(name) and name != BASELINE}
     rows, notes = [], []
     for template in grid.templates:
         above: dict[str, float] = {}
         for data_set in grid.data_sets:
-            cells = [grid.get(template, data_set, name) for name in names]
-            scores = [cell.mean(SCORE) if cell is not None else None for cell in cells]
-            known = [score for score in scores if score is not None]
-            if len(known) == len(names):
-                above[data_set] = known[0] - max(known[1:])
+            cells = {name: grid.get(template, data_set, name) for name in names}
+            scores = {name: cell.mean(SCORE) if cell else None for name, cell in cells.items()}
+            known = {name: score for name, score in scores.items() if score is not None}
+            if known.keys() | optional == set(names):
+                above[data_set] = known.pop(RECIPE) - max(known.values())
             margin = difference(above.get(data_set))
-            rows.append([template, data_set, *map(figure, scores), margin])
+            rows.append([template, data_set, *map(figure, scores.values()), margin])
         means = {name: grid.average(template, name, SCORE) for name in names}
         complete = len(above) == len(grid.data_sets)
         margin = difference(fmean(above.values()) if complete else None)

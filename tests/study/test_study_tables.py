@@ -117,6 +117,18 @@ def test_the_recipe_against_the_better_of_baseline_and_probe() -> None:
     assert "- net: only 1 of 2 data sets can be compared so far." in page
 
 
+def test_another_baseline_counts_where_it_was_measured() -> None:
+    title = "The recipe against the better of baseline and probe"
+    probe = result("net", "Flowers", "probe", 1, 87.0, probe=True)
+    other = result("net", "DTD", "baseline-20", 1, 65.5)
+    page = build_page([*RESULTS, PROBE, probe, other], "python tool")
+    assert rows(page, title)[:2] == [
+        ["net", "DTD", "62.00", "61.50", "65.50", "65.00", "-3.50"],
+        ["net", "Flowers", "90.50", "88.25", "–", "87.00", "+2.25"],  # noqa: RUF001
+    ]
+    assert "blation" not in page
+
+
 def test_jobs_that_are_not_done_are_told(tmp_path: Path) -> None:
     """A data set of which nothing is measured is in no table."""
     lost = "net.Birds.recipe.seed1"
