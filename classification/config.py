@@ -200,7 +200,8 @@ def default_config() -> Config:
     c.training.epochs = 200  # at most; early stop usually ends sooner
     c.training.accumulation = 1  # parts that a batch is computed in, one after the other
     c.training.seed = 5
-    c.training.keep_checkpoints = 2  # latest ones kept, besides the best
+    c.training.save_every = 1  # epochs from one model/model.pth.tar-N to the next
+    c.training.keep_checkpoints = 2  # latest ones of these kept, besides latest.pth and best.pth
     # Whose weights best.pth has: last_within_error: of the epochs within one standard error of the
     # best validation score the last one | highest: the best, of equal ones that of the lower loss.
     c.training.best_epoch = "last_within_error"

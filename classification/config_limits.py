@@ -103,6 +103,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "training.epochs": (1, 1_000_000),
     "training.accumulation": (1, 10_000),
     "training.seed": (0, 2**63 - 1),
+    "training.save_every": (1, 1_000_000),
     "training.keep_checkpoints": (1, 10_000),
     "training.clip_gradient_norm": (0, 1e9),
     "evaluation.batch_size": (1, 1_000_000),

@@ -17,27 +17,30 @@ from classification.models.checkpoint import write_checkpoint
 class RunFolder:
     """Writes `latest.pth`, `best.pth` and the last few `model/model.pth.tar-N` (N from 1).
 
-    The three names are hard links to one file where the file system has them, else copies.
+    The three names are hard links to one file where the file system has them, else copies. Epochs
+    that are no multiple of `save_every` get no numbered one.
     """
 
-    def __init__(self, path: Path, keep_checkpoints: int) -> None:
+    def __init__(self, path: Path, keep_checkpoints: int, save_every: int = 1) -> None:
         self.path = path
         self.keep = keep_checkpoints
+        self.save_every = save_every
         check_writable(path)
         for leftover in [*path.glob(".*.tmp"), *path.glob("model/.*.tmp")]:  # of a killed run
             leftover.unlink()
 
-    def save(self, contents: Mapping[str, Any], epoch: int, *, is_best: bool) -> Path:
-        """Write the checkpoint of `epoch` (from 1); return the path of the numbered file."""
+    def save(self, contents: Mapping[str, Any], epoch: int, *, is_best: bool) -> None:
+        """Write the checkpoint of `epoch` (from 1; 0 = before the first)."""
         path = self.path / "model" / f"model.pth.tar-{epoch}"
         write_checkpoint(path, contents)
         if is_best:
             self._point(self.path / "best.pth", path)
         self._point(self.path / "latest.pth", path)
+        if epoch % self.save_every:
+            path.unlink()
         numbered = sorted(path.parent.glob("model.pth.tar-*"), key=_number)
         for old in numbered[: -self.keep]:
             old.unlink()
-        return path
 
     def save_interrupted(self, contents: Mapping[str, Any]) -> None:
         """Write `latest.pth` alone: a point inside an epoch is only good for resuming."""

@@ -112,7 +112,9 @@ def train(
     searches = config.lr_finder.enable and not _states_rate(base_learning_rate, settings)
     keep_freed_memory()
     accelerator = create_accelerator(config, opened.gpu_num if gpu_num is None else gpu_num)
-    folder = RunFolder(Path(save_checkpoints_to), config.training.keep_checkpoints)
+    folder = RunFolder(
+        Path(save_checkpoints_to), config.training.keep_checkpoints, config.training.save_every
+    )
     resume = read_resumable(resume_from) if resume_from else None
 
     read = partial(read_samples, classes=classes, data=config.data)

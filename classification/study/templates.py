@@ -40,7 +40,7 @@ def find_templates(given: Sequence[str], root: Path) -> dict[str, str]:
         if not path.is_file():
             raise UserError(
                 f"--templates: '{text}' is no template.yaml and no name below {root}."
-                f"{nearest(text, known)} Known: {', '.join([*known, *members])}."
+                f"{nearest(text, [*known, *members])} Known: {', '.join([*known, *members])}."
             )
         name = path.resolve().parent.name
         if found.setdefault(name, path.resolve()) != path.resolve():

@@ -83,6 +83,26 @@ def test_what_it_leaves(tiny_template: Path, data: dict[str, Path], tmp_path: Pa
     assert logged == pytest.approx([entry["val_top1"] for entry in history])
 
 
+def test_save_every_thins_out_the_numbered_checkpoints(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    result = train(
+        tiny_template,
+        train_data_roots=data["train"],
+        val_data_roots=data["val"],
+        save_checkpoints_to=tmp_path,
+        epochs=5,
+        settings=[["training.save_every", "2"]],
+    )
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "model.pth.tar-2",
+        "model.pth.tar-4",
+    ]
+    # Nothing is lost by it: these two are of any epoch.
+    assert torch.load(tmp_path / "latest.pth", weights_only=True)["epoch"] == 5
+    assert torch.load(result.best, weights_only=True)["epoch"] == result.best_epoch
+
+
 def test_a_foreign_reader_uses_the_checkpoint(trained: Path, data: dict[str, Path]) -> None:
     """Plain torch and timm, nothing of this framework."""
     contents = torch.load(trained, weights_only=True)

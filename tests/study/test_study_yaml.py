@@ -103,6 +103,8 @@ def test_templates_by_name_path_and_folder(tiny_template: Path) -> None:
         find_templates(["mobilenet_v2", "eyeglasses/mobilenet_v2"], TEMPLATES)
     with pytest.raises(UserError, match="Did you mean 'mobilenet_v2'"):
         find_templates(["mobilenet_v22"], TEMPLATES)
+    with pytest.raises(UserError, match=r"Did you mean 'eyeglasses'\?"):
+        find_templates(["eyeglases"], TEMPLATES)
 
 
 def test_a_variant_with_an_unknown_setting_is_named(tiny_template: Path) -> None:
