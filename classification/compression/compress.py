@@ -104,7 +104,8 @@ def compress(
     keep_freed_memory()
     accelerator = create_accelerator(config, gpu_num=1)
     folder = Path(save_checkpoints_to)
-    run_folder = RunFolder(folder, config.training.keep_checkpoints)
+    keep = config.training.keep_checkpoints, config.training.save_every
+    run_folder = RunFolder(folder, *keep)
     # A model of some of the folders' classes is compressed with pictures of those.
     names = classifier.class_names
     read = partial(read_samples, class_names=names, classes=names, data=config.data)
@@ -125,9 +126,7 @@ def compress(
         images = calibration_batches(train_store, classifier.preprocessing, config)
         model, outcome = classifier.model, reference
         if nncf_pruning and not (resume and resume["compression"]["method"] == INT8):
-            inner = (
-                RunFolder(folder / "pruned", run_folder.keep) if nncf_quantization else run_folder
-            )
+            inner = RunFolder(folder / "pruned", *keep) if nncf_quantization else run_folder
             model = _restore(classifier, resume) if resume else _prune(bench, images[0])
             outcome = stages(
                 model, _describe(PRUNED, model, reference, bench), folder=inner,
