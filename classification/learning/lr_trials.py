@@ -132,7 +132,8 @@ def choose(trials: list[Trial], words: str) -> tuple[Trial | None, str]:
 
     As good means within one standard error of the best score, which is called `words`. Among them
     the figures tell no more, neither score nor loss: on a small validation part the best of a dozen
-    is mostly luck. The middle is furthest from the rates that are too low and too high.
+    is mostly luck. The middle is furthest from the rates that are too low and too high. Of two in
+    the middle it is the one with the better score, the lower one of equal ones.
     """
     complete = [t for t in trials if t.state == "complete"]
     if not complete:
@@ -141,11 +142,13 @@ def choose(trials: list[Trial], words: str) -> tuple[Trial | None, str]:
     near = sorted(
         (t for t in complete if t.score >= best - error), key=lambda trial: trial.learning_rate
     )
-    chosen = near[(len(near) - 1) // 2]
+    middle = near[(len(near) - 1) // 2 : len(near) // 2 + 1]
+    chosen = max(middle, key=lambda trial: round(trial.score, 2))  # finer digits are the loss's
     reason = f"val {words} {chosen.score:.2f} % after {chosen.epochs} epochs"
     if len(near) > 1:
         reason += (
-            f", the middle of the {len(near)} rates within one standard error ({error:.2f}) of "
+            f", the {'middle' if len(middle) == 1 else 'better one in the middle'} of the "
+            f"{len(near)} rates within one standard error ({error:.2f}) of "
             f"the best, {best:.2f} %"
         )
     return chosen, reason

@@ -257,7 +257,10 @@ def test_ties_within_the_noise_go_to_the_middle_rate() -> None:
     assert small is not None and small.learning_rate == 0.004  # of three within 90 +- 3
     assert large is not None and large.learning_rate == 0.016
     two = choose([t for t in trials(3.0) if t.learning_rate != 0.004], "top-1")[0]
-    assert two is not None and two.learning_rate == 0.002  # no middle: the lower one
+    assert two is not None and two.learning_rate == 0.016  # no middle: the better one
+    equal = [Trial(0.004, 3, 89.999, 3.0, 0.1, "complete"), trials(3.0)[1], trials(3.0)[2]]
+    two = choose(equal, "top-1")[0]
+    assert two is not None and two.learning_rate == 0.004  # equal but for the loss: the lower one
 
 
 def test_auxiliary_rates_keep_their_proportion() -> None:
