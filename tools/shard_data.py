@@ -16,8 +16,9 @@ from pathlib import Path
 
 from classification.cli.arguments import add_whole_data_flags, comma_list
 from classification.cli.run import run_command
-from classification.data.make_shards import STORAGES, write_shards
+from classification.data.make_shards import write_shards
 from classification.data.readers import read_sources
+from classification.data.shard_files import STORAGES
 from classification.data.split_file import read_split, with_split
 from classification.errors import UserError
 from classification.progress import progress_bar

@@ -1,26 +1,20 @@
-"""From sources to shards: tar or Parquet files of bounded size, and the index of them all."""
+"""From sources to shards: what is in which, what an earlier run has done, and their index."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
 import re
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from classification import __version__
-from classification.data.decode import DecodeError
-from classification.data.listing import printable
-from classification.data.packed import read_file
+from classification.data.shard_files import Item, sha256_of, unreadable, write_shard
 from classification.data.shards import (
     FORMAT,
     INDEX,
@@ -39,30 +33,9 @@ logger = logging.getLogger(__name__)
 
 Index = tuple[dict[str, Any], list[dict[str, Any]]]  # header and rows, as of `read_index`
 
-STORAGES = ("tar", "parquet")
 _JOURNAL = "shards.part.jsonl"  # of the shards that are complete, until the index is written
 _NAME = re.compile(r"shard-\d{5,}\.(tar|parquet)")
 _TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.tmp")
-_ROWS_AT_ONCE, _BYTES_AT_ONCE = 100, 32 * 2**20  # a row group of Parquet, which must fit in RAM
-
-
-@dataclass(frozen=True)
-class Item:
-    """A picture to be stored: `row` of the index without its place, `stamp` of its contents."""
-
-    source: Source
-    number: int
-    row: dict[str, Any]
-    size: int
-    stamp: int
-
-    def read(self) -> bytes:
-        """Return the bytes of the picture's file; raise a UserError if it cannot be read."""
-        try:
-            packed = self.source.packed[self.number] if self.source.packed else None
-            return read_file(self.source.paths[self.number], packed)
-        except DecodeError as error:
-            raise _unreadable(self.source, self.number, error) from error
 
 
 def write_shards(
@@ -114,7 +87,7 @@ def write_shards(
     complete = []
     for name, part, plan, entry in zip(names, parts, plans, kept, strict=True):
         if entry is None:
-            entry = {"file": name, "plan": plan, **_write_shard(folder / name, part, storage)}
+            entry = {"file": name, "plan": plan, **write_shard(folder / name, part, storage)}
             _append(folder / _JOURNAL, entry)
         complete.append(entry)
         done += len(part)
@@ -204,13 +177,8 @@ def _stamp(source: Source, number: int) -> tuple[int, int]:
     try:
         status = source.paths[number].stat()
     except OSError as error:
-        raise _unreadable(source, number, error) from error
+        raise unreadable(source, number, error) from error
     return status.st_size, status.st_mtime_ns
-
-
-def _unreadable(source: Source, number: int, error: Exception) -> UserError:
-    place = source.packed[number] if source.packed else source.paths[number]
-    return UserError(f"{place}: cannot be read: {getattr(error, 'strerror', None) or error}.")
 
 
 def _divide(items: Sequence[Item], max_bytes: int) -> Iterator[list[Item]]:
@@ -256,7 +224,7 @@ def _intact(folder: Path, entry: Mapping[str, Any]) -> bool:
     file = folder / entry["file"]
     if not file.is_file() or file.stat().st_size != entry["bytes"]:
         return False
-    return _sha256(file) == entry["sha256"]
+    return sha256_of(file) == entry["sha256"]
 
 
 def _begin(folder: Path, names: Sequence[str], kept: Sequence[Mapping[str, Any]]) -> None:
@@ -276,96 +244,6 @@ def _append(journal: Path, entry: Mapping[str, Any]) -> None:
         file.write(json.dumps(entry) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _write_shard(path: Path, part: Sequence[Item], storage: str) -> dict[str, Any]:
-    """Write one shard; return its bytes, checksum, and offset, size and CRC of each picture."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    write = _write_tar if storage == "tar" else _write_parquet
-    try:
-        places = write(temporary, part)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        entry = {
-            "bytes": temporary.stat().st_size,
-            "sha256": _sha256(temporary),
-            "pictures": len(part),
-            "places": places,
-        }
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror}. Free some space or choose another "
-            "place; what is complete is kept, and the same command goes on."
-        ) from error
-    return entry
-
-
-def _write_tar(path: Path, part: Sequence[Item]) -> list[list[int]]:
-    """Write N.json and N.jpg (or another suffix) for each picture, as WebDataset has it."""
-    places = []
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, item in enumerate(part):
-            data = item.read()
-            # Only before the first dot, as WebDataset takes it.
-            suffix = PurePath(item.row["path"]).suffix.lower() or ".bin"
-            about = json.dumps(_about(item)).encode()
-            for name, content in ((f"{number:06d}.json", about), (f"{number:06d}{suffix}", data)):
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-            blocks = -(-len(data) // tarfile.BLOCKSIZE)
-            places.append([tar.offset - blocks * tarfile.BLOCKSIZE, len(data), zlib.crc32(data)])
-    return places
-
-
-def _write_parquet(path: Path, part: Sequence[Item]) -> list[list[int]]:
-    """Write a row for each picture, with `image` as Hugging Face has it."""
-    datasets = import_datasets()
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter
-
-    text, numbers = datasets.Value("string"), datasets.List(datasets.Value("float32"))
-    columns = dict.fromkeys(("path", "label", "source", "group", "role", "fold"), text)
-    columns |= {"attributes": datasets.List(text), "landmarks": numbers, "box": numbers}
-    schema = datasets.Features({"image": datasets.Image(), **columns}).arrow_schema
-    places = []
-    rows: list[dict[str, Any]] = []
-    with ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
-
-        def flush() -> None:
-            if rows:
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                rows.clear()
-
-        for item in part:
-            data = item.read()
-            about = _about(item)
-            rows.append({"image": {"bytes": data, "path": about["path"]}, **about})
-            places.append([0, len(data), zlib.crc32(data)])
-            if len(rows) >= _ROWS_AT_ONCE or (
-                sum(len(row["image"]["bytes"]) for row in rows) >= _BYTES_AT_ONCE
-            ):
-                flush()
-        flush()
-    return places
-
-
-def _about(item: Item) -> dict[str, Any]:
-    """Return what other programs find beside a picture in its shard."""
-    names, row = item.source.attribute_names, item.row
-    texts = ("path", "label", "group", "role", "fold")
-    about: dict[str, Any] = {key: printable(row[key]) for key in texts if key in row}
-    about["source"] = printable(item.source.key)
-    if "attributes" in row:
-        about["attributes"] = [
-            name for name, value in zip(names, row["attributes"], strict=True) if value == "1"
-        ]
-    for key in ("landmarks", "box"):
-        if key in row:
-            about[key] = np.ravel(row[key]).tolist()
-    return about
 
 
 def _write_index(
@@ -398,8 +276,3 @@ def _write_index(
     }
     header["sha256"] = index_checksum(header, body.encode())
     write_text(folder / INDEX, json.dumps(header) + "\n" + body)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -178,7 +178,7 @@ def _pixels(data: bytes) -> np.ndarray:
 @pytest.fixture
 def stops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], None]]:
     """Return what lets the writing end after so many shards, as a full disk would."""
-    write, left = make_shards._write_shard, [0]
+    write, left = make_shards.write_shard, [0]
 
     def failing(path: Path, *arguments: object) -> dict:
         left[0] -= 1
@@ -190,7 +190,7 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], No
     def stop(after: int | None) -> None:
         left[0] = after if after is not None else 10**6
 
-    monkeypatch.setattr(make_shards, "_write_shard", failing)
+    monkeypatch.setattr(make_shards, "write_shard", failing)
     yield stop
 
 
