@@ -10,7 +10,7 @@ import pytest
 # Before anything imports torch: threads that spin make small steps slow on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from support import TINY_TEMPLATE, make_class_folders
+from support import TINY_TEMPLATE, make_class_folders, train_into
 
 
 @pytest.fixture(scope="session")
@@ -46,15 +46,12 @@ def tiny_work_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Path]) -> Path:
     """Return the best checkpoint of a finished tiny training."""
-    from classification import train
-
     folder = tmp_path_factory.mktemp("trained")
     template = folder / "template.yaml"
     template.write_text(TINY_TEMPLATE, encoding="utf-8")
-    return train(
+    return train_into(
         template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=folder / "outputs",
+        data,
+        folder / "outputs",
         epochs=4,
     ).best

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from classification.config import Config, default_config
+
+if TYPE_CHECKING:
+    from classification.learning.train import TrainResult
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
@@ -68,6 +71,19 @@ def augmentation_of(**values: float) -> Config:
     for key, value in values.items():
         augmentation[key] = value
     return augmentation
+
+
+def train_into(template: Path, data: dict[str, Path], folder: Path, **options: Any) -> TrainResult:
+    """Train on `data["train"]` and `data["val"]`; checkpoints go to `folder`."""
+    from classification import train
+
+    return train(
+        template,
+        train_data_roots=data["train"],
+        val_data_roots=data["val"],
+        save_checkpoints_to=folder,
+        **options,
+    )
 
 
 def run_python(

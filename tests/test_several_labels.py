@@ -12,7 +12,7 @@ import openvino as ov
 import pytest
 import yaml
 from PIL import Image
-from support import TINY_TEMPLATE
+from support import TINY_TEMPLATE, train_into
 from torchmetrics.functional.classification import multilabel_accuracy
 
 from classification import Predictor, compress, evaluate, export, train
@@ -310,10 +310,9 @@ def test_losses_of_labels_are_refused_for_classes(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"'bce' is not for data with one class a picture"):
-        train(
+        train_into(
             tiny_template,
-            train_data_roots=data["train"],
-            val_data_roots=data["val"],
-            save_checkpoints_to=tmp_path,
+            data,
+            tmp_path,
             settings=[["loss.name", "bce"]],
         )

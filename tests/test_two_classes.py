@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from face_sets import make_celeba
-from support import TINY_TEMPLATE
+from support import TINY_TEMPLATE, train_into
 
 from classification import Predictor, evaluate, export, train
 from classification.cli.predict import main as predict_main
@@ -136,11 +136,10 @@ def test_faulty_flags(more: list[str], message: bytes, trained: Path, capfdbinar
 def test_a_target_is_for_two_classes(data: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "template.yaml").write_text(TINY_TEMPLATE)
     with pytest.raises(UserError, match="two classes or several labels a picture; here are 3"):
-        train(
+        train_into(
             tmp_path,
-            train_data_roots=data["train"],
-            val_data_roots=data["val"],
-            save_checkpoints_to=tmp_path / "outputs",
+            data,
+            tmp_path / "outputs",
             settings=[["evaluation.thresholds", "precision"]],
         )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 from classification.study.cells import BASELINE, RECIPE, Cell, Grid, clock, is_baseline
 from classification.study.markdown import NOTHING, difference, figure, table
@@ -94,13 +93,11 @@ def _gain(pairs: Sequence[tuple[Cell, Cell]]) -> str:
         return difference(gain)
     by_seed = [
         fmean(own[SCORE] - base[SCORE] for own, base in of_one_seed)
-        for of_one_seed in zip(*(_by_seed(*pair) for pair in pairs), strict=True)
+        for of_one_seed in zip(
+            *(zip(own.results, base.results, strict=True) for own, base in pairs), strict=True
+        )
     ]
     return f"{difference(gain)} ± {figure(stdev(by_seed))}"
-
-
-def _by_seed(own: Cell, base: Cell) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    return list(zip(own.results, base.results, strict=True))
 
 
 def _mean(cell: Cell, key: str) -> float:

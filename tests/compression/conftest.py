@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from support import INT8_TEMPLATE
+from support import INT8_TEMPLATE, train_into
 from torch import nn
-
-from classification import train
 
 
 @pytest.fixture(scope="package")
@@ -19,11 +17,10 @@ def fp32(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("fp32")
     template = folder / "template.yaml"
     template.write_text(INT8_TEMPLATE, encoding="utf-8")
-    return train(
+    return train_into(
         template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=folder / "outputs",
+        data,
+        folder / "outputs",
     ).best
 
 

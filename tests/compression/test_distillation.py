@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.special import softmax
+from support import train_into
 from torch import nn
 
-from classification import train
 from classification.compression.distillation import (
     TEMPERATURE,
     DistillationTask,
@@ -79,11 +79,10 @@ def test_auxiliaries_of_mutual_learning_teach_too(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
     auxiliary = "[{model: {backbone: mobilenetv3_small_050}, input: {mean: [0.5, 0.5, 0.5]}}]"
-    best = train(
+    best = train_into(
         tiny_template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=tmp_path,
+        data,
+        tmp_path,
         epochs=1,
         settings=[
             ["mutual_learning.enable", "true"],

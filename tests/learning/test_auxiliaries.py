@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import TINY_TEMPLATE
+from support import TINY_TEMPLATE, train_into
 
-from classification import instantiate, train
+from classification import instantiate
 from classification.config import default_config
 from classification.errors import UserError
 from classification.models.checkpoint import load_classifier, read_checkpoint
@@ -49,11 +49,10 @@ def test_instantiation_brings_the_auxiliarys_weights_too(template: Path, tmp_pat
 
 
 def run(template: Path, data: dict[str, Path], folder: Path, **options: object) -> Path:
-    result = train(
+    result = train_into(
         template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=folder,
+        data,
+        folder,
         epochs=1,
         **options,  # type: ignore[arg-type]
     )

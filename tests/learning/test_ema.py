@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from support import train_into
 
-from classification import train
 from classification.learning import loop
 from classification.learning.step import TrainStep
 from classification.models.checkpoint import read_checkpoint
 
 
 def run(template: Path, data: dict[str, Path], folder: Path, *settings: list[str]) -> Any:
-    train(
+    train_into(
         template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=folder,
+        data,
+        folder,
         settings=settings,
         epochs=2,
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
-from support import TINY_TEMPLATE, make_class_folders
+from support import TINY_TEMPLATE, make_class_folders, train_into
 from torch import nn
 
 from classification import train
@@ -117,11 +117,10 @@ def test_embedding_is_what_the_classifier_receives() -> None:
 def test_a_run_starts_from_the_fit_and_may_keep_it(data: dict[str, Path], tmp_path: Path) -> None:
     """Trained weights, other pictures: the fitted head is right before the first step."""
     (tmp_path / "template.yaml").write_text(TINY_TEMPLATE, encoding="utf-8")
-    first = train(
+    first = train_into(
         tmp_path / "template.yaml",
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=tmp_path / "first",
+        data,
+        tmp_path / "first",
         epochs=4,
     )
     other = make_class_folders(tmp_path / "other", per_class=8, seed=9)

@@ -11,11 +11,10 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from support import differences
+from support import differences, train_into
 from torch import nn
 from torch_lr_finder import LRFinder
 
-from classification import train
 from classification.config import Config, default_config, merge
 from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
@@ -275,11 +274,10 @@ def test_auxiliary_rates_keep_their_proportion() -> None:
 
 def run(template: Path, data: dict[str, Path], folder: Path, **options: object) -> object:
     settings = [["lr_finder.enable", "true"], *options.pop("settings", [])]  # type: ignore[misc]
-    return train(
+    return train_into(
         template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=folder,
+        data,
+        folder,
         settings=settings,
         epochs=1,
         **options,  # type: ignore[arg-type]

@@ -14,9 +14,8 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from support import ROOT, differences
+from support import ROOT, differences, train_into
 
-from classification import train
 from classification.config import default_config, flatten, to_dict
 from classification.errors import Interrupted
 from classification.learning.interruption import StopSignal
@@ -92,11 +91,10 @@ TECHNIQUES: dict[str, list[list[str]]] = {
 def run(
     template: Path, data: dict[str, Path], folder: Path, settings: Any, **options: Any
 ) -> dict[str, Any]:
-    train(
+    train_into(
         template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=folder,
+        data,
+        folder,
         settings=settings,
         **options,
     )

@@ -10,7 +10,7 @@ import timm
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
-from support import make_class_folders
+from support import make_class_folders, train_into
 
 from classification import train
 from classification.models.checkpoint import load_classifier
@@ -19,11 +19,10 @@ from classification.models.checkpoint import load_classifier
 def test_ends_by_itself_on_an_easy_set(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    result = train(
+    result = train_into(
         tiny_template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=tmp_path,
+        data,
+        tmp_path,
         epochs=200,
         settings=[["schedule.watch", "val_top1"], ["early_stop.patience", "3"]],
     )
@@ -35,11 +34,10 @@ def test_ends_by_itself_on_an_easy_set(
 def test_the_highest_epoch_is_kept_if_wanted(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    result = train(
+    result = train_into(
         tiny_template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=tmp_path,
+        data,
+        tmp_path,
         epochs=6,
         settings=[["training.best_epoch", "highest"], ["optimizer.base_learning_rate", "0.005"]],
     )
@@ -52,11 +50,10 @@ def test_the_highest_epoch_is_kept_if_wanted(
 
 
 def test_what_it_leaves(tiny_template: Path, data: dict[str, Path], tmp_path: Path) -> None:
-    result = train(
+    result = train_into(
         tiny_template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=tmp_path / "o",
+        data,
+        tmp_path / "o",
         epochs=5,
         tensorboard_dir=tmp_path / "tb",
         settings=[["training.keep_checkpoints", "2"]],
@@ -86,11 +83,10 @@ def test_what_it_leaves(tiny_template: Path, data: dict[str, Path], tmp_path: Pa
 def test_save_every_thins_out_the_numbered_checkpoints(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    result = train(
+    result = train_into(
         tiny_template,
-        train_data_roots=data["train"],
-        val_data_roots=data["val"],
-        save_checkpoints_to=tmp_path,
+        data,
+        tmp_path,
         epochs=5,
         settings=[["training.save_every", "2"]],
     )
@@ -188,11 +184,10 @@ def test_trains_in_the_precision_that_it_names(
     AcceleratorState._reset_state(reset_partial_state=True)  # knows one precision a process
     hook = torch.nn.modules.module.register_module_forward_hook(note)
     try:
-        result = train(
+        result = train_into(
             tiny_template,
-            train_data_roots=data["train"],
-            val_data_roots=data["val"],
-            save_checkpoints_to=tmp_path,
+            data,
+            tmp_path,
             epochs=1,
             settings=[["training.precision", precision]],
         )
