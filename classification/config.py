@@ -119,7 +119,7 @@ def default_config() -> Config:
     c.loss.gamma_positive = 0.0  # of asymmetric: how much less true labels count that are sure
     c.loss.gamma_negative = 4.0  # of asymmetric: the same for false ones
     c.loss.clip = 0.05  # of asymmetric: probabilities of false labels below this cost nothing
-    # none | balanced: by the inverse of the class's size; true and false of each label alike
+    # none | balanced: by the inverse of the class's size as drawn; true and false of a label alike
     c.loss.class_weights = "none"
 
     c.optimizer = CfgNode()

@@ -1,8 +1,9 @@
-"""Writing files so that a failure leaves the old one as it was."""
+"""Writing files so that a failure leaves the old one as it was; checksums."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -32,6 +33,12 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
             f"{path}: cannot write {len(data) / 1e6:.1f} MB: {error.strerror}.{kept} "
             "Free some space, mend the permissions or choose another place."
         ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal; raise an OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from classification import __version__
-from classification.data.shard_files import Item, sha256_of, unreadable, write_shard
+from classification.data.shard_files import Item, unreadable, write_shard
 from classification.data.shards import (
     FORMAT,
     INDEX,
@@ -27,7 +27,7 @@ from classification.data.shards import (
 from classification.data.source import Source
 from classification.data.split_file import SplitRow, check_keys
 from classification.errors import UserError
-from classification.files import check_writable, write_text
+from classification.files import check_writable, sha256_of, write_text
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from classification.data.packed import read_file
 from classification.data.shards import import_datasets
 from classification.data.source import Source
 from classification.errors import UserError
+from classification.files import sha256_of
 
 STORAGES = ("tar", "parquet")
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 100, 32 * 2**20  # a row group of Parquet, which must fit in RAM
@@ -139,9 +139,3 @@ def _about(item: Item) -> dict[str, Any]:
         if key in row:
             about[key] = np.ravel(row[key]).tolist()
     return about
-
-
-def sha256_of(file: Path) -> str:
-    """Return the checksum of a file, in hexadecimal digits."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -7,7 +7,6 @@ sources: [{name, size (pictures), metrics}], where the test set has several, of 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -15,7 +14,7 @@ from typing import Any, TypedDict
 import yaml
 
 from classification.errors import UserError
-from classification.files import write_text
+from classification.files import sha256_of, write_text
 
 # The lists of the file and the field that tells their entries apart.
 _SECTIONS = {"files": "name", "metrics": "key"}
@@ -95,11 +94,9 @@ def _rounded(metrics: Sequence[Metric]) -> list[dict[str, Any]]:
 
 def describe_file(path: Path) -> dict[str, Any]:
     """Return name, SHA-256, size in bytes and source of a model file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "name": path.name,
-        "sha256": digest,
+        "sha256": sha256_of(path),
         "size": path.stat().st_size,
         "source": str(path),
     }

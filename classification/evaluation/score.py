@@ -130,7 +130,14 @@ def error_of(right: np.ndarray) -> float:
 def standard_error(score: float, number: int) -> float:
     """Return the standard error in percent of a share in percent of so many independent answers.
 
-    Of the binomial distribution, p (1 - p) / n; none or all right counts as half an answer.
+    Of the binomial distribution, p (1 - p) / n, but never less than one answer: that is the error
+    of the difference of two models of which one is right once more (McNemar 1947), however few the
+    wrong ones are.
     """
-    share = min(max(score / 100, 0.5 / number), 1 - 0.5 / number)
-    return 100 * math.sqrt(share * (1 - share) / number)
+    share = min(max(score / 100, 0.0), 1.0)
+    return 100 * max(math.sqrt(share * (1 - share) / number), 1 / number)
+
+
+def as_good(score: float, best: float, error: float) -> bool:
+    """Return whether a score is no more than one standard error of the best one below it."""
+    return score >= best - error - 1e-9  # one answer of 36 is exactly an error, but for rounding

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from classification.evaluation.score import as_good
 from classification.learning.schedule import Schedule
 
 
@@ -37,7 +38,7 @@ class EarlyStop:
         if better:
             self.best_score, self.best_error = score, error
             self.best_loss, self.best_epoch = loss, epoch
-        keep = better or (not self.exact and score >= self.best_score - self.best_error)
+        keep = better or (not self.exact and as_good(score, self.best_score, self.best_error))
         if keep:
             self.kept_score, self.kept_epoch = score, epoch
         return keep

@@ -16,6 +16,7 @@ import optuna
 
 from classification.config import Config
 from classification.errors import DivergedError
+from classification.evaluation.score import as_good
 
 STARTUP_TRIALS = 5  # of TPE, drawn at random; and before the median counts
 
@@ -140,7 +141,7 @@ def choose(trials: list[Trial], words: str) -> tuple[Trial | None, str]:
         return None, "no trial came to its end"
     best, error = max((t.score, t.error) for t in complete)
     near = sorted(
-        (t for t in complete if t.score >= best - error), key=lambda trial: trial.learning_rate
+        (t for t in complete if as_good(t.score, best, error)), key=lambda t: t.learning_rate
     )
     middle = near[(len(near) - 1) // 2 : len(near) // 2 + 1]
     chosen = max(middle, key=lambda trial: round(trial.score, 2))  # finer digits are the loss's

@@ -161,12 +161,13 @@ def train(
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
         )
-        log_plan(opened, train_store, val_store, loader, configs[0], accelerator)
+        drawn = train_store.samples.subset(loader.draws_of_first_epoch())
+        log_plan(opened, train_store, val_store, loader, drawn, configs[0], accelerator)
         if tensorboard_dir is None and opened.values.get("tensorboard"):
             tensorboard_dir = folder.path / "tensorboard"
-        samples = train_store.samples
-        num_images = len(samples) if samples.multi_label else None
-        task = build_task(models, configs, samples.counts(), num_images)
+        # Class weights make up for what sampling leaves uneven, no more.
+        num_images = len(drawn) if drawn.multi_label else None
+        task = build_task(models, configs, drawn.counts(), num_images)
         if resume is None:
             to_fit = [i for i, start in enumerate(starts) if start.pretrained and start.new_head]
             chosen = [(models[i], configs[i]) for i in to_fit]
@@ -314,10 +315,11 @@ def log_plan(
     train_store: ImageStore,
     val_store: ImageStore,
     loader: TrainLoader,
+    drawn: SampleSet,
     config: Config,
     accelerator: Accelerator,
 ) -> None:
-    """Say in a few lines what is about to happen."""
+    """Say in a few lines what is about to happen; `drawn` are the samples of the first epoch."""
     names = train_store.samples.class_names
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     logger.info(
@@ -333,7 +335,6 @@ def log_plan(
         shown,
     )
     if config.sampling.name != "shuffle" or config.sampling.downsample < 1:
-        drawn = train_store.samples.subset(loader.draws_of_first_epoch())
         pairs = zip(names, train_store.samples.counts(), drawn.counts(), strict=True)
         logger.info(
             "sampling %s, downsample %g: the first epoch draws %d images: %s",

@@ -15,7 +15,6 @@ which are timm's or torchvision's.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from safetensors.torch import save
 
 import classification.models.slimnet  # noqa: F401 - registers it with timm
 from classification.errors import UserError, nearest
-from classification.files import write_bytes
+from classification.files import sha256_of, write_bytes
 from classification.models.torchvision_models import weights_url
 from classification.models.weights import (
     check_same,
@@ -227,8 +226,7 @@ def _is_current(destination: Path, source: str, backbone: str, sha256: str | Non
 def _verify(path: Path, sha256: str | None, size: int | None) -> str:
     """Check the size in bytes and the SHA-256 where they are known; return the latter."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read the weights: {error.strerror}.") from error
     if size is not None and path.stat().st_size != size:

@@ -9,63 +9,26 @@ import logging
 import os
 import re
 import shutil
-import sys
 import tarfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from face_sets import make_celeba
 from PIL import Image
-from support import ROOT, make_class_folders
+from shard_sets import STORAGES, contents, shard
 
 from classification.config import default_config
-from classification.data import make_shards
 from classification.data.preprocessing import Preprocessing
 from classification.data.readers import read_samples, read_sources
-from classification.data.sample_set import SampleSet
-from classification.data.shards import INDEX, InTar, read_index
+from classification.data.shards import INDEX, read_index
 from classification.data.source import Source
 from classification.data.store import open_store
 from classification.errors import UserError
 
-sys.path.insert(0, str(ROOT / "tools"))  # programs, not a package
-shard_data, split_data = map(importlib.import_module, ("shard_data", "split_data"))
+split_data = importlib.import_module("split_data")  # of tools/, found by shard_sets
 PREPROCESSING = Preprocessing(16, 16, (0.5,) * 3, (0.5,) * 3)
-STORAGES = ("tar", "parquet")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `datasets` unpack Parquet files in a folder of this test, and do without the network."""
-    import datasets
-
-    cache = tmp_path_factory.mktemp("hugging_face")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return class folders with 12 PNGs of some 4 kB and an odd name."""
-    root = make_class_folders(tmp_path / "pictures", per_class=4)
-    (root / "red" / "3.png").rename(root / "red" / 'a "näme", [x].y.PNG')
-    return root
-
-
-def shard(roots: str | Path, output: Path, storage: str, *flags: str) -> str:
-    code = shard_data.main(
-        ["--data-roots", str(roots), "--output", str(output), "--format", storage]
-        + ["--max-shard-mb", "0.02", *flags]
-    )
-    assert code == 0
-    return f"shards:{output}"
-
-
-def contents(samples: SampleSet) -> list[bytes]:
-    sources = [samples.picture(i) for i in range(len(samples))]
-    return [s.read_bytes() if isinstance(s, Path) else s.read() for s in sources]
+pytestmark = pytest.mark.usefixtures("own_datasets_cache")
 
 
 def assert_same_source(ours: Source, theirs: Source) -> None:
@@ -175,71 +138,6 @@ def _pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-@pytest.fixture
-def stops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], None]]:
-    """Return what lets the writing end after so many shards, as a full disk would."""
-    write, left = make_shards.write_shard, [0]
-
-    def failing(path: Path, *arguments: object) -> dict:
-        left[0] -= 1
-        if left[0] < 0:
-            path.with_name(f".{path.name}.tmp").write_bytes(b"half")
-            raise UserError("the disk is full")
-        return write(path, *arguments)  # type: ignore[arg-type]
-
-    def stop(after: int | None) -> None:
-        left[0] = after if after is not None else 10**6
-
-    monkeypatch.setattr(make_shards, "write_shard", failing)
-    yield stop
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.mark.parametrize("storage", STORAGES)
-def test_an_interrupted_run_is_gone_on_with(
-    folder: Path, tmp_path: Path, stops: Callable, storage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stops(None)
-    shard(folder, tmp_path / "whole", storage)
-    stops(2)
-    with pytest.raises(AssertionError):
-        shard(folder, tmp_path / "parts", storage)
-    with pytest.raises(UserError, match="interrupted, run it again"):
-        read_samples(f"shards:{tmp_path / 'parts'}")
-    with (tmp_path / "parts" / "shards.part.jsonl").open("a") as journal:
-        journal.write('{"file": "shard-0000')  # killed in the middle of a line
-    stops(None)
-    capsys.readouterr()
-    shard(folder, tmp_path / "parts", storage)
-    assert "2 of them kept" in capsys.readouterr().out
-    assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("storage", STORAGES)
-def test_running_again_repairs_and_renews(
-    folder: Path, tmp_path: Path, storage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "shards"
-    shard(folder, output, storage)
-    before = files_of(output)
-    damaged = output / f"shard-00001.{storage}"
-    damaged.write_bytes(before[damaged.name][:-1] + b"?")
-    capsys.readouterr()
-    shard(folder, output, storage)
-    count = len(before) - 1
-    assert f"in {count} shards, {count - 1} of them kept" in capsys.readouterr().out
-    assert files_of(output) == before
-    shutil.rmtree(folder / "red")
-    shard(folder, output, storage)  # fewer pictures, so that the last shards are not needed
-    assert contents(read_samples(f"shards:{output}")) == contents(read_samples(folder))
-    assert len(list(output.iterdir())) < len(before)
-    again = shard(f"shards:{output}", tmp_path / "other", STORAGES[storage == "tar"])
-    assert contents(read_samples(again)) == contents(read_samples(folder))
-
-
 def test_damage_is_told_by_shard_and_row(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -299,18 +197,6 @@ def test_bad_indexes(folder: Path, tmp_path: Path) -> None:
             read_samples(root)
 
 
-def test_unreadable_pictures_are_told_when_storing(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "red" / "gone.png").symlink_to("nowhere")
-    flags = ["--data-roots", str(folder), "--output", str(tmp_path / "shards")]
-    assert shard_data.main(flags) == 2
-    assert "gone.png: cannot be read: No such file" in capsys.readouterr().err
-    for size in ("0", "nan", "inf"):
-        assert shard_data.main([*flags, "--max-shard-mb", size]) == 2
-        assert "--max-shard-mb: expected a number" in capsys.readouterr().err
-
-
 def test_loader_processes_read_packed_pictures(folder: Path, tmp_path: Path) -> None:
     from classification.data.loader import TrainLoader
 
@@ -361,69 +247,6 @@ def test_cleaning_is_for_what_shards_were_made_of(folder: Path, tmp_path: Path) 
     shard(folder, tmp_path / "shards", "tar")
     with pytest.raises(UserError, match=r"shards: holds shards. Clean what they were made of"):
         plan_cleaning(tmp_path / "shards")
-
-
-def test_shards_need_a_folder_of_their_own(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = shard(folder, tmp_path / "shards", "tar")
-    before = files_of(tmp_path / "shards")
-
-    def refused(roots: str | Path, output: Path) -> str:
-        assert shard_data.main(["--data-roots", str(roots), "--output", str(output)]) == 2
-        return capsys.readouterr().err
-
-    for roots, output in (
-        (root, tmp_path / "shards"),  # other shards of the same pictures would replace them
-        (folder, folder),
-        (folder, tmp_path),
-        (folder, folder / "shards"),  # a class without pictures, the next time
-    ):
-        assert "overlaps with the data" in refused(roots, output)
-    assert files_of(tmp_path / "shards") == before
-    others = tmp_path / "others"
-    others.mkdir()
-    (others / "shard-00000.tar").write_bytes(b"precious")
-    assert "holds shard-00000.tar, but no shards.jsonl" in refused(folder, others)
-    assert files_of(others) == {"shard-00000.tar": b"precious"}
-
-
-def test_other_data_do_not_replace_a_set(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shards = tmp_path / "shards"
-    shard(folder, shards, "tar")
-    before = files_of(shards)
-    # Of the same folder name and the same names of pictures, and of another name.
-    same_names = make_class_folders(tmp_path / "other" / "pictures", per_class=4, size=50)
-    other = make_celeba(tmp_path / "celeba")
-    for roots in (same_names, f"celeba:{other}"):
-        assert shard_data.main(["--data-roots", str(roots), "--output", str(shards)]) == 2
-        assert "shards: holds shards of other data: 12 of 12" in capsys.readouterr().err
-    assert files_of(shards) == before
-    shard(f"{folder},celeba:{other}", shards, "parquet")  # more pictures replace nothing
-    assert "removed" not in capsys.readouterr().err
-    shard(folder, shards, "tar")
-    assert "12 of 24 pictures stored there are removed" in capsys.readouterr().err
-    assert files_of(shards) == before
-
-
-def test_shards_of_shards_read_each_picture_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = shard(folder, tmp_path / "shards", "tar")
-    numbers = []
-
-    def read(picture: InTar) -> bytes:
-        numbers.append(picture.place[:2])
-        return read_as_ever(picture)
-
-    read_as_ever = InTar.read
-    monkeypatch.setattr(InTar, "read", read)
-    for _ in range(2):  # the second time the shards are kept
-        shard(root, tmp_path / "again", "tar")
-        assert len(numbers) == len(set(numbers)) == 12
-    assert contents(read_samples(f"shards:{tmp_path / 'again'}")) == contents(read_samples(root))
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
+from support import COLOURS, make_class_folders, train_into
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from classification.config import default_config
+from classification.config import Config, default_config
 from classification.learning.losses import WeightedCrossEntropy, balanced_weights, create_loss
 
 COUNTS = np.array([90, 6, 4])
@@ -112,3 +115,30 @@ def test_weights_are_no_part_of_a_checkpoint_but_move_with_the_loss() -> None:
     loss = WeightedCrossEntropy(balanced_weights(COUNTS))
     assert not loss.state_dict()
     assert loss.to(torch.float64).weights.dtype == torch.float64
+
+
+def test_sampling_and_weights_do_not_both_make_up_for_the_same(
+    tiny_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_class_folders(tmp_path / "train", 8)
+    for rare in list((root / sorted(COLOURS)[0]).iterdir())[2:]:
+        rare.unlink()  # 2, 8 and 8 pictures
+    given: list[np.ndarray] = []
+
+    def noting(config: Config, counts: np.ndarray, num_images: int | None) -> nn.Module:
+        given.append(balanced_weights(counts))
+        return create_loss(config, counts, num_images)
+
+    monkeypatch.setattr("classification.learning.build.create_loss", noting)
+    data = {"train": root, "val": root}
+    weighted = [["loss.class_weights", "balanced"], ["training.epochs", "1"]]
+    train_into(tiny_template, data, tmp_path / "a", settings=weighted)
+    train_into(
+        tiny_template, data, tmp_path / "b", settings=[*weighted, ["sampling.name", "balanced"]]
+    )
+    train_into(
+        tiny_template, data, tmp_path / "c", settings=[*weighted, ["sampling.downsample", "0.5"]]
+    )
+    np.testing.assert_allclose(given[0], [3, 0.75, 0.75])
+    np.testing.assert_allclose(given[1], [1, 1, 1])
+    np.testing.assert_allclose(given[2], [5 / 3, 5 / 6, 5 / 6], rtol=1e-6)  # of 2, 4 and 4

@@ -18,6 +18,7 @@ from torch_lr_finder import LRFinder
 from classification.config import Config, default_config, merge
 from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
+from classification.evaluation.score import standard_error
 from classification.learning.learner import Learner
 from classification.learning.lr_finder import planned_images, with_base_rate
 from classification.learning.lr_range_test import range_test, steepest, untouched
@@ -260,6 +261,18 @@ def test_ties_within_the_noise_go_to_the_middle_rate() -> None:
     equal = [Trial(0.004, 3, 89.999, 3.0, 0.1, "complete"), trials(3.0)[1], trials(3.0)[2]]
     two = choose(equal, "top-1")[0]
     assert two is not None and two.learning_rate == 0.004  # equal but for the loss: the lower one
+
+
+def test_one_picture_of_a_tiny_set_decides_nothing() -> None:
+    """All of 36 right, or all but one: as found on ants and bees."""
+    right = {0.001: 36, 0.004: 35, 0.016: 36}
+    trials = [
+        Trial(rate, 9, 100 * k / 36, standard_error(100 * k / 36, 36), 0.05, "complete")
+        for rate, k in right.items()
+    ]
+    chosen, reason = choose(trials, "top-1")
+    assert chosen is not None and chosen.learning_rate == 0.004
+    assert "the middle of the 3 rates within one standard error (2.78)" in reason
 
 
 def test_auxiliary_rates_keep_their_proportion() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from classification.config import Config, default_config, merge, validate
 from classification.errors import UserError
-from classification.evaluation.score import standard_error
+from classification.evaluation.score import as_good, standard_error
 from classification.learning.early_stop import EarlyStop
 from classification.learning.schedule import (
     THRESHOLD,
@@ -145,11 +145,21 @@ def test_older_checkpoints_call_the_score_top1() -> None:
     assert EarlyStop.from_state(state, exact=True).exact  # what the config says now
 
 
-@pytest.mark.parametrize(("top1", "n"), [(90.0, 100), (50.0, 40), (100.0, 36), (0.0, 50)])
+@pytest.mark.parametrize(("top1", "n"), [(90.0, 100), (50.0, 40), (95.0, 36)])
 def test_standard_error_is_that_of_repeated_draws(top1: float, n: int) -> None:
-    share = min(max(top1 / 100, 0.5 / n), 1 - 0.5 / n)
-    draws = np.random.default_rng(0).binomial(n, share, size=200_000) / n
+    draws = np.random.default_rng(0).binomial(n, top1 / 100, size=200_000) / n
     assert standard_error(top1, n) == pytest.approx(100 * draws.std(), rel=0.02)
+
+
+@pytest.mark.parametrize(("top1", "n"), [(100.0, 36), (0.0, 50), (100 * 35 / 36, 36)])
+def test_one_answer_is_never_more_than_an_error(top1: float, n: int) -> None:
+    assert standard_error(top1, n) == pytest.approx(100 / n)
+
+
+def test_one_answer_less_is_as_good_at_any_number() -> None:
+    for n in range(2, 500):
+        assert as_good(100 * (n - 1) / n, 100.0, standard_error(100.0, n))
+        assert n < 3 or not as_good(100 * (n - 2) / n, 100.0, standard_error(100.0, n))
 
 
 def test_cosine_is_torchs_after_the_warmup() -> None:
