@@ -88,8 +88,12 @@ def _variant_order(name: str) -> tuple[int, str]:
 
 
 def shared_settings(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return the pairs of `--set` that all results have, save the seed, in order."""
-    shared = set.intersection(*({tuple(p) for p in r.get("settings", [])} for r in results))
+    """Return the pairs of `--set` that all results have, save the seed, in order.
+
+    Of several of one key the last one counts, as in a training.
+    """
+    in_force = (dict(map(tuple, result.get("settings", []))).items() for result in results)
+    shared = set.intersection(*map(set, in_force))
     return sorted(pair for pair in shared if pair[0] != "training.seed")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -13,6 +12,8 @@ from typing import Any
 
 from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
+from classification.files import sha256_of
+from classification.learning.lr_finder import REPORT
 from classification.learning.train import train
 from classification.study.cost import measure_cost
 from classification.study.jobs import Job
@@ -63,7 +64,7 @@ def measure(job: Job, place: Place) -> dict[str, Any]:
         "settings": settings,
         "template_sha256": template_hash(template),
         "initial_weights": place.weights_source(job),
-        "weights_sha256": _digest(weights),
+        "weights_sha256": sha256_of(weights),
         "versions": describe_versions(),
         "machine": describe_machine(),
     }
@@ -112,6 +113,7 @@ def _train(
         "best_epoch": result.best_epoch,
         "ended_because": result.ended_because,
         **spent.figures(sum(entry["seconds"] for entry in history)),
+        **_search_time(folder / REPORT),
         "resumed": resumed,
         "images_per_second": median(entry["images_per_second"] for entry in history),
         "learning_rate": max(entry["learning_rate"] for entry in history),
@@ -123,6 +125,8 @@ def read_history(path: Path) -> list[Mapping[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _search_time(report: Path) -> dict[str, float]:
+    """Return how long the search of the rate took by the clock; nothing where none was made."""
+    if not report.is_file():
+        return {}
+    return {"search_seconds": json.loads(report.read_text(encoding="utf-8"))["seconds"]}

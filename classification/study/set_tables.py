@@ -13,6 +13,7 @@ SCORES = {
 }
 HEADER = ["template", "variant", "n", *SCORES, "epochs"]
 MINUTES = {"seconds": "minutes", "cpu_seconds": "processor minutes"}
+SEARCH = "search minutes"  # always by the clock
 
 
 def set_table(grid: Grid, data_set: str) -> str:
@@ -25,19 +26,26 @@ def set_table(grid: Grid, data_set: str) -> str:
     ]
     best = {key: max(_shown(cell, key) for _, _, cell in cells) for key in SCORES.values()}
     key_of_time = clock(result for _, _, cell in cells for result in cell.results)
+    searched = any("search_seconds" in result for _, _, cell in cells for result in cell.results)
     rows = []
     for template, variant, cell in cells:
         scores = []
         for key in SCORES.values():
             text = with_spread(cell.mean(key), cell.spread(key))
             scores.append(bold(text) if _shown(cell, key) == best[key] else text)
-        seconds = cell.mean(key_of_time)
+        times = [key_of_time, "search_seconds"] if searched else [key_of_time]
+        minutes = [figure(_minutes(cell, key), 1) for key in times]
         rows.append(
             [template, variant, str(len(cell.results)), *scores]
-            + [figure(cell.mean("epochs"), 0), figure(seconds and seconds / 60, 1)]
+            + [figure(cell.mean("epochs"), 0), *minutes]
         )
-    header = [*HEADER, MINUTES[key_of_time]]
+    header = [*HEADER, MINUTES[key_of_time], *([SEARCH] if searched else [])]
     return f"{describe_set(cells[0][2])}\n\n{table(header, rows, text_columns=2)}"
+
+
+def _minutes(cell: Cell, key: str) -> float | None:
+    seconds = cell.mean(key)
+    return None if seconds is None else seconds / 60
 
 
 def _shown(cell: Cell, key: str) -> float:

@@ -12,6 +12,7 @@ import pytest
 from support import ROOT, run_python
 
 from classification.errors import UserError
+from classification.study.markdown import NOTHING
 from classification.study.page import build_page
 from classification.study.results_file import FORMAT, read_results, read_unfinished
 
@@ -87,7 +88,7 @@ def test_a_data_set_s_table() -> None:
                       "61.00 ± 2.83", "10", "1.0"]  # fmt: skip
     assert baseline[:4] == ["net", "baseline", "2", f"61.50 ± {stdev([61.0, 62.0]):.2f}"]
     assert probe == ["net", "probe", "1", "**65.00**", "**70.00**", "**66.00**", "**64.00**",
-                     "–", "1.0"]  # fmt: skip  # noqa: RUF001
+                     NOTHING, "1.0"]  # fmt: skip
     flowers = rows(page, "Flowers")
     assert flowers[0][3] == f"**90.50 ± {stdev([90.0, 91.0]):.2f}**"
     assert flowers[1][-1] == "0.5"
@@ -111,8 +112,8 @@ def test_the_recipe_against_the_better_of_baseline_and_probe() -> None:
     assert line in page
     page = build_page([*RESULTS, PROBE], "python tool")
     assert rows(page, title)[1:] == [
-        ["net", "Flowers", "90.50", "88.25", "–", "–"],  # noqa: RUF001
-        ["net", "**mean**", "76.25", "74.88", "–", "–"],  # noqa: RUF001
+        ["net", "Flowers", "90.50", "88.25", NOTHING, NOTHING],
+        ["net", "**mean**", "76.25", "74.88", NOTHING, NOTHING],
     ]
     assert "- net: only 1 of 2 data sets can be compared so far." in page
 
@@ -124,7 +125,7 @@ def test_another_baseline_counts_where_it_was_measured() -> None:
     page = build_page([*RESULTS, PROBE, probe, other], "python tool")
     assert rows(page, title)[:2] == [
         ["net", "DTD", "62.00", "61.50", "65.50", "65.00", "-3.50"],
-        ["net", "Flowers", "90.50", "88.25", "–", "87.00", "+2.25"],  # noqa: RUF001
+        ["net", "Flowers", "90.50", "88.25", NOTHING, "87.00", "+2.25"],
     ]
     assert "blation" not in page
 
@@ -159,6 +160,13 @@ def test_processor_time_is_shown_where_all_have_it() -> None:
     assert line in build_page(resumed, "python tool")
 
 
+def test_the_search_s_minutes_stand_beside_the_training_s() -> None:
+    searched = [{**r, "search_seconds": 15.0 * r["seed"]} for r in RESULTS[:2]]
+    page = build_page([*searched, *RESULTS[2:]], "python tool")
+    assert page.count("| search minutes |") == 1
+    assert [row[-2:] for row in rows(page, "Flowers")] == [["1.0", "0.4"], ["0.5", NOTHING]]
+
+
 def test_an_incomplete_row_has_no_averages() -> None:
     small = [result("small", "DTD", "recipe", 1, 50.0), result("small", "DTD", "baseline", 1, 1.0)]
     page = build_page([*RESULTS, *small], "python tool")
@@ -185,14 +193,14 @@ def test_the_ablation_s_figures() -> None:
     ]
     page = build_page([*RESULTS, *more], "python tool")
     recipe, baseline, no_augmix, no_ema = rows(page, "net")
-    assert recipe == ["recipe", "62.00", "90.50", "76.25", "–", "1.00x"]  # noqa: RUF001
+    assert recipe == ["recipe", "62.00", "90.50", "76.25", NOTHING, "1.00x"]
     time = mean([60 / 60, 30 / 60])
     by_seed = [mean([61.0 - 60.0, 88.0 - 90.0]), mean([62.0 - 64.0, 88.5 - 91.0])]
     assert baseline == ["baseline", "61.50 (-0.50)", "88.25 (-2.25)", "74.88",
                         f"-1.38 ± {stdev(by_seed):.2f}", f"{time:.2f}x"]  # fmt: skip
     assert no_ema == ["no_ema", "61.00 (-1.00)", "90.00 (-0.50)", "75.50", "-0.75",
                       f"{mean([30 / 60, 45 / 60]):.2f}x"]  # fmt: skip
-    assert no_augmix == ["no_augmix", "63.50 (+1.50)", "–", *["incomplete"] * 3]  # noqa: RUF001
+    assert no_augmix == ["no_augmix", "63.50 (+1.50)", NOTHING, *["incomplete"] * 3]
     assert "- no_augmix is incomplete; not measured: Flowers (no_augmix)." in page
     against = build_page([*RESULTS, *more], "python tool", reference="baseline")
     assert rows(against, "net")[0][1] == "62.00 (+0.50)"
@@ -235,6 +243,10 @@ def test_settings_of_the_whole_study_are_told() -> None:
     page = build_page([*some, other], "python tool")
     assert "In all of them: `input.height 128`." in page
     assert "In all of other: `model.pad_type same`." in page and "In all of net" not in page
+    rate = "optimizer.base_learning_rate"
+    own = [{**r, "settings": [*pairs, [rate, "0.004"]]} for r in RESULTS]
+    own[2]["settings"] = [*pairs, [rate, "0.004"], [rate, "0.01"]]  # the variant's own comes last
+    assert rate not in build_page(own, "python tool")
 
 
 def test_files_are_merged_and_contradictions_refused(tmp_path: Path) -> None:

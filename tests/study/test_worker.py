@@ -129,7 +129,7 @@ def test_auxiliaries_start_from_their_own_weights(
     assert "aux_snapshot_1.safetensors in the work directory: auxiliary model 1" in caplog.text
     assert "initial weights of auxiliary model 2: " in caplog.text
     caplog.clear()
-    measure(jobs[1], place)
+    assert "search_seconds" not in measure(jobs[1], place)
     assert "auxiliary" not in caplog.text
     measure(jobs[2], place)  # the variant's, not the template's
     assert "initial weights of auxiliary model 1: " in caplog.text
@@ -152,9 +152,12 @@ def test_figures_are_of_pictures_that_chose_nothing(
     place = Place(folder, folder / "w", "s", folder / "data", weights={"tiny": WEIGHTS})
     monkeypatch.chdir(folder)
     sets = {"colours": DataSet("colours", path=str(data["train"].parent))}
-    variant = {"short": Variant("short", {"training.epochs": 1})}
+    search = {"enable": True, "mode": "grid_search", "n_trials": 2, "num_epochs": 1}
+    settings = {"training.epochs": 1, **{f"lr_finder.{key}": search[key] for key in search}}
+    variant = {"short": Variant("short", settings)}
     (job,) = plan_jobs({"tiny": "tiny/template.yaml"}, sets, [1], variant)
-    measure(job, place)
+    result = measure(job, place)
+    assert 0 < result["search_seconds"] < result["seconds"]
     roles = ("train_ann_files", "val_ann_files", "test_ann_files")
     lines = [Path(given[role]).read_text().splitlines() for role in roles]
     assert [len(part) for part in lines] == [24, 3, 12]
