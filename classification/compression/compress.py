@@ -27,8 +27,9 @@ from classification.learning.allocator import keep_freed_memory
 from classification.learning.interruption import StopSignal
 from classification.learning.model_card import command_of, write_card
 from classification.learning.random_state import seed_everything
+from classification.learning.resume import read_resumable
 from classification.learning.run_folder import RunFolder
-from classification.learning.train import create_accelerator, open_stores, read_resumable
+from classification.learning.train import create_accelerator, open_stores
 from classification.models.checkpoint import Classifier, load_classifier
 from classification.models.classifier import create_classifier
 from classification.models.quantized import (

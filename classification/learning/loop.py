@@ -98,11 +98,6 @@ def fit(
     main = task.main
     learners = [Learner(m, c, num_steps) for m, c in zip(task.models, configs, strict=True)]
     schedule = learners[0].schedule
-    ema = (
-        ModelEmaV3(main, decay=config.ema.decay, use_warmup=config.ema.warmup)
-        if config.ema.enable
-        else None
-    )
     early_stop = to_beat or EarlyStop(exact=config.training.best_epoch == "highest")
     patience = epochs_of(config.early_stop.patience, config.early_stop.patience_steps, num_steps)
     history: list[dict[str, Any]] = []
@@ -115,8 +110,6 @@ def fit(
     if resume is not None:
         state = resume["training"]
         task.load_state_dict(state["task"])
-        if ema is not None and state["ema"] is not None:
-            ema.module.load_state_dict(state["ema"])
         for learner, saved in zip(learners, state["learners"], strict=True):
             learner.load_state_dict(saved)
         early_stop = EarlyStop.from_state(state["early_stop"], exact=early_stop.exact)
@@ -127,6 +120,15 @@ def fit(
         frozen = state["frozen"]
         set_random_state(state["random"][accelerator.process_index % len(state["random"])])
 
+    ema = (
+        ModelEmaV3(main, decay=config.ema.decay, use_warmup=config.ema.warmup)
+        if config.ema.enable
+        else None
+    )
+    if ema is None:
+        selected = "raw"
+    elif resume is not None and resume["training"]["ema"] is not None:
+        ema.module.load_state_dict(resume["training"]["ema"])
     train_step = TrainStep(
         task, learners, config, preprocessing, train_loader.store.samples, accelerator, frozen
     )
@@ -165,8 +167,14 @@ def fit(
             },
         }
 
+    def average() -> None:
+        """Make the batch-norm statistics of all processes one."""
+        for model in [*task.models, *([ema.module] if ema is not None else [])]:
+            average_buffers(model, world_size)
+
     def interrupt(step_in_epoch: int) -> NoReturn:
         """Save the point reached and leave."""
+        average()  # or the resumed run would go on from one process's statistics alone
         state = contents(step_in_epoch)
         if is_main and folder:
             folder.save_interrupted(state)
@@ -245,8 +253,7 @@ def fit(
         seconds = time.monotonic() - started
 
         # ------------------------------------------------------------------ validate
-        for model in [*task.models, *([ema.module] if ema is not None else [])]:
-            average_buffers(model, world_size)
+        average()
         outcomes = validate({"raw": main} | ({"ema": ema.module} if ema is not None else {}))
         if outcomes is None:
             interrupt(num_steps)

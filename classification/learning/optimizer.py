@@ -13,6 +13,8 @@ from classification.config import Config
 from classification.errors import UserError, nearest
 from classification.models.quantized import is_quantizer_parameter
 
+_SETTINGS = ("weight_decay", "momentum", "rate_factor")  # of a group, by the config
+
 
 def parameter_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
     """Split parameters by how they decay and how fast they learn.
@@ -75,8 +77,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load momentum and counters; raises UserError when the groups differ."""
+    """Load momentum and counters, not settings; raises UserError when the groups differ."""
+    own = [
+        {key: group[key] for key in _SETTINGS if key in group} for group in optimizer.param_groups
+    ]
     try:
         optimizer.load_state_dict(dict(state))
     except ValueError as error:
         raise UserError(f"--resume-from: the optimizer's parameters differ: {error}") from error
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)

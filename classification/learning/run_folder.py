@@ -30,7 +30,10 @@ class RunFolder:
             leftover.unlink()
 
     def save(self, contents: Mapping[str, Any], epoch: int, *, is_best: bool) -> None:
-        """Write the checkpoint of `epoch` (from 1; 0 = before the first)."""
+        """Write the checkpoint of `epoch` (from 1; 0 = before the first).
+
+        Numbered ones of later epochs are of an earlier run and removed, as its `latest.pth` is.
+        """
         path = self.path / "model" / f"model.pth.tar-{epoch}"
         write_checkpoint(path, contents)
         if is_best:
@@ -38,9 +41,16 @@ class RunFolder:
         self._point(self.path / "latest.pth", path)
         if epoch % self.save_every:
             path.unlink()
-        numbered = sorted(path.parent.glob("model.pth.tar-*"), key=_number)
-        for old in numbered[: -self.keep]:
-            old.unlink()
+        numbers = sorted(map(_number, path.parent.glob("model.pth.tar-*")))
+        own = [number for number in numbers if 0 <= number <= epoch]
+        for number in {*numbers} - {-1, *own[-self.keep :]}:
+            path.with_name(f"model.pth.tar-{number}").unlink(missing_ok=True)
+
+    def adopt_best(self, checkpoint: Path) -> None:
+        """Make a checkpoint that exists already `best.pth`."""
+        best = self.path / "best.pth"
+        if not (best.exists() and best.samefile(checkpoint)):
+            self._point(best, checkpoint)
 
     def save_interrupted(self, contents: Mapping[str, Any]) -> None:
         """Write `latest.pth` alone: a point inside an epoch is only good for resuming."""
@@ -66,4 +76,6 @@ class RunFolder:
 
 
 def _number(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
+    """Return the N of a name; -1 where a file is none of ours."""
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
-from classification.config import Config, auxiliary_configs, flatten, to_dict
+from classification.config import Config, auxiliary_configs
 from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.listing import listing
 from classification.data.loader import TrainLoader
@@ -41,6 +41,7 @@ from classification.learning.losses import check_loss
 from classification.learning.lr_finder import Search, find_learning_rate, with_base_rate
 from classification.learning.model_card import command_of, write_card
 from classification.learning.random_state import seed_everything
+from classification.learning.resume import check_resumable, read_resumable, restore_best
 from classification.learning.run_folder import RunFolder
 from classification.learning.tracking import create_scalar_writer, draw_curves
 from classification.models.checkpoint import describe, read_checkpoint
@@ -124,14 +125,17 @@ def train(
     check_loss(config, multi_label=train_samples.multi_label)
     check_thresholds(config, names, train_samples.task)
     check_target_accuracy(config, multi_label=train_samples.multi_label)
-    check_negative_class(FaceCrop.from_config(config), names)
+    check_negative_class(FaceCrop.from_config(config), names, train_samples.task)
     seed_everything(config.training.seed)
     starts: list[Start] = []
     models = create_models(configs, len(train_samples.class_names))
-    if resume is not None:
+    if resume is not None and resume_from:
         if searches:  # found in the first run
             configs = with_base_rate(configs, resume["config"]["optimizer"]["base_learning_rate"])
         check_resumable(resume, train_samples, configs[0])
+        resume = restore_best(
+            resume, Path(resume_from), folder, is_main=accelerator.is_main_process
+        )
     else:
         starts = load_start_weights(
             models,
@@ -161,13 +165,10 @@ def train(
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
         )
-        drawn = train_store.samples.subset(loader.draws_of_first_epoch())
-        log_plan(opened, train_store, val_store, loader, drawn, configs[0], accelerator)
+        log_plan(opened, train_store, val_store, loader, configs[0], accelerator)
         if tensorboard_dir is None and opened.values.get("tensorboard"):
             tensorboard_dir = folder.path / "tensorboard"
-        # Class weights make up for what sampling leaves uneven, no more.
-        num_images = len(drawn) if drawn.multi_label else None
-        task = build_task(models, configs, drawn.counts(), num_images)
+        task = build_task(models, configs, *loader.mean_counts())
         if resume is None:
             to_fit = [i for i, start in enumerate(starts) if start.pretrained and start.new_head]
             chosen = [(models[i], configs[i]) for i in to_fit]
@@ -241,6 +242,9 @@ def create_accelerator(config: Config, gpu_num: int) -> Accelerator:
     precision = config.training.precision
     if precision == "auto":
         precision = "bf16" if not use_cpu and torch.cuda.is_bf16_supported() else "fp32"
+    if not torch.distributed.is_initialized():
+        # What an earlier training in this process chose is no choice for this one.
+        AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=use_cpu,
         mixed_precision="bf16" if precision == "bf16" else "no",
@@ -250,37 +254,6 @@ def create_accelerator(config: Config, gpu_num: int) -> Accelerator:
     if not accelerator.is_main_process:
         logging.getLogger("classification").setLevel(logging.ERROR)
     return accelerator
-
-
-def read_resumable(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint that holds a training's state."""
-    contents = read_checkpoint(path)
-    if contents.get("training") is None:
-        raise UserError(f"{path}: holds no training state to resume; use it with --load-weights.")
-    return contents
-
-
-def check_resumable(resume: Mapping[str, Any], samples: SampleSet, config: Config) -> None:
-    """Refuse other classes; say which settings changed since the checkpoint."""
-    if resume["class_names"] != list(samples.class_names):
-        raise UserError(
-            f"--resume-from: the checkpoint's classes are {', '.join(resume['class_names'])}; "
-            f"the training data has {', '.join(samples.class_names)}."
-        )
-    if resume.get("task", samples.task) != samples.task:
-        raise UserError(
-            f"--resume-from: the checkpoint is {resume['task']}, the training data are "
-            f"{samples.task}; data.labels says which."
-        )
-    old, new = flatten(resume["config"]), flatten(to_dict(config))
-    if old["model.backbone"] != new["model.backbone"]:
-        raise UserError(
-            f"--resume-from: the checkpoint is a {old['model.backbone']}, "
-            f"the template a {new['model.backbone']}."
-        )
-    for key in new:
-        if old.get(key) != new[key]:
-            logger.warning("resuming with %s = %s, was %s", key, new[key], old.get(key))
 
 
 def open_stores(
@@ -315,11 +288,10 @@ def log_plan(
     train_store: ImageStore,
     val_store: ImageStore,
     loader: TrainLoader,
-    drawn: SampleSet,
     config: Config,
     accelerator: Accelerator,
 ) -> None:
-    """Say in a few lines what is about to happen; `drawn` are the samples of the first epoch."""
+    """Say in a few lines what is about to happen."""
     names = train_store.samples.class_names
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     logger.info(
@@ -335,6 +307,7 @@ def log_plan(
         shown,
     )
     if config.sampling.name != "shuffle" or config.sampling.downsample < 1:
+        drawn = train_store.samples.subset(loader.draws_of_first_epoch())
         pairs = zip(names, train_store.samples.counts(), drawn.counts(), strict=True)
         logger.info(
             "sampling %s, downsample %g: the first epoch draws %d images: %s",

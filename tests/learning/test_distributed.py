@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,51 @@ def test_two_processes_equal_two_parts(
     for name, value in states[0].items():
         if value.is_floating_point():
             torch.testing.assert_close(value, states[1][name], atol=1e-5, rtol=1e-4)
+
+
+STOPPED = """
+import os, signal
+from pathlib import Path
+from classification.cli.train import main
+from classification.learning.learner import Learner
+
+set_rate = Learner.set_rate
+
+def stop_in_the_second_epoch(self, step):
+    if step == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return set_rate(self, step)
+
+Learner.set_rate = stop_in_the_second_epoch
+raise SystemExit(main(template_path=Path(__file__).with_name("template.yaml")))
+"""
+
+
+def test_two_processes_go_on_where_they_were_interrupted(
+    tiny_work_dir: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """With the batch-norm statistics of both, not of the first process alone."""
+    for name in ("template.yaml", "train.py"):
+        shutil.copy(tiny_work_dir / name, tmp_path)
+    (tmp_path / "stopped.py").write_text(STOPPED)
+
+    def run(script: str, folder: str, *more: str) -> int:
+        done = run_python(
+            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script),
+            *(*data_flags(data), *SETTINGS, "--gpu-num", "0", "--save-checkpoints-to", folder),
+            *more,
+            cwd=tmp_path,
+        )
+        return done.returncode
+
+    assert run("train.py", "whole") == 0
+    assert run("stopped.py", "parts") != 0
+    assert read_checkpoint(tmp_path / "parts" / "latest.pth")["step"] == 6
+    assert run("train.py", "parts", "--resume-from", "parts/latest.pth") == 0
+    whole, parts = (read_checkpoint(tmp_path / n / "latest.pth") for n in ("whole", "parts"))
+    for kind in ("task", "ema"):
+        for name, value in whole["training"][kind].items():
+            if value.is_floating_point():
+                torch.testing.assert_close(
+                    parts["training"][kind][name], value, atol=1e-5, rtol=1e-4
+                )

@@ -10,6 +10,7 @@ from torch import nn
 from classification.config import default_config, merge
 from classification.learning.optimizer import (
     create_optimizer,
+    load_optimizer_state,
     parameter_groups,
     set_learning_rate,
 )
@@ -58,3 +59,22 @@ def test_sgd_steps_follow_nesterov_momentum_with_decay() -> None:
         velocity = 0.9 * velocity + decayed
         weight = weight - 0.01 * (decayed + 0.9 * velocity)
         torch.testing.assert_close(layer.weight.detach(), weight)
+
+
+def test_a_resumed_optimizer_has_its_state_and_the_settings_of_now() -> None:
+    def make(*, decay: float, momentum: float, factor: float) -> torch.optim.Optimizer:
+        config = default_config()
+        config.optimizer.weight_decay, config.optimizer.momentum = decay, momentum
+        config.optimizer.bias_rate_factor = factor
+        return create_optimizer(model, config)
+
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    before = make(decay=0.0005, momentum=0.9, factor=2.0)
+    model(torch.randn(5, 3)).pow(2).sum().backward()
+    before.step()
+    now = make(decay=0.1, momentum=0.5, factor=7.0)
+    load_optimizer_state(now, before.state_dict())
+    settings = [[g["weight_decay"], g["momentum"], g["rate_factor"]] for g in now.param_groups]
+    assert settings == [[0.1, 0.5, 1.0], [0.0, 0.5, 7.0], [0.0, 0.5, 1.0]]
+    for parameter, state in before.state.items():
+        torch.testing.assert_close(now.state[parameter], state)

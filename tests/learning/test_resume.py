@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from classification.learning.learner import Learner
 from classification.models.checkpoint import read_checkpoint
 from classification.template import load_template
 
-train_module = sys.modules["classification.learning.train"]
+train_module = import_module("classification.learning.train")  # `train` names a function too
 LITE0 = ROOT / "model_templates" / "custom-classification" / "efficientnet_lite0" / "template.yaml"
 NUM_STEPS = 4  # of an epoch: 27 images in batches of at most 8
 TECHNIQUES: dict[str, list[list[str]]] = {

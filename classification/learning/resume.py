@@ -1,0 +1,120 @@
+"""Going on with a training: what must be as it was, and where its best epoch is."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from classification.config import Config, flatten, to_dict
+from classification.data.sample_set import SampleSet
+from classification.errors import UserError
+from classification.evaluation.score import SCORES
+from classification.learning.early_stop import EarlyStop
+from classification.learning.run_folder import RunFolder
+from classification.models.checkpoint import read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+# The saved state is of these, or they act before the first step only.
+_AS_IT_WAS = (
+    "model.",
+    "optimizer.name",
+    "optimizer.no_bias_decay",
+    "schedule.name",
+    "loss.name",
+    "training.freeze_batch_norm",
+    "mutual_learning.enable",
+    "mutual_learning.auxiliaries",
+)
+_MAY_CHANGE = ("model.dropout",)
+
+
+def read_resumable(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that holds a training's state."""
+    contents = read_checkpoint(path)
+    if contents.get("training") is None:
+        raise UserError(f"{path}: holds no training state to resume; use it with --load-weights.")
+    return contents
+
+
+def check_resumable(resume: Mapping[str, Any], samples: SampleSet, config: Config) -> None:
+    """Refuse other classes and another kind of training; say which other settings changed."""
+    if resume["class_names"] != list(samples.class_names):
+        raise UserError(
+            f"--resume-from: the checkpoint's classes are {', '.join(resume['class_names'])}; "
+            f"the training data has {', '.join(samples.class_names)}."
+        )
+    if resume.get("task", samples.task) != samples.task:
+        raise UserError(
+            f"--resume-from: the checkpoint is {resume['task']}, the training data are "
+            f"{samples.task}; data.labels says which."
+        )
+    old, new = flatten(resume["config"]), flatten(to_dict(config))
+    changed = [key for key in new if old.get(key) != new[key]]
+    for key in changed:
+        if key in old and key.startswith(_AS_IT_WAS) and key not in _MAY_CHANGE:
+            raise UserError(
+                f"--resume-from: {key} was {old[key]!r} in the run and is {new[key]!r} now, which "
+                "cannot change on the way. Leave it as it was, or start a new run with "
+                "--load-weights."
+            )
+    for key in changed:
+        logger.warning("resuming with %s = %s, was %s", key, new[key], old.get(key))
+
+
+def restore_best(
+    resume: Mapping[str, Any], source: Path, folder: RunFolder, *, is_main: bool
+) -> dict[str, Any]:
+    """See to it that `best.pth` of the folder is the run's best epoch up to the resumed point.
+
+    It is looked for in the folder and beside the resumed checkpoint. Where it is no longer there,
+    which is said, the best counts anew from the resumed point on.
+
+    Args:
+        resume: the contents of `source`.
+        is_main: whether this process writes.
+
+    Returns:
+        `resume`, with another `early_stop` where the best counts anew.
+    """
+    training = resume["training"]
+    best = EarlyStop.from_state(training["early_stop"], exact=False)
+    if math.isinf(best.kept_score):
+        return dict(resume)
+    parent = source.parent.parent if source.parent.name == "model" else source.parent
+    numbered = f"model/model.pth.tar-{best.kept_epoch + 1}"
+    for path in (folder.path / "best.pth", parent / "best.pth", source, parent / numbered):
+        if _is_epoch(path, training["history"][: best.kept_epoch + 1]):
+            if is_main:
+                folder.adopt_best(path)
+            return dict(resume)
+    logger.warning(
+        "%s: the best epoch before it, %d with %.2f %%, is no longer there: the best counts anew.",
+        source,
+        best.kept_epoch + 1,
+        best.kept_score,
+    )
+    here = resume["epoch"] - 1
+    anew = EarlyStop(best_epoch=here, kept_epoch=here)
+    if training["step_in_epoch"] == 0 and training["history"]:
+        entry = training["history"][-1]
+        score = entry[f"val_{SCORES[resume['task']].key}"]
+        anew.observe(here, score, entry["val_loss"], entry["val_error"])
+        if is_main:
+            folder.adopt_best(source)
+    return {**resume, "training": {**training, "early_stop": anew.state_dict()}}
+
+
+def _is_epoch(path: Path, history: list[Mapping[str, Any]]) -> bool:
+    """Return whether a file is the checkpoint at the end of a history, whose times are unique."""
+    if not path.is_file():
+        return False
+    training = read_checkpoint(path).get("training")
+    return (
+        training is not None
+        and training["step_in_epoch"] == 0
+        and list(training["history"]) == list(history)
+    )

@@ -1,0 +1,100 @@
+"""What may be otherwise when a run goes on, what may not, and where its best epoch is then."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support import TINY_TEMPLATE, differences, train_into
+
+from classification.config import default_config
+from classification.errors import UserError
+from classification.learning.train import create_accelerator
+from classification.models.checkpoint import read_checkpoint, write_checkpoint
+
+FIXED = {
+    "optimizer.name": "adamw",
+    "optimizer.no_bias_decay": "false",
+    "schedule.name": "cosine",
+    "loss.name": "am_softmax",
+    "model.pad_type": "same",
+    "training.freeze_batch_norm": "true",
+    "mutual_learning.enable": "true",
+}
+AUXILIARIES = ["mutual_learning.auxiliaries", "[{loss: {name: am_softmax}}]"]
+
+
+@pytest.fixture(scope="module")
+def run(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of three epochs; the template is beside it."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "template.yaml").write_text(TINY_TEMPLATE, encoding="utf-8")
+    settings = [["training.keep_checkpoints", "9"], ["ema.enable", "false"], AUXILIARIES]
+    train_into(folder / "template.yaml", data, folder / "outputs", settings=settings, epochs=3)
+    return folder / "outputs"
+
+
+def go_on(run: Path, data: dict[str, Path], folder: Path, *settings: list[str], **options) -> Path:
+    """Resume the run, from `latest.pth` unless told; return the new folder."""
+    given = [["training.keep_checkpoints", "9"], ["ema.enable", "false"], AUXILIARIES, *settings]
+    options = {"resume_from": run / "latest.pth", "epochs": 3, **options}
+    train_into(run.parent / "template.yaml", data, folder, settings=given, **options)
+    return folder
+
+
+@pytest.mark.parametrize("key", FIXED)
+def test_what_the_state_is_of_cannot_change(
+    key: str, run: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"--resume-from: {key} was .* and is .* now"):
+        go_on(run, data, tmp_path, [key, FIXED[key]])
+
+
+def test_ema_that_is_switched_on_begins_with_the_weights_reached(
+    run: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    new = [["ema.enable", "true"], ["ema.decay", "0.999"], ["ema.warmup", "false"]]
+    # Another seed: the network as it is made differs from the one that the run began with.
+    folder = go_on(run, data, tmp_path, *new, ["training.seed", "77"], epochs=4)
+    reached = read_checkpoint(run / "latest.pth")["state_dict"]["conv_stem.weight"]
+    average = read_checkpoint(folder / "latest.pth")["training"]["ema"]["conv_stem.weight"]
+    assert float((average - reached).abs().max()) < 0.01 * float(reached.abs().max())
+
+
+def test_a_finished_run_in_another_folder_takes_its_best_epoch_along(
+    run: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = go_on(run, data, tmp_path / "new")
+    best = [read_checkpoint(path / "best.pth") for path in (run, folder)]
+    assert differences(*best) == []
+
+
+def test_going_back_the_best_is_that_of_the_epoch_gone_back_to(
+    run: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    go_on(run, data, folder, resume_from=folder / "model" / "model.pth.tar-1", epochs=1)
+    assert read_checkpoint(folder / "best.pth")["epoch"] == 1
+
+
+def test_a_best_epoch_that_is_gone_is_said_and_counts_anew(
+    run: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved = tmp_path / "moved" / "latest.pth"
+    contents = read_checkpoint(run / "latest.pth")
+    contents["training"]["early_stop"] |= {"kept_epoch": 1, "kept_score": 55.5}
+    write_checkpoint(moved, contents)
+    folder = go_on(run, data, tmp_path / "new", resume_from=moved, epochs=4)
+    assert "the best epoch before it, 2 with 55.50 %, is no longer there" in caplog.text
+    early_stop = read_checkpoint(folder / "latest.pth")["training"]["early_stop"]
+    assert read_checkpoint(folder / "best.pth")["epoch"] == early_stop["kept_epoch"] + 1 >= 3
+
+
+def test_one_process_may_train_in_one_precision_after_another() -> None:
+    config = default_config()
+    for precision in ("fp32", "bf16", "fp32"):
+        config.training.precision = precision
+        accelerator = create_accelerator(config, 0)
+        assert accelerator.mixed_precision == {"bf16": "bf16", "fp32": "no"}[precision]
