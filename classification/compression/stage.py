@@ -41,7 +41,7 @@ _OWN_WAY: Mapping[str, Any] = {
     "training.best_epoch": "highest",  # of the compressed model as it comes and the epochs after
 }
 # What cannot change without becoming another model.
-_OF_THE_MODEL = ("model", "input", "loss.name", "loss.scale")
+_OF_THE_MODEL = ("model", "input", "faces", "data.max_megapixels", "loss.name", "loss.scale")
 
 
 def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Config:
@@ -59,8 +59,13 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
                 f"--set {key}: belongs to the trained model, which is compressed as it is. "
                 "Train with this setting first."
             )
-    for key in {key for key, _ in settings} & {*_OWN_WAY, "training.epochs"}:
-        if get(config, key) != _OWN_WAY.get(key):
+    switched_off = {key.split(".")[0] for key, value in _OWN_WAY.items() if value is False}
+    for key in {key for key, _ in settings}:
+        if key in _OWN_WAY:
+            acts = get(config, key) == _OWN_WAY[key]
+        else:
+            acts = key != "training.epochs" and key.split(".")[0] not in switched_off
+        if not acts:
             raise UserError(
                 f"--set {key}: has no effect on the fine-tuning of a compression; see the section "
                 "compression of the config for what has, as compression.epochs."
@@ -176,12 +181,11 @@ def _fine_tune(
     seed_everything(config.training.seed)
     if get(description, "compression.zeros"):
         keep_zeros(model)
-    samples = bench.train_store.samples
-    num_images = len(samples) if samples.multi_label else None
-    loss = create_loss(config, samples.counts(), num_images)
+    loss = create_loss(config, *loader.mean_counts())
+    several = bench.train_store.samples.multi_label
     try:
         fit(
-            DistillationTask(model, loss, teachers, multi_label=samples.multi_label),
+            DistillationTask(model, loss, teachers, multi_label=several),
             loader,
             bench.val_store,
             configs=[config],

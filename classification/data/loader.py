@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from classification.config import Config
 from classification.data.mixing import mix_batch, mixes
-from classification.data.sampling import count_repeats, create_draw, plan_epoch
+from classification.data.sampling import count_repeats, create_draw, mean_counts, plan_epoch
 from classification.data.store import ImageStore
 from classification.data.transforms import augment
 from classification.errors import UserError
@@ -66,7 +66,7 @@ class TrainLoader:
         self, store: ImageStore, config: Config, *, rank: int = 0, world_size: int = 1
     ) -> None:
         self.store = store
-        self._training = config.training
+        self._training, self._sampling = config.training, config.sampling
         self._draw = create_draw(store.samples.targets, config.sampling)
         self._num_shards = world_size * config.training.accumulation
         self._first_shard = rank * config.training.accumulation
@@ -97,6 +97,16 @@ class TrainLoader:
     def draws_of_first_epoch(self) -> np.ndarray:
         """Return the indices into the store that all processes together train on, [n] int64."""
         return np.concatenate([shard for step in self._plan(0) for shard in step])
+
+    def mean_counts(self) -> tuple[np.ndarray, int | None]:
+        """Return what `learning.losses.create_loss` weights classes or labels by.
+
+        That is how often an epoch draws each on average: weights make up for what sampling leaves
+        uneven, no more. And of several labels the number of pictures that it draws.
+        """
+        samples = self.store.samples
+        counts, num_images = mean_counts(samples.targets, self._sampling, len(samples.class_names))
+        return counts, num_images if samples.multi_label else None
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[list[Batch], None, None]:
         """Yield `training.accumulation` batches for each optimizer step from `start_step` on.

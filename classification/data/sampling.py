@@ -76,6 +76,24 @@ def _draw(
     return kept
 
 
+def mean_counts(targets: np.ndarray, sampling: Config, num_classes: int) -> tuple[np.ndarray, int]:
+    """Return how often an epoch draws each class or label on average, and how much it draws.
+
+    Args:
+        targets: [N] int64 classes or [N, L] float32 labels of the training set.
+
+    Returns:
+        [C] or [L] float64, samples of each class or with each label; the number of all draws.
+    """
+    if sampling.downsample < 1:  # which samples stay is chance, how many of each class is not
+        rng = np.random.default_rng(0)
+        targets = targets[draw_smaller(targets, sampling.downsample, rng)]
+    weights = np.ones(len(targets)) if sampling.name == "shuffle" else rarity(targets)
+    draws = weights * (len(targets) / weights.sum())
+    counts = draws @ targets if targets.ndim == 2 else np.bincount(targets, draws, num_classes)
+    return counts.round(6), len(targets)  # none and all are to be exactly that
+
+
 def draw_smaller(targets: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Return the indices of a random share of each class, but no class below the smallest one's.
 

@@ -71,7 +71,7 @@ def balanced_label_weights(counts: np.ndarray, num_images: int) -> np.ndarray:
     `pos_weight` of torch's BCEWithLogitsLoss. A label that has one value only is not weighted.
 
     Args:
-        counts: [L] int64, pictures for which each label is true.
+        counts: [L], pictures for which each label is true.
     """
     sizes = np.stack([num_images - counts, counts]).astype(np.float64)
     both = (sizes > 0).all(axis=0)

@@ -43,8 +43,8 @@ def create_loss(
     """Return the loss that `config.loss` names.
 
     Args:
-        class_counts: [C] int64, the number of training pictures of each class or with each label.
-        num_images: of several labels, the number of training pictures; None = of classes.
+        class_counts: [C], pictures of each class or with each label in an epoch, on average.
+        num_images: of several labels, the number of pictures in an epoch; None = of classes.
 
     Raises:
         UserError: the loss is not one for such data.

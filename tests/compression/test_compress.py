@@ -259,6 +259,11 @@ def test_it_is_not_compressed_twice(
         ("ema.enable", "true", "has no effect"),
         ("training.best_epoch", "last_within_error", "has no effect"),
         ("training.epochs", "3", "has no effect"),
+        ("sam.rho", "0.1", "has no effect"),
+        ("ema.decay", "0.9", "has no effect"),
+        ("early_stop.patience", "3", "has no effect"),
+        ("faces.margin", "0.5", "belongs to the trained model"),
+        ("data.max_megapixels", "1", "belongs to the trained model"),
         ("compression.ignored_layers", "[nothing_like_it]", "matches no layer"),
     ],
 )

@@ -20,11 +20,13 @@ from classification.data.sampling import (
     count_repeats,
     create_draw,
     draw_balanced,
+    mean_counts,
     plan_epoch,
     rarity,
 )
 from classification.data.store import open_store
 from classification.data.transforms import augment
+from classification.learning.label_losses import balanced_label_weights
 
 FILL = (128, 128, 128)
 
@@ -243,6 +245,34 @@ def test_downsampling_takes_equal_label_sets_as_a_class() -> None:
     order = dealt(labels, "shuffle", 0.25)
     kept = [int((labels[order] == s).all(axis=1).sum()) for s in sets]
     assert kept == [200, 25, 8]
+
+
+@pytest.mark.parametrize("downsample", [1.0, 0.3])
+@pytest.mark.parametrize("name", ["shuffle", "weighted", "balanced"])
+@pytest.mark.parametrize("kind", ["classes", "labels"])
+def test_mean_counts_are_those_of_many_epochs(kind: str, name: str, downsample: float) -> None:
+    targets = make_targets(60, 30, 10) if kind == "classes" else make_labels()
+    epochs = [targets[dealt(targets, name, downsample, epoch=e)] for e in range(300)]
+    drawn = np.concatenate(epochs)
+    several = targets.ndim == 2
+    counts = drawn.sum(axis=0) if several else np.bincount(drawn, minlength=4)
+    sampling = default_config().sampling
+    sampling.name, sampling.downsample = name, downsample
+    mean, total = mean_counts(targets, sampling, targets.shape[1] if several else 4)
+    assert {len(epoch) for epoch in epochs} == {total}
+    np.testing.assert_allclose(mean, counts / 300, rtol=0.03)  # of 4 classes the last has none
+
+
+def test_a_label_that_all_or_none_have_is_counted_exactly() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((997, 5)) < 0.3).astype(np.float32)
+    labels[:, 1], labels[:, 3] = 1, 0
+    sampling = default_config().sampling
+    sampling.name = "weighted"
+    counts, total = mean_counts(labels, sampling, 5)
+    assert (counts[1], counts[3]) == (total, 0)
+    weights = balanced_label_weights(counts, total)
+    np.testing.assert_array_equal(weights[:, [1, 3]], 1)
 
 
 # --- in the loader -------------------------------------------------------------------------------
