@@ -28,15 +28,15 @@ def read_annotation_file(
 ) -> list[LabelledPath]:
     """Return the pictures that a file lists, in its order.
 
-    A label is a class name. An integer that is no class name is a position in `class_names`, the
-    classes of a model that exists already.
+    A label is a class name. Where no class name is an integer, an integer is a position in
+    `class_names`, the classes of a model that exists already.
 
     Raises:
         UserError: the file cannot be read or lists nothing; or, for each bad line, that it is no
             "path label", that there is no such picture, or that another line contradicts it.
     """
-    names = dict(enumerate(class_names))
-    known = set(class_names)
+    named_by_integers = any(name.isdecimal() for name in class_names)
+    names = {} if named_by_integers else dict(enumerate(class_names))
     found: dict[Path, LabelledPath] = {}
     problems: list[str] = []
     repeated = 0
@@ -50,7 +50,7 @@ def read_annotation_file(
             problems.append(f"{place}: expected 'path label', got '{text}'.")
             continue
         path, label = (group for group in match.groups() if group is not None)
-        if label not in known and label.isdecimal():
+        if label.isdecimal():
             label = names.get(int(label), label)
         item = LabelledPath(root / path, label, str(file), place)
         first = found.setdefault(item.path, item)

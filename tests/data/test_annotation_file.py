@@ -55,7 +55,7 @@ def test_file_order_and_byte_order_mark(root: Path) -> None:
     assert [item.label for item in read_annotation_file(root, file)] == ["b", "a"]
 
 
-def test_integers_are_names_first_and_then_positions(root: Path) -> None:
+def test_integers_are_positions_unless_they_name_classes(root: Path) -> None:
     file = write(root, "1.jpg 0\nit's.jpg 1\na b/c d.jpg 7\n")
 
     def labels(*class_names: str) -> list[str]:
@@ -64,6 +64,9 @@ def test_integers_are_names_first_and_then_positions(root: Path) -> None:
     assert labels() == ["0", "1", "7"]
     assert labels("cat", "dog") == ["cat", "dog", "7"]
     assert labels("7", "1", "0") == ["0", "1", "7"]
+    # Of classes 1, 2, 3 a 0 is a mistake, which is told later, and not the first one.
+    assert labels("1", "2", "3") == ["0", "1", "7"]
+    assert labels("00", "01") == ["0", "1", "7"]
 
 
 def test_all_mistakes_with_their_lines(root: Path) -> None:
