@@ -29,6 +29,7 @@ from classification.learning.validate import compute_logits
 logger = logging.getLogger(__name__)
 
 MAX_IMAGES = 5000  # enough for a start, and a bound on the time it takes
+FEWEST = 10  # of a class that has so many, however rare it is
 # Inverse strengths of the L2 penalty that are tried, the strongest first, for features of unit
 # variance and the sum of the losses.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -68,7 +69,11 @@ def start_heads(
     for model, config in models:
         if config.model.head_start != "probe":
             continue
-        chosen = store.subset(choose_images(store, config.training.seed))
+        targets = store.samples.targets
+        if targets.ndim == 1 and len(np.unique(targets)) < 2:
+            logger.warning("the last layer starts from nothing: all images are of one class")
+            continue
+        chosen = store.subset(choose_images(targets, config.training.seed))
         features = compute_logits(
             Embedding(model.to(accelerator.device)),
             chosen,
@@ -89,10 +94,21 @@ def start_heads(
         )
 
 
-def choose_images(store: ImageStore, seed: int) -> np.ndarray:
-    """Return the indices of at most MAX_IMAGES pictures, drawn at random, in order."""
-    order = np.random.default_rng(seed).permutation(len(store))[:MAX_IMAGES]
-    return np.sort(order)
+def choose_images(targets: np.ndarray, seed: int) -> np.ndarray:
+    """Return the indices of at most MAX_IMAGES pictures, drawn at random, in order.
+
+    Args:
+        targets: [N] int64, of which every class has FEWEST as far as they go, or [N, L] labels.
+    """
+    order = np.random.default_rng(seed).permutation(len(targets))
+    if len(order) > MAX_IMAGES and targets.ndim == 1:
+        sizes = np.bincount(targets)
+        place_in_class = np.empty(len(order), dtype=np.int64)
+        place_in_class[np.argsort(targets[order], kind="stable")] = np.arange(
+            len(order)
+        ) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        order = order[np.argsort(place_in_class >= FEWEST, kind="stable")]
+    return np.sort(order[:MAX_IMAGES])
 
 
 class Probe(NamedTuple):

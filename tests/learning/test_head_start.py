@@ -7,14 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from support import TINY_TEMPLATE, make_class_folders, train_into
 from torch import nn
 
 from classification import train
-from classification.learning.head_start import STRENGTHS, Embedding, choose_strength, fit_head
+from classification.learning.head_start import (
+    FEWEST,
+    MAX_IMAGES,
+    STRENGTHS,
+    Embedding,
+    choose_images,
+    choose_strength,
+    fit_head,
+)
 from classification.models.checkpoint import read_checkpoint
 from classification.models.cosine_head import CosineHead
 
@@ -47,6 +57,34 @@ def test_the_strongest_penalty_that_is_as_good_is_chosen() -> None:
     assert chosen == min(s for s, score in scores.items() if score >= allowed)
     # Or the strongest would always do, or the best one.
     assert scores[STRENGTHS[0]] < allowed <= scores[chosen] < best
+
+
+def test_rare_classes_are_among_the_images_of_a_large_set() -> None:
+    targets = np.zeros(50_000, dtype=np.int64)
+    targets[np.random.default_rng(0).permutation(50_000)[:60]] = np.repeat([1, 2, 3], [3, 7, 50])
+    for seed in range(20):
+        chosen = choose_images(targets, seed)
+        assert len(np.unique(chosen)) == MAX_IMAGES and (np.diff(chosen) > 0).all()
+        counts = np.bincount(targets[chosen], minlength=4)
+        assert counts[1] == 3 and counts[2] == 7 and counts[3] >= FEWEST
+    assert (choose_images(targets, 0) != choose_images(targets, 1)).any()
+    np.testing.assert_array_equal(choose_images(targets[:4000], 0), np.arange(4000))
+
+
+def test_one_class_alone_starts_from_nothing(
+    tiny_template: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where all pictures of the others cannot be read."""
+    roots = {role: make_class_folders(tmp_path / role, 4) for role in ("train", "val")}
+    for path in [*(roots["train"] / "green").iterdir(), *(roots["train"] / "blue").iterdir()]:
+        path.write_bytes(b"broken")
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("mobilenetv3_small_050").state_dict(), weights)
+    settings = [["model.head_start", "probe"], ["data.on_bad_image", "skip"]]
+    train_into(
+        tiny_template, roots, tmp_path / "o", settings=settings, load_weights=weights, epochs=1
+    )
+    assert "the last layer starts from nothing: all images are of one class" in caplog.text
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
