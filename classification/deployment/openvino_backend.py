@@ -33,6 +33,7 @@ class OpenVINOBackend:
         """
         _check_precision(precision_hint)
         model, description = read_exported(path)
+        self._exported = model.clone()  # the file may be another one by the time this is used
         self._model = with_pixel_input(model, description)
         self._precision = {"INFERENCE_PRECISION_HINT": precision_hint} if precision_hint else {}
         self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
@@ -119,7 +120,7 @@ class OpenVINOBackend:
         Only for a file without embedded preprocessing; see `compiled`.
         """
         size = (self.preprocessing.height, self.preprocessing.width)
-        return self._compile(_read_model(self.path), [batch_size, 3, *size], hint)
+        return self._compile(self._exported.clone(), [batch_size, 3, *size], hint)
 
     def _compile(self, model: ov.Model, shape: list[int], hint: str) -> ov.CompiledModel:
         model.reshape(shape)

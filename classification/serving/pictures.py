@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,10 @@ from classification.serving.settings import Settings
 # A scan of 31 bytes goes over all pixels: a JPEG of 100 kB could keep a core busy for ten seconds.
 # Progressive ones have some ten.
 MOST_SCANS = 50
+
+# Markers that decoders act on; in a scan's data FF is followed by 00 or a restart, D0 to D7.
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
+_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 
 
 def load_picture(data: bytes, preprocessing: Preprocessing, settings: Settings) -> np.ndarray:
@@ -48,7 +53,7 @@ def check_header(data: bytes, formats: tuple[str, ...], max_megapixels: float) -
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
-            scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
+            scans = count_scans(data) if image.format in ("JPEG", "MPO") else 0
     except UnidentifiedImageError:
         raise Problem(400, f"not a picture in one of the formats {', '.join(formats)}") from None
     except Exception as error:  # Pillow raises a dozen kinds for damaged files.
@@ -59,3 +64,16 @@ def check_header(data: bytes, formats: tuple[str, ...], max_megapixels: float) -
         )
     if scans > MOST_SCANS:
         raise Problem(400, f"a JPEG of {scans} scans; up to {MOST_SCANS} are taken")
+
+
+def count_scans(data: bytes) -> int:
+    """Return the scans of a JPEG up to its end: what a camera appends, as a film, is none of it."""
+    scans = position = 0
+    while match := _MARKER.search(data, position):
+        marker, position = match[1][0], match.end()
+        if marker == _END:
+            break
+        scans += marker == _SCAN
+        if marker != _START:  # all others have a length, which counts its own two bytes
+            position += int.from_bytes(data[position : position + 2], "big")
+    return scans

@@ -45,6 +45,22 @@ def test_stream_keeps_the_order_over_batches_of_any_size(backend, pictures, expe
         np.testing.assert_allclose(answer, expected_logits[indices], atol=1e-4)
 
 
+def test_the_model_as_exported_is_the_one_that_was_loaded(exported, config, tmp_path):
+    """Not what lies in its place by the time it is first asked for."""
+    for name in ("model.xml", "model.bin"):
+        shutil.copy(exported / name, tmp_path)
+    backend = load_backend(tmp_path / "model.xml", precision_hint="f32")
+    size = (backend.preprocessing.height, backend.preprocessing.width)
+    planes = np.random.default_rng(0).normal(size=(1, 3, *size)).astype(np.float32)
+    core = openvino_core()
+    read = core.read_model(exported / "model.xml")
+    expected = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(planes)[0]
+    for name in ("model.xml", "model.bin"):
+        (tmp_path / name).unlink()
+    actual = backend.compiled_as_exported(1, "LATENCY")(planes)[0]
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
 def test_stream_reads_only_a_little_ahead(backend, pictures):
     taken = []
 

@@ -255,6 +255,14 @@ def cfn_lint(text: str) -> list[str]:
     return [f"{match.rule.id} {match.message}" for match in matches]
 
 
+def test_whatever_the_page_calls_has_a_route() -> None:
+    page = (ROOT / "classification" / "serving" / "page.html").read_text()
+    calls = set(re.findall(r'call\("(\w+)"', page))
+    assert calls == {"classify", "readyz"}
+    routes = re.findall(r"Path: /(\w*)$", (FUNCTION / "template.yaml").read_text(), re.MULTILINE)
+    assert {"", "healthz", *calls} == set(routes)
+
+
 def test_the_template_is_valid() -> None:
     text = (FUNCTION / "template.yaml").read_text()
     assert cfn_lint(text) == []

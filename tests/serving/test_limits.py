@@ -21,6 +21,7 @@ from PIL import Image
 from serving_support import Answer, encoded, post
 
 from classification.serving.app import create_app
+from classification.serving.pictures import MOST_SCANS, check_header, count_scans
 from classification.serving.settings import Settings
 
 
@@ -89,6 +90,22 @@ EVIL = {
     "TIFF": (encoded(Image.new("RGB", (9, 9)), "TIFF"), 400, "not a picture"),
     "a JPEG that is gone over 5000 times": (many_scans(5000), 400, "scans"),
 }
+
+
+def test_scans_are_counted_up_to_the_end_of_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    film = rng.integers(0, 256, 5_000_000, dtype=np.uint8).tobytes()
+    assert film.count(b"\xff\xda") > MOST_SCANS
+    exif = Image.Exif()
+    exif[0x010E] = "\xff\xda" * 99  # a description: within a segment with a length
+    noise = Image.fromarray(rng.integers(0, 256, (200, 300, 3), dtype=np.uint8))
+    plain = encoded(noise, "JPEG", exif=exif.tobytes() + 99 * b"\xff\xda")
+    progressive = encoded(noise, "JPEG", progressive=True)
+    restarts = encoded(noise, "JPEG", restart_marker_rows=1)
+    assert [count_scans(data) for data in (plain, progressive, restarts)] == [1, 10, 1]
+    assert [count_scans(data + film) for data in (plain, progressive, restarts)] == [1, 10, 1]
+    assert count_scans(many_scans(99) + film) == 99 + count_scans(many_scans(0))
+    check_header(plain + film, ("JPEG",), 1.0)
 
 
 @pytest.mark.parametrize("name", EVIL)
