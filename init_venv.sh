@@ -54,7 +54,12 @@ is_recent() {
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.11 python3.12 python3.13 python3.14; do
+    if [[ -n "${PYTHON:-}" ]]; then
+        is_recent "$PYTHON" || fail "PYTHON=$PYTHON is no Python 3.11 or later"
+        echo "$PYTHON"
+        return
+    fi
+    for candidate in python3 python3.11 python3.12 python3.13 python3.14; do
         if is_recent "$candidate"; then
             echo "$candidate"
             return
@@ -64,7 +69,8 @@ find_python() {
         "install one, or name it: PYTHON=/path/to/python3.11 ./init_venv.sh"
 }
 
-if is_recent "$path/bin/python"; then
+# Without pip it is one whose making failed or was interrupted; making it again completes it.
+if is_recent "$path/bin/python" && "$path/bin/python" -m pip --version >/dev/null 2>&1; then
     echo "== using the environment $path"
 else
     python="$(find_python)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path, PurePath
@@ -54,7 +55,7 @@ def instantiate(
 
     Raises:
         UserError: the template is faulty, the directory cannot be written, files in it would be
-            overwritten, or the weights cannot be had. Nothing is written then.
+            overwritten, or the weights cannot be had. A new directory is removed then.
     """
     loaded = load_template(template)
     work_dir = Path(work_dir)
@@ -75,7 +76,7 @@ def instantiate(
             _fetch_snapshots(loaded, work_dir)
     except UserError:
         if made:
-            work_dir.rmdir()
+            shutil.rmtree(work_dir, ignore_errors=True)
         raise
     for path, data in changed.items():
         write_bytes(work_dir / path, data)

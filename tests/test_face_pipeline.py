@@ -17,6 +17,7 @@ from classification.data import face_detection
 from classification.data.preprocessing import Preprocessing
 from classification.deployment.backends import load_backend
 from classification.errors import UserError
+from classification.models.checkpoint import read_checkpoint, write_checkpoint
 
 TEMPLATE = TINY_TEMPLATE + "  faces: {crop: face, margin: 0.1, negative_class: plain}\n"
 
@@ -101,6 +102,16 @@ def test_predict_crops_faces_without_torch(folder: Path) -> None:
     reasons = {Path(json.loads(row)["path"]).name: json.loads(row)["reason"] for row in rows}
     assert reasons == {"0.png": None, "1.png": None, "2.png": None, "empty.png": "no_face"}
     assert "1 without a face; 0 unusable" in done.stderr
+
+
+def test_a_negative_class_that_is_none_stops_an_evaluation(folder: Path, tmp_path: Path) -> None:
+    """As of a checkpoint from elsewhere; without one, no class would be a wrong answer."""
+    contents = read_checkpoint(folder / "out" / "best.pth")
+    for name, message in (("plane", "'plane' is no class"), ("", "'' is no class")):
+        contents["preprocessing"]["faces"]["negative_class"] = name
+        write_checkpoint(tmp_path / "best.pth", contents)
+        with pytest.raises(UserError, match=f"faces.negative_class: {message}"):
+            evaluate(tmp_path / "best.pth", test_data_roots=folder / "val")
 
 
 def test_a_negative_class_that_is_none_stops_the_training(folder: Path, tmp_path: Path) -> None:

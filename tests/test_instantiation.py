@@ -113,6 +113,18 @@ def test_weights_that_cannot_be_had_leave_no_directory(template, tmp_path):
     assert names(tmp_path / "w") == {"mine.txt"}
 
 
+def test_weights_of_an_auxiliary_that_cannot_be_had_leave_no_directory(template, tmp_path):
+    save_file(timm.create_model(BACKBONE).state_dict(), template.with_name("weights.safetensors"))
+    text = template.read_text() + (
+        "  mutual_learning:\n    enable: true\n    auxiliaries:\n"
+        "      - initial_weights: {source: 'file:missing.safetensors'}\n"
+    )
+    template.write_text(text)
+    with pytest.raises(UserError, match=r"missing\.safetensors"):
+        instantiate(template, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
 def test_edited_files_are_listed_and_kept_unless_forced(template, tmp_path):
     work_dir = instantiate(template, tmp_path / "w", load_snapshot=False)
     (work_dir / "train.py").write_text("mine")

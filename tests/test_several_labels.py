@@ -316,3 +316,11 @@ def test_losses_of_labels_are_refused_for_classes(
             tmp_path,
             settings=[["loss.name", "bce"]],
         )
+
+
+def test_with_face_crop_no_class_stands_for_pictures_without_a_face(
+    run: Callable[..., Path], faces: str
+) -> None:
+    crop = ["faces.crop", "face"]
+    with pytest.raises(UserError, match="leave it empty instead of 'Red'"):
+        run("named", 1, crop, ["faces.negative_class", "Red"])

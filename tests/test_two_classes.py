@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from face_sets import make_celeba
-from support import TINY_TEMPLATE, train_into
+from support import TINY_TEMPLATE, python_environment, train_into
 
 from classification import Predictor, evaluate, export, train
 from classification.cli.predict import main as predict_main
@@ -118,6 +121,20 @@ def test_paths_of_positives_alone_on_standard_output(
         assert out.decode().splitlines() == expected
         assert f"{len(expected)} of 60 pictures are glasses".encode() in err
         assert b"ms a picture with reading; the model alone" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_an_error_in_two_lines(trained: Path, celeba: str) -> None:
+    folder = Path(celeba.removeprefix("celeba:")) / "img_align_celeba"
+    flags = ["--load-weights", str(trained), "--input", str(folder), "--positive", "glasses"]
+    code = f"from classification.cli.predict import main; raise SystemExit(main({flags!r}))"
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=python_environment(), stdout=full, stderr=PIPE
+        )
+    assert done.returncode == 2
+    assert b"standard output: No space left on device.\nStopped after " in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def clean_data(args: argparse.Namespace) -> None:
     from classification.audit.clean_copy import (
         check_apart,
         check_destination,
+        check_report,
         render_decisions,
         summarise,
         write_copy,
@@ -67,12 +68,15 @@ def clean_data(args: argparse.Namespace) -> None:
     from classification.files import write_text
     from classification.progress import progress_bar
 
+    args.destination = args.destination.resolve()  # "." has no name
     report = args.save_report_to
     if report is None and args.apply:
         report = args.destination.with_name(f"{args.destination.name}.json")
     if report is not None and report.suffix not in (".json", ".csv"):
         raise UserError(f"--save-report-to: '{report}' ends in neither .json nor .csv.")
     check_apart(args.source, args.destination)
+    if report is not None:
+        check_report(report, args.source, args.destination)
     with progress_bar("deciding") as progress:
         plan = plan_cleaning(
             args.source,

@@ -80,8 +80,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="what is found in the path below the data root, or the first group of it, names the "
         "pictures that stay together; such as '([^/]+)\\.rf\\.' for copies made by a tool",
     )
-    parser.add_argument("--seed", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--seed", type=_seed, default=5, metavar="N", help="default: 5")
     return parser
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"{seed} is below 0")
+    return seed
 
 
 def _shares(text: str) -> list[float]:

@@ -31,6 +31,13 @@ def check_apart(source: Path, destination: Path) -> None:
         raise UserError(f"{destination} is a file; choose a folder for the copy.")
 
 
+def check_report(report: Path, source: Path, destination: Path) -> None:
+    """Raise a UserError for a report among the pictures, which would be one of their files."""
+    for folder in (source, destination):
+        if folder.resolve() in report.resolve().parents:
+            raise UserError(f"--save-report-to: {report} lies in {folder}; choose a place outside.")
+
+
 def check_destination(destination: Path, plan: Sequence[Decision]) -> None:
     """Raise a UserError for a destination with files that are not of this plan."""
     planned = {decision.target for decision in plan}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from classification.cli.prediction_file import prediction_file
 from classification.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -43,15 +44,16 @@ def print_positives(
     milliseconds = 1000 * _seconds_of_the_model(predictor)
     start, seen, found, unusable = time.perf_counter(), 0, 0, 0
     top_k = len(names) if threshold is not None else predictor.default_top_k
-    for prediction in predictor.stream(pictures, top_k, threshold):
-        seen += 1
-        if prediction.error is not None:
-            unusable += 1
-            print(f"{prediction.path}: {prediction.error}", file=sys.stderr)
-        elif positive in prediction.class_names:
-            found += 1
-            sys.stdout.buffer.write(os.fsencode(prediction.path) + b"\n")
-            sys.stdout.buffer.flush()
+    with prediction_file(None, lambda: seen):
+        for prediction in predictor.stream(pictures, top_k, threshold):
+            seen += 1
+            if prediction.error is not None:
+                unusable += 1
+                print(f"{prediction.path}: {prediction.error}", file=sys.stderr)
+            elif positive in prediction.class_names:
+                found += 1
+                sys.stdout.buffer.write(os.fsencode(prediction.path) + b"\n")
+                sys.stdout.buffer.flush()
     seconds = time.perf_counter() - start
     print(
         f"{found} of {seen} pictures are {positive}; {unusable} unusable.\n"

@@ -56,7 +56,7 @@ def split_by_shares(
     Raises:
         UserError: the shares are not two or three that add up to 1.
     """
-    if len(shares) not in (2, 3) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
+    if len(shares) not in (2, 3) or not min(shares) > 0 or not abs(sum(shares) - 1) <= 1e-9:
         raise UserError(
             f"--shares: expected two (train, val) or three (train, val, test) above 0 that add up "
             f"to 1, got {', '.join(f'{share:g}' for share in shares)}."

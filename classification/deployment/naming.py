@@ -23,14 +23,15 @@ def name_classes(
 ) -> tuple[np.ndarray, str | None]:
     """Return the indices of the classes of one picture, best first, and the reason if there is one.
 
-    Of two classes, a model that has a threshold names the second from that probability on.
+    Of two classes, a model that has a threshold names the second from that probability on, unless
+    another threshold is asked for.
 
     Args:
         backend: the model.
         probabilities: [C] of its classes.
         top_k: classes to name at most.
-        threshold: from which probability on a class is named; None = the model's own thresholds of
-            several labels; of classes, none at all where the best one is below its `reject_below`.
+        threshold: from which probability on a class is named; None = the model's own thresholds;
+            of classes, none at all where the best one is below its `reject_below`.
         by_rule: the probabilities are those of `logits_by_rule`. Such a picture is never rejected,
             and has none of several labels, however many were asked for.
     """
@@ -41,7 +42,7 @@ def name_classes(
     if not by_rule and threshold is None and probabilities.max() < backend.reject_below:
         return nothing, NOT_CERTAIN
     order = np.argsort(-probabilities, kind="stable")
-    if backend.thresholds and not several:
+    if threshold is None and backend.thresholds and not several:
         chosen = named(probabilities[None], backend.task, backend.thresholds)[0]
         order = np.argsort(~chosen, kind="stable")
     if threshold is None and several:

@@ -17,7 +17,7 @@ from classification.config import (
     merge_settings,
     validate,
 )
-from classification.data.faces import no_face_logits
+from classification.data.faces import check_negative_class, no_face_logits
 from classification.data.readers import read_samples
 from classification.data.sample_set import MULTI_LABEL, SampleSet
 from classification.data.source import ROLES
@@ -28,6 +28,7 @@ from classification.evaluation.label_metrics import LabelMetrics, PerLabel, comp
 from classification.evaluation.metrics import Metrics, PerClass, compute_metrics, per_class_table
 from classification.evaluation.metrics_file import read_metrics, write_metrics
 from classification.evaluation.report import (
+    KEYS,
     PAGE,
     Evaluation,
     SourceFigures,
@@ -106,6 +107,7 @@ def evaluate(
             f"{weights}: the model is {backend.task}, the test data are {samples.task}. --set "
             "data.labels says what of the data is the task."
         )
+    check_negative_class(backend.preprocessing.faces, backend.class_names, backend.task)
     if not len(samples):
         raise UserError(f"The test data hold no picture of the classes {', '.join(classes or ())}.")
     with progress_bar("reading images") as progress:
@@ -156,6 +158,7 @@ def evaluate(
             metric_entries(evaluation),
             evaluation.files,
             source_entries(evaluation),
+            replaced=KEYS,
         )
     return evaluation.figures()
 

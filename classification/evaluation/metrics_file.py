@@ -7,7 +7,7 @@ sources: [{name, size (pictures), metrics}], where the test set has several, of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -69,19 +69,26 @@ def write_metrics(
     metrics: Sequence[Metric],
     files: Sequence[Path],
     sources: Sequence[SourceMetrics] = (),
+    *,
+    replaced: Collection[str] = (),
 ) -> None:
     """Merge metrics and the description of model files into a metrics file, atomically.
 
     An entry with the same key (metrics) or name (files) is replaced, every other one is kept;
     `sources` is replaced as a whole. Values are rounded to three digits.
 
+    Args:
+        replaced: keys of metrics that go even where they do not come again, as an undefined figure.
+
     Raises:
         UserError: an existing file is broken, or the file cannot be written.
     """
     contents = read_metrics(path)
+    old = {section: contents.get(section) or [] for section in _SECTIONS}
+    old["metrics"] = [metric for metric in old["metrics"] if metric["key"] not in replaced]
     new = {"files": [describe_file(file) for file in files], "metrics": _rounded(metrics)}
     for section, field in _SECTIONS.items():
-        contents[section] = _merge(contents.get(section) or [], new[section], field)
+        contents[section] = _merge(old[section], new[section], field)
     contents.pop("sources", None)
     if sources:
         contents["sources"] = [{**part, "metrics": _rounded(part["metrics"])} for part in sources]

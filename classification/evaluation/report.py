@@ -122,6 +122,18 @@ def model_files(weights: Path) -> list[Path]:
     return [weights, weights.with_suffix(".bin")] if weights.suffix == ".xml" else [weights]
 
 
+# All that an evaluation may write into `metrics.yaml`; some are undefined on some test sets.
+KEYS = frozenset(
+    {
+        *("size", "complexity"),
+        *("accuracy", "top_5_accuracy", "balanced_accuracy", "mean_average_precision"),
+        *("precision", "recall", "f1", "roc_auc", "threshold"),
+        *("label_accuracy", "majority_baseline", "macro_f1", "micro_f1"),
+        *(f"{name}_at_thresholds" for name in ("label_accuracy", "macro_f1", "micro_f1")),
+    }
+)
+
+
 def metric_entries(evaluation: Evaluation) -> list[Metric]:
     """Return the entries of `metrics.yaml`."""
     costs = [

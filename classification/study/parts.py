@@ -76,6 +76,11 @@ def read_parts(data_set: DataSet) -> Parts:
     merge_settings(config, data_set.settings())
     read = partial(read_samples, data_set.roots, data=config.data)
     train = read(role="train")
+    if train.multi_label:
+        raise UserError(
+            f"labels {', '.join(data_set.labels)}: a study compares figures of classes; name one "
+            "attribute."
+        )
     counts = {"train": len(train)}
     for role, name in (("val", "inner"), ("test", "report")):
         counts[name] = len(read(class_names=train.class_names, role=role))

@@ -202,6 +202,17 @@ def test_the_report_has_every_decision(
     assert {row["source"] for row in rows if row["action"] == "drop"} == DROPPED.keys()
 
 
+def test_the_destination_may_be_the_folder_one_is_in(
+    source: Path, clean_data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    monkeypatch.chdir(copy)
+    for _ in range(2):  # and the same command goes on
+        assert clean_data([str(source), ".", "--apply"]) == 0
+    assert (copy / "cats").is_dir() and (tmp_path / "copy.json").is_file()
+
+
 def test_mistakes(source: Path, clean_data, tmp_path: Path, capsys) -> None:
     def refused(*arguments: object) -> str:
         assert clean_data([str(argument) for argument in arguments]) == 2
@@ -211,6 +222,9 @@ def test_mistakes(source: Path, clean_data, tmp_path: Path, capsys) -> None:
     for destination in (source, source / "inside", source.parent):
         assert "outside of the source" in refused(source, destination, "--apply")
     assert "ends in neither" in refused(source, tmp_path / "c", "--save-report-to", "report.txt")
+    for inside in (source / "r.json", tmp_path / "c" / "r.json"):
+        flags = ("--save-report-to", inside)
+        assert "choose a place outside" in refused(source, tmp_path / "c", *flags)
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.jpg").touch()

@@ -231,6 +231,7 @@ def test_what_does_not_fit(tool: Any, tmp_path: Path, caplog: pytest.LogCaptureF
         (("--folds", "3", "--val-folds", "3"), "there is no fold 3 of 3"),
         (("--shares", "0.7,0.2"), "that add up to 1, got 0.7, 0.2"),
         (("--shares", "0.7,0.3", "--val-folds", "1"), "need --folds"),
+        (("--shares", "nan,0.3"), "that add up to 1, got nan, 0.3"),
     ],
 )
 def test_wrong_options(
@@ -241,6 +242,13 @@ def test_wrong_options(
     assert tool.main(command) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_seed_below_0_is_refused(tool: Any, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        tool.main(["--data-roots", "x", "--output", "s.csv", "--shares", "0.5,0.5", "--seed", "-1"])
+    assert stopped.value.code == 2
+    assert "-1 is below 0" in capsys.readouterr().err
 
 
 def test_the_commands_of_the_readme_parse(tool: Any) -> None:

@@ -167,6 +167,17 @@ def test_threshold(predictor, tmp_path):
             predictor.stream(path, threshold=threshold)
 
 
+def test_a_given_threshold_replaces_that_of_two_classes(predictor, tmp_path):
+    """Raising it leaves classes out; it never turns one into the other."""
+    path = paint(tmp_path / "a.png", "red")  # 0.85 against 0.15
+    predictor.backend.class_names = ("red", "green")
+    predictor.backend.logits = lambda images: np.tile(np.log([[0.85, 0.15]]), (len(images), 1))
+    predictor.backend.thresholds = (0.1,)
+    given = (None, 0, 0.1, 0.5, 0.9)
+    named = [predictor.predict(path, threshold=threshold)[0].class_names for threshold in given]
+    assert named == [("green",), ("red",), ("red",), ("red",), ()]
+
+
 def test_the_models_own_reject_option(predictor, tmp_path):
     Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "0 sure.png")
     Image.new("RGB", (8, 8), (200, 190, 0)).save(tmp_path / "1 unsure.png")

@@ -63,6 +63,17 @@ def test_merging_replaces_the_same_key_and_name_and_keeps_the_rest(tmp_path, wei
     assert got["files"][1]["size"] == 7
 
 
+def test_undefined_figures_do_not_keep_older_ones(tmp_path, weights):
+    path = tmp_path / "metrics.yaml"
+    write_metrics(
+        path, [metric("accuracy", 90), metric("recall", 80), metric("mine", 1)], [weights]
+    )
+    write_metrics(path, [metric("accuracy", 10)], [weights], replaced={"accuracy", "recall"})
+    got = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert list(got) == ["files", "metrics"]
+    assert got["metrics"] == [metric("mine", 1.0), metric("accuracy", 10.0)]
+
+
 @pytest.mark.parametrize("text", ["", "files:\nmetrics:\n"])
 def test_an_empty_file_is_as_none(tmp_path, weights, text):
     path = tmp_path / "metrics.yaml"

@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support import make_class_folders
 
 from classification.data.annotation_file import read_annotation_file
 from classification.data.readers import read_samples
 from classification.errors import UserError
 from classification.study.data_sets import DataSet
-from classification.study.parts import Parts, write_annotations, write_parts
+from classification.study.parts import Parts, read_parts, write_annotations, write_parts
 
 
 def part_paths(parts: Parts) -> dict[str, set[str]]:
@@ -81,3 +82,15 @@ def test_a_name_that_no_line_can_hold_is_refused(tmp_path: Path) -> None:
     shutil.move(root / "red", root / "5\" o'clock")
     with pytest.raises(UserError, match="both kinds of quotes"):
         write_annotations(tmp_path / "a.txt", root, read_samples(root))
+
+
+def test_several_labels_are_refused_before_the_training(tmp_path: Path) -> None:
+    """The figures of a study are those of classes."""
+    for name in ("1.png", "2.png", "3.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    rows = ["path,a,b,role", "1.png,1,0,train", "2.png,0,1,val", "3.png,1,1,test"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    roots = f"csv:{tmp_path / 'labels.csv'}"
+    data_set = DataSet("x", roots=roots, labels=["a", "b"], split="official")
+    with pytest.raises(UserError, match="labels a, b: a study compares figures of classes"):
+        read_parts(data_set)
