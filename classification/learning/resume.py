@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from classification.config import Config, flatten, to_dict
-from classification.data.sample_set import SampleSet
+from classification.data.sample_set import MULTI_CLASS, SampleSet
 from classification.errors import UserError
 from classification.evaluation.score import SCORES
 from classification.learning.early_stop import EarlyStop
@@ -101,8 +101,8 @@ def restore_best(
     anew = EarlyStop(best_epoch=here, kept_epoch=here)
     if training["step_in_epoch"] == 0 and training["history"]:
         entry = training["history"][-1]
-        score = entry[f"val_{SCORES[resume['task']].key}"]
-        anew.observe(here, score, entry["val_loss"], entry["val_error"])
+        score = entry[f"val_{SCORES[resume.get('task', MULTI_CLASS)].key}"]
+        anew.observe(here, score, entry["val_loss"], entry.get("val_error", 0.0))
         if is_main:
             folder.adopt_best(source)
     return {**resume, "training": {**training, "early_stop": anew.state_dict()}}

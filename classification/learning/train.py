@@ -242,7 +242,7 @@ def create_accelerator(config: Config, gpu_num: int) -> Accelerator:
     precision = config.training.precision
     if precision == "auto":
         precision = "bf16" if not use_cpu and torch.cuda.is_bf16_supported() else "fp32"
-    if not torch.distributed.is_initialized():
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         # What an earlier training in this process chose is no choice for this one.
         AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
