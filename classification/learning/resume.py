@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classification.config import Config, flatten, to_dict
-from classification.data.sample_set import MULTI_CLASS, SampleSet
+from classification.config import (
+    AUXILIARY_SECTIONS,
+    Config,
+    auxiliary_configs,
+    flatten,
+    from_dict,
+    to_dict,
+)
+from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, SampleSet
 from classification.errors import UserError
 from classification.evaluation.score import SCORES
 from classification.learning.early_stop import EarlyStop
@@ -27,9 +34,8 @@ _AS_IT_WAS = (
     "loss.name",
     "training.freeze_batch_norm",
     "mutual_learning.enable",
-    "mutual_learning.auxiliaries",
 )
-_MAY_CHANGE = ("model.dropout",)
+_MAY_CHANGE = ("model.dropout", "model.reset_classifier")
 
 
 def read_resumable(path: str | Path) -> dict[str, Any]:
@@ -40,8 +46,14 @@ def read_resumable(path: str | Path) -> dict[str, Any]:
     return contents
 
 
-def check_resumable(resume: Mapping[str, Any], samples: SampleSet, config: Config) -> None:
-    """Refuse other classes and another kind of training; say which other settings changed."""
+def check_resumable(
+    resume: Mapping[str, Any], samples: SampleSet, configs: Sequence[Config]
+) -> None:
+    """Refuse other classes and another kind of training; say which other settings changed.
+
+    Args:
+        configs: the config, and that of each auxiliary model.
+    """
     if resume["class_names"] != list(samples.class_names):
         raise UserError(
             f"--resume-from: the checkpoint's classes are {', '.join(resume['class_names'])}; "
@@ -52,17 +64,43 @@ def check_resumable(resume: Mapping[str, Any], samples: SampleSet, config: Confi
             f"--resume-from: the checkpoint is {resume['task']}, the training data are "
             f"{samples.task}; data.labels says which."
         )
-    old, new = flatten(resume["config"]), flatten(to_dict(config))
-    changed = [key for key in new if old.get(key) != new[key]]
-    for key in changed:
+    _check_settings(flatten(resume["config"]), flatten(to_dict(configs[0])), samples.task)
+    old = auxiliary_configs(from_dict(resume["config"]))
+    if len(old) != len(configs) - 1:
+        raise UserError(
+            f"--resume-from: mutual_learning.auxiliaries has {len(configs) - 1} sections, in the "
+            f"run it had {len(old)}."
+        )
+    for i, (was, config) in enumerate(zip(old, configs[1:], strict=True)):
+        where = f"mutual_learning.auxiliaries[{i}]."
+        _check_settings(_own_settings(was), _own_settings(config), samples.task, where)
+
+
+def _own_settings(auxiliary: Config) -> dict[str, Any]:
+    values = to_dict(auxiliary)
+    return flatten({section: values[section] for section in AUXILIARY_SECTIONS})
+
+
+def _check_settings(
+    old: Mapping[str, Any], new: Mapping[str, Any], task: str, where: str = ""
+) -> None:
+    """Refuse a changed setting of what was saved; say which others changed."""
+    for key in new:
+        if _meant(old, key, task) == _meant(new, key, task):
+            continue
         if key in old and key.startswith(_AS_IT_WAS) and key not in _MAY_CHANGE:
             raise UserError(
-                f"--resume-from: {key} was {old[key]!r} in the run and is {new[key]!r} now, which "
-                "cannot change on the way. Leave it as it was, or start a new run with "
+                f"--resume-from: {where}{key} was {old[key]!r} in the run and is {new[key]!r} now, "
+                "which cannot change on the way. Leave it as it was, or start a new run with "
                 "--load-weights."
             )
-    for key in changed:
-        logger.warning("resuming with %s = %s, was %s", key, new[key], old.get(key))
+        logger.warning("resuming with %s%s = %s, was %s", where, key, new[key], old.get(key))
+
+
+def _meant(settings: Mapping[str, Any], key: str, task: str) -> Any:
+    if key == "loss.name" and settings.get(key) == "auto":
+        return "bce" if task == MULTI_LABEL else "cross_entropy"
+    return settings.get(key)
 
 
 def restore_best(
@@ -87,7 +125,7 @@ def restore_best(
     parent = source.parent.parent if source.parent.name == "model" else source.parent
     numbered = f"model/model.pth.tar-{best.kept_epoch + 1}"
     for path in (folder.path / "best.pth", parent / "best.pth", source, parent / numbered):
-        if _is_epoch(path, training["history"][: best.kept_epoch + 1]):
+        if _is_best(path, best, resume):
             if is_main:
                 folder.adopt_best(path)
             return dict(resume)
@@ -108,13 +146,21 @@ def restore_best(
     return {**resume, "training": {**training, "early_stop": anew.state_dict()}}
 
 
-def _is_epoch(path: Path, history: list[Mapping[str, Any]]) -> bool:
-    """Return whether a file is the checkpoint at the end of a history, whose times are unique."""
-    if not path.is_file():
+def _is_best(path: Path, best: EarlyStop, resume: Mapping[str, Any]) -> bool:
+    """Return whether a file is the checkpoint of the best epoch of the resumed run.
+
+    What tells runs apart is their history, which has the times of each epoch.
+    """
+    try:
+        contents = read_checkpoint(path)
+    except UserError:  # missing, or not ours: it is not looked at any further
         return False
-    training = read_checkpoint(path).get("training")
+    training = contents.get("training")
+    if training is None or training["step_in_epoch"] != 0:
+        return False
+    saved = EarlyStop.from_state(training["early_stop"], exact=False)
     return (
-        training is not None
-        and training["step_in_epoch"] == 0
-        and list(training["history"]) == list(history)
+        contents["class_names"] == resume["class_names"]
+        and (saved.kept_epoch, saved.kept_score) == (best.kept_epoch, best.kept_score)
+        and list(training["history"]) == list(resume["training"]["history"][: best.kept_epoch + 1])
     )

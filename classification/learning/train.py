@@ -129,13 +129,10 @@ def train(
     seed_everything(config.training.seed)
     starts: list[Start] = []
     models = create_models(configs, len(train_samples.class_names))
-    if resume is not None and resume_from:
+    if resume is not None:
         if searches:  # found in the first run
             configs = with_base_rate(configs, resume["config"]["optimizer"]["base_learning_rate"])
-        check_resumable(resume, train_samples, configs[0])
-        resume = restore_best(
-            resume, Path(resume_from), folder, is_main=accelerator.is_main_process
-        )
+        check_resumable(resume, train_samples, configs)
     else:
         starts = load_start_weights(
             models,
@@ -186,6 +183,9 @@ def train(
         if accelerator.is_main_process and tensorboard_dir is not None:
             epochs_done = resume["epoch"] if resume else 0
             scalars = create_scalar_writer(Path(tensorboard_dir), epochs_done)
+        if resume is not None and resume_from:
+            is_main = accelerator.is_main_process
+            resume = restore_best(resume, Path(resume_from), folder, is_main=is_main)
         result = fit(
             task,
             loader,

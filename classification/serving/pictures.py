@@ -22,6 +22,7 @@ MOST_SCANS = 50
 # Markers that decoders act on; in a scan's data FF is followed by 00 or a restart, D0 to D7.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_MOST_MARKERS = 5000
 
 
 def load_picture(data: bytes, preprocessing: Preprocessing, settings: Settings) -> np.ndarray:
@@ -53,7 +54,7 @@ def check_header(data: bytes, formats: tuple[str, ...], max_megapixels: float) -
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
-            scans = count_scans(data) if image.format in ("JPEG", "MPO") else 0
+            is_jpeg = image.format in ("JPEG", "MPO")
     except UnidentifiedImageError:
         raise Problem(400, f"not a picture in one of the formats {', '.join(formats)}") from None
     except Exception as error:  # Pillow raises a dozen kinds for damaged files.
@@ -62,18 +63,29 @@ def check_header(data: bytes, formats: tuple[str, ...], max_megapixels: float) -
         raise Problem(
             413, f"{width}x{height} pixels are more than {max_megapixels:g} megapixels, the limit"
         )
-    if scans > MOST_SCANS:
-        raise Problem(400, f"a JPEG of {scans} scans; up to {MOST_SCANS} are taken")
+    if is_jpeg and data.count(b"\xff\xda") > MOST_SCANS:  # or by chance, behind the picture's end
+        scans = count_scans(data)
+        if scans > MOST_SCANS:
+            raise Problem(400, f"a JPEG of {scans} scans; up to {MOST_SCANS} are taken")
 
 
 def count_scans(data: bytes) -> int:
-    """Return the scans of a JPEG up to its end: what a camera appends, as a film, is none of it."""
+    """Return the scans of a JPEG up to its end: what a camera appends, as a film, is none of it.
+
+    An end before the first scan is none: libjpeg takes what follows tables alone for the picture.
+
+    Raises:
+        Problem: 400, it has more segments than a picture can need.
+    """
     scans = position = 0
-    while match := _MARKER.search(data, position):
+    for _ in range(_MOST_MARKERS):
+        match = _MARKER.search(data, position)
+        if match is None:
+            return scans
         marker, position = match[1][0], match.end()
-        if marker == _END:
-            break
+        if marker == _END and scans:
+            return scans
         scans += marker == _SCAN
-        if marker != _START:  # all others have a length, which counts its own two bytes
+        if marker not in (_START, _END):  # all others have a length, which counts its two bytes
             position += int.from_bytes(data[position : position + 2], "big")
-    return scans
+    raise Problem(400, f"a JPEG of over {_MOST_MARKERS} scans and other segments")

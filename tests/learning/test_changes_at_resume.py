@@ -10,6 +10,8 @@ from support import TINY_TEMPLATE, differences, train_into
 
 from classification.config import default_config
 from classification.errors import UserError
+from classification.learning.resume import restore_best
+from classification.learning.run_folder import RunFolder
 from classification.learning.train import create_accelerator
 from classification.models.checkpoint import read_checkpoint, write_checkpoint
 
@@ -49,6 +51,71 @@ def test_what_the_state_is_of_cannot_change(
 ) -> None:
     with pytest.raises(UserError, match=f"--resume-from: {key} was .* and is .* now"):
         go_on(run, data, tmp_path, [key, FIXED[key]])
+
+
+def test_what_may_change_is_said(
+    run: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also another name of the same loss, and the auxiliaries of a run that has none."""
+    same = [["loss.name", "cross_entropy"], ["model.reset_classifier", "true"]]
+    go_on(run, data, tmp_path, *same, ["optimizer.momentum", "0.5"], AUXILIARIES)
+    said = [r.getMessage() for r in caplog.records if "resuming with" in r.getMessage()]
+    assert said == [
+        "resuming with model.reset_classifier = True, was False",
+        "resuming with optimizer.momentum = 0.5, was 0.9",
+        *(line for line in said if "auxiliaries" in line),
+    ]
+
+
+def test_of_an_auxiliary_the_rate_may_change_but_not_the_loss(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    template = tmp_path / "template.yaml"
+    template.write_text(TINY_TEMPLATE, encoding="utf-8")
+
+    def run(loss: str, rate: float, **options) -> None:
+        own = f"[{{loss: {{name: {loss}}}, optimizer: {{base_learning_rate: {rate}}}}}]"
+        settings = [["mutual_learning.enable", "true"], ["mutual_learning.auxiliaries", own]]
+        train_into(template, data, tmp_path / "o", settings=settings, **options)
+
+    run("am_softmax", 0.01, epochs=1)
+    latest = tmp_path / "o" / "latest.pth"
+    run("am_softmax", 0.02, epochs=2, resume_from=latest)
+    assert read_checkpoint(latest)["epoch"] == 2
+    with pytest.raises(UserError, match=r"auxiliaries\[0\]\.loss\.name was 'am_softmax'"):
+        run("cross_entropy", 0.02, epochs=2, resume_from=latest)
+
+
+def test_a_refused_resume_leaves_the_folder_as_it_was(
+    run: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "best.pth").write_bytes(b"of another run")
+    fewer = {**data, "train": data["val"]}
+    with pytest.raises(UserError, match="Resume with the same data"):
+        go_on(run, fewer, tmp_path)
+    assert (tmp_path / "best.pth").read_bytes() == b"of another run"
+    go_on(run, data, tmp_path)
+    assert differences(*(read_checkpoint(path / "best.pth") for path in (run, tmp_path))) == []
+
+
+def test_the_start_of_another_run_is_not_this_one_s_best(
+    run: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Both have no history yet; their scores and classes tell them apart."""
+    start = read_checkpoint(run / "model" / "model.pth.tar-1")
+    start["training"] |= {"history": [], "step_in_epoch": 0}
+    start["training"]["early_stop"] |= {"kept_epoch": -1, "kept_score": 40.0}
+    start["epoch"] = 0
+    write_checkpoint(tmp_path / "a" / "best.pth", start)
+    write_checkpoint(tmp_path / "a" / "latest.pth", start)
+    other = {**start, "selected": "another run"}
+    other["training"] = {**start["training"], "early_stop": {**start["training"]["early_stop"]}}
+    other["training"]["early_stop"]["kept_score"] = 90.0
+    write_checkpoint(tmp_path / "b" / "best.pth", other)
+    resume = read_checkpoint(tmp_path / "a" / "latest.pth")
+    folder = RunFolder(tmp_path / "b", 1)
+    assert restore_best(resume, tmp_path / "a" / "latest.pth", folder, is_main=True) == resume
+    assert read_checkpoint(tmp_path / "b" / "best.pth")["selected"] == start["selected"]
 
 
 def test_ema_that_is_switched_on_begins_with_the_weights_reached(

@@ -20,8 +20,10 @@ import pytest
 from PIL import Image
 from serving_support import Answer, encoded, post
 
+from classification.data.preprocessing import Preprocessing, load_image
 from classification.serving.app import create_app
 from classification.serving.pictures import MOST_SCANS, check_header, count_scans
+from classification.serving.problems import Problem
 from classification.serving.settings import Settings
 
 
@@ -106,6 +108,21 @@ def test_scans_are_counted_up_to_the_end_of_the_picture() -> None:
     assert [count_scans(data + film) for data in (plain, progressive, restarts)] == [1, 10, 1]
     assert count_scans(many_scans(99) + film) == 99 + count_scans(many_scans(0))
     check_header(plain + film, ("JPEG",), 1.0)
+
+
+def test_scans_behind_an_end_that_is_none_are_counted() -> None:
+    """For libjpeg the picture begins after the tables, of which there may be none."""
+    crafted = b"\xff\xd8\xff\xd9" + many_scans(200)
+    load_image(io.BytesIO(crafted), Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3))
+    assert count_scans(crafted) == 200 + count_scans(many_scans(0))
+    with pytest.raises(Problem, match="scans"):
+        check_header(crafted, ("JPEG",), 100)
+
+
+@pytest.mark.parametrize("filling", [b"\xff\xd8", b"\xff\xc0\x00\x00"])
+def test_counting_scans_ends_soon(filling: bytes) -> None:
+    with pytest.raises(Problem, match="segments"):
+        count_scans(JPEG[:2] + 1_000_000 * filling)
 
 
 @pytest.mark.parametrize("name", EVIL)
