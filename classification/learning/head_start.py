@@ -25,6 +25,7 @@ from classification.deployment.probabilities import sigmoid
 from classification.evaluation.score import error_of
 from classification.learning.interruption import StopSignal
 from classification.learning.validate import compute_logits
+from classification.models.cosine_head import CosineHead
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,10 @@ def choose_images(targets: np.ndarray, seed: int) -> np.ndarray:
 
 
 class Probe(NamedTuple):
-    """Logistic regressions: logits = features weight^T + bias, of the rows `classes` of a head."""
+    """Logistic regressions: logits = features weight^T + bias, of the rows `classes` of a head.
+
+    Those of a cosine head have rows of length 1 and no bias, for it knows neither.
+    """
 
     weight: np.ndarray  # [R, D]
     bias: np.ndarray  # [R]
@@ -137,14 +141,18 @@ def fit_head(model: nn.Module, features: np.ndarray, targets: np.ndarray) -> flo
             each of which gets a regression of its own.
 
     Returns:
-        Accuracy on these features in percent.
+        Accuracy of the new layer on these features in percent.
     """
-    mean, spread = features.mean(axis=0), features.std() + 1e-6
-    scaled = (features - mean) / spread
-    probe = fit_probe(scaled, targets, choose_strength(scaled, targets))
-    weight = probe.weight / spread
-    bias = probe.bias - probe.weight @ (mean / spread)
     head = model.get_classifier()  # type: ignore[operator]
+    cosine = isinstance(head, CosineHead)
+    if cosine:  # sees directions from the origin, which may not be moved
+        features = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    mean = np.zeros(features.shape[1]) if cosine else features.mean(axis=0)
+    spread = features.std() + 1e-6
+    scaled = ((features - mean) / spread).astype(np.float32)
+    probe = fit_probe(scaled, targets, choose_strength(scaled, targets, cosine), cosine)
+    weight = probe.weight if cosine else probe.weight / spread
+    bias = probe.bias - probe.weight @ (mean / spread)
     with torch.no_grad():
         head.weight[probe.classes] = torch.from_numpy(weight).to(head.weight)
         if getattr(head, "bias", None) is not None:
@@ -152,7 +160,7 @@ def fit_head(model: nn.Module, features: np.ndarray, targets: np.ndarray) -> flo
     return float(100 * probe.right(scaled, targets).mean())
 
 
-def choose_strength(features: np.ndarray, targets: np.ndarray) -> float:
+def choose_strength(features: np.ndarray, targets: np.ndarray, cosine: bool = False) -> float:
     """Return the strongest penalty that is as good as the best on a held-out fifth.
 
     As good means within one standard error of its accuracy (Breiman et al. 1984, section 3.4.3):
@@ -163,7 +171,7 @@ def choose_strength(features: np.ndarray, targets: np.ndarray) -> float:
     if len(held_out) == 0 or (targets.ndim == 1 and len(np.unique(targets[rest])) < 2):
         return STRENGTHS[1]
     answers = [
-        fit_probe(features[rest], targets[rest], strength).right(
+        fit_probe(features[rest], targets[rest], strength, cosine).right(
             features[held_out], targets[held_out]
         )
         for strength in STRENGTHS
@@ -173,17 +181,22 @@ def choose_strength(features: np.ndarray, targets: np.ndarray) -> float:
     return STRENGTHS[int(np.argmax(scores >= scores.max() - error))]
 
 
-def fit_probe(features: np.ndarray, targets: np.ndarray, strength: float) -> Probe:
-    """Fit a regression over the classes, or one for each label."""
+def fit_probe(
+    features: np.ndarray, targets: np.ndarray, strength: float, cosine: bool = False
+) -> Probe:
+    """Fit a regression over the classes, which may be for a cosine head, or one for each label."""
     if targets.ndim == 2:
         weight, bias = fit_labels(features, targets, strength)
         return Probe(weight, bias, np.arange(targets.shape[1]))
-    fitted = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, tol=TOLERANCE).fit(
-        features, targets
-    )
+    fitted = LogisticRegression(
+        C=strength, max_iter=MAX_ITERATIONS, tol=TOLERANCE, fit_intercept=not cosine
+    ).fit(features, targets)
     weight, bias = fitted.coef_, fitted.intercept_
     if len(fitted.classes_) == 2:  # scikit-learn gives one row: the second class's log-odds
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    if cosine:
+        weight = weight / np.linalg.norm(weight, axis=1, keepdims=True).clip(1e-12)
+        bias = np.zeros(len(weight))
     return Probe(weight, bias, fitted.classes_)
 
 

@@ -133,13 +133,20 @@ def test_a_class_without_images_keeps_its_start() -> None:
     assert (weight[1] == 0).all() and (weight[[0, 2]] != 0).any()
 
 
-def test_a_cosine_head_takes_the_directions() -> None:
-    x, y = make_classification(300, 10, n_informative=8, n_classes=3, class_sep=3.0, random_state=1)
-    model = Headed(CosineHead(10, 3, 3.0))
-    top1 = fit_head(model, x.astype(np.float32), y)
+def test_a_cosine_head_is_fitted_to_what_it_sees() -> None:
+    """Features far from the origin, as after a ReLU, of which it sees the directions alone."""
+    x, y = make_classification(
+        600, 128, n_informative=12, n_redundant=0, n_classes=6, n_clusters_per_class=1,
+        class_sep=2.0, shift=2.0, random_state=1,
+    )  # fmt: skip
+    x = x.clip(0).astype(np.float32)
+    head = CosineHead(128, 6, 3.0)
+    top1 = fit_head(Headed(head), x, y)
     with torch.inference_mode():
-        predicted = model.head(torch.from_numpy(x.astype(np.float32))).argmax(1).numpy()
-    assert 100 * (predicted == y).mean() > top1 - 10
+        predicted = head(torch.from_numpy(x)).argmax(1).numpy()
+    assert top1 == pytest.approx(100 * (predicted == y).mean())  # of the head, not of a regression
+    probe = LogisticRegression(max_iter=1000).fit(x, y)
+    assert top1 > 100 * probe.score(x, y) - 3
 
 
 def test_embedding_is_what_the_classifier_receives() -> None:
