@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from classification.errors import UserError
+from classification.errors import Interrupted, UserError
 
 
 def processes_to_start(gpu_num: int) -> int:
@@ -21,13 +22,25 @@ def processes_to_start(gpu_num: int) -> int:
 
 
 def launch(processes: int, script: Path, argv: Sequence[str] | None) -> None:
-    """Run the script under torchrun and wait for it.
+    """Run the script under torchrun and wait for it, also when it is to end early.
 
     Raises:
         UserError: a process failed; its own message stands above.
+        Interrupted, KeyboardInterrupt: SIGTERM or Ctrl-C; by then the processes have saved.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={processes}", str(script), *arguments]
-    if subprocess.run(command).returncode != 0:
+    # A session of its own: Ctrl-C reaches it through us alone, and so once.
+    torchrun = subprocess.Popen(command, start_new_session=True)
+    try:
+        code = torchrun.wait()
+    except (Interrupted, KeyboardInterrupt):
+        # Killed, torchrun would leave its processes behind; asked, it passes the signal on.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        torchrun.terminate()
+        torchrun.wait()
+        raise
+    if code != 0:
         raise UserError(f"training with {processes} processes failed; see the messages above.")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from support import data_flags, run_python
+from support import data_flags, python_environment, run_python
 
 from classification.models.checkpoint import read_checkpoint
 
@@ -132,3 +136,49 @@ def test_two_processes_go_on_where_they_were_interrupted(
                 torch.testing.assert_close(
                     parts["training"][kind][name], value, atol=1e-5, rtol=1e-4
                 )
+
+
+WORKER = """
+import os, signal, sys, time
+from pathlib import Path
+
+folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+
+def save(number, frame):
+    time.sleep(1)  # as long as a batch
+    (folder / f"saved{rank}").touch()
+    sys.exit(128 + number)
+
+signal.signal(signal.SIGTERM, save)
+(folder / f"started{rank}").touch()
+time.sleep(100)
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from classification.cli.run import run_command
+from classification.learning.launch import launch
+
+script, folder = map(Path, sys.argv[1:])
+sys.exit(run_command(lambda: launch(2, script, [str(folder)])))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_all_processes_and_is_waited_for(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER, encoding="utf-8")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(script), str(tmp_path)],
+        env=python_environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not all((tmp_path / f"started{rank}").exists() for rank in (0, 1)):
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.send_signal(number)
+    assert parent.wait(60) == 128 + number
+    assert all((tmp_path / f"saved{rank}").exists() for rank in (0, 1))
