@@ -76,7 +76,8 @@ class TrainStep:
         """Take the step; `batches` are its parts, `rate` is for the message alone.
 
         Raises:
-            DivergedError: the loss is not finite; raised before the optimizer step.
+            DivergedError: the loss is not finite, with SAM at either point, or the gradient that is
+                clipped; raised before the optimizer step.
         """
         sums = np.zeros(5)  # loss, correct, images, not finite, stop asked for
         for part, batch in enumerate(batches):
@@ -86,13 +87,15 @@ class TrainStep:
         sums[4] = stop
         sums = _sum_over_processes(sums, self.accelerator)
         if sums[3]:
-            raise DivergedError(_describe_bad_step(batches, self.samples, rate))
+            raise DivergedError(_describe_bad_step(batches, self.samples, rate, "loss"))
         if self.sam:
             self.sam.finish_step(step, self.accelerator.num_processes)
         if self.config.training.clip_gradient_norm > 0:
             limit = self.config.training.clip_gradient_norm
             for model in self.task.models:
-                nn.utils.clip_grad_norm_(model.parameters(), limit)
+                norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
+                if not math.isfinite(norm):
+                    raise DivergedError(_describe_bad_step(batches, self.samples, rate, "gradient"))
         for learner in self.learners:
             learner.optimizer.step()
             learner.optimizer.zero_grad(set_to_none=True)
@@ -138,14 +141,14 @@ class TrainStep:
             with self.sam.first_pass():
                 loss, logits = run(synchronise=False)
             with self.sam.second_pass(), frozen_statistics(self.norms):
-                run(synchronise=is_last)
+                worst, _ = run(synchronise=is_last)
         else:
             loss, logits = run(synchronise=is_last)
+            worst = loss
         value = loss.item()
         correct = count_correct(logits.detach(), targets)
-        return np.array(
-            [value * len(targets), correct, len(targets), not math.isfinite(value), False]
-        )
+        finite = math.isfinite(value) and math.isfinite(worst.item())
+        return np.array([value * len(targets), correct, len(targets), not finite, False])
 
     def _no_sync(self) -> contextlib.AbstractContextManager[None]:
         quiet: contextlib.AbstractContextManager[None] = self.accelerator.no_sync(self.wrapped)
@@ -167,10 +170,10 @@ def _sum_over_processes(values: np.ndarray, accelerator: Accelerator) -> np.ndar
     return tensor.cpu().numpy()
 
 
-def _describe_bad_step(batches: Sequence[Batch], samples: SampleSet, rate: float) -> str:
+def _describe_bad_step(batches: Sequence[Batch], samples: SampleSet, rate: float, what: str) -> str:
     paths = [samples.place(i) for batch in batches for i in batch.indices.tolist()]
     shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     return (
-        f"The loss is not finite at learning rate {rate:.3g}; stopped before the optimizer step. "
+        f"The {what} is not finite at learning rate {rate:.3g}; stopped before the optimizer step. "
         f"Lower --base-learning-rate, or look at this batch's files: {shown}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from classification.config import default_config, merge
 from classification.data.loader import Batch
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.sample_set import SampleSet
+from classification.errors import DivergedError
 from classification.learning.learner import Learner
 from classification.learning.step import TrainStep
 from classification.learning.task import SingleTask
@@ -158,3 +160,51 @@ def test_frozen_statistics_stay_and_are_what_normalises() -> None:
     for name in ("2.running_mean", "2.running_var"):
         assert torch.equal(state[name], before[name])
     assert not torch.equal(state["2.weight"], before["2.weight"])
+
+
+class Steep(nn.Module):
+    """Finite where it is, and beyond every number a little further."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        steep = torch.exp(60 * self.weight).expand(len(images), 1)
+        return torch.cat([steep, -steep], dim=1)
+
+
+@pytest.mark.parametrize("rho", [0.05, 2.0])
+def test_the_second_pass_of_sam_stops_a_step_too(rho: float) -> None:
+    config, model = default_config(), Steep()
+    merge(config, {"sam": {"enable": True, "rho": rho}})
+    learner = Learner(model, config, steps_per_epoch=1)
+    samples = SampleSet(tuple(map(Path, "ab")), np.zeros(2, np.int64), ("x", "y"), ())
+    step = TrainStep(
+        SingleTask(model, nn.CrossEntropyLoss()), [learner], config,
+        Preprocessing.from_config(config), samples, Accelerator(cpu=True),
+    )  # fmt: skip
+    images, targets = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(2, dtype=torch.int64)
+    batch = Batch(images, targets, torch.arange(2), 2)
+    if rho > 1:
+        with pytest.raises(DivergedError, match=r"The loss is not finite .*: a, b"):
+            step([batch], 0, RATE)
+        assert model.weight.item() == 1.0
+    else:
+        step([batch], 0, RATE)
+        assert model.weight.item() != 1.0
+
+
+def test_a_gradient_that_is_not_finite_is_not_clipped_but_refused() -> None:
+    config, model = default_config(), Steep()
+    merge(config, {"training": {"clip_gradient_norm": 1.0}})
+    model.weight.register_hook(lambda gradient: gradient * torch.inf)
+    samples = SampleSet(tuple(map(Path, "ab")), np.zeros(2, np.int64), ("x", "y"), ())
+    step = TrainStep(
+        SingleTask(model, nn.CrossEntropyLoss()), [Learner(model, config, steps_per_epoch=1)],
+        config, Preprocessing.from_config(config), samples, Accelerator(cpu=True),
+    )  # fmt: skip
+    images, targets = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(2, dtype=torch.int64)
+    with pytest.raises(DivergedError, match="The gradient is not finite"):
+        step([Batch(images, targets, torch.arange(2), 2)], 0, RATE)
+    assert model.weight.item() == 1.0
