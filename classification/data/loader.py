@@ -82,7 +82,9 @@ class TrainLoader:
             # Otherwise each epoch, also a resumed one, would draw from torch's global generator.
             generator=torch.Generator(),
         )
-        self.num_steps = len(self._plan(0))
+        plan = self._plan(0)
+        self.num_steps = len(plan)
+        self.step_size = max(sum(map(len, step)) for step in plan)  # images, of all processes
 
     def _plan(self, epoch: int) -> list[list[np.ndarray]]:
         return plan_epoch(

@@ -110,15 +110,31 @@ def find_learning_rate(search: Search, folder: Path) -> FoundRate:
 
 def with_base_rate(configs: Sequence[Config], rate: float) -> list[Config]:
     """Return the configs with another base rate; the auxiliaries' rates keep their proportion."""
-    factor = rate / configs[0].optimizer.base_learning_rate
-    changed = []
-    for config in configs:
-        config = config.clone()
+    rates = [config.optimizer.base_learning_rate for config in configs]
+    return with_rates(configs, [rate, *(rate * (own / rates[0]) for own in rates[1:])])
+
+
+def with_rates(configs: Sequence[Config], rates: Sequence[float]) -> list[Config]:
+    """Return the configs with these base rates; in the main one stand the auxiliaries', too."""
+    changed = [config.clone() for config in configs]
+    for config, rate in zip(changed, rates, strict=False):
         config.defrost()
-        config.optimizer.base_learning_rate = config.optimizer.base_learning_rate * factor
+        config.optimizer.base_learning_rate = rate
+    sections = changed[0].mutual_learning.auxiliaries
+    changed[0].mutual_learning.auxiliaries = [
+        _with_rate(section, rate) for section, rate in zip(sections, rates[1:], strict=False)
+    ] or sections
+    for config in changed:
         config.freeze()
-        changed.append(config)
     return changed
+
+
+def _with_rate(section: Mapping[str, Any], rate: float) -> Mapping[str, Any]:
+    """Return the section of an auxiliary with another rate, where it has one of its own."""
+    optimizer = section.get("optimizer") or {}
+    if "base_learning_rate" not in optimizer:
+        return section
+    return {**section, "optimizer": {**optimizer, "base_learning_rate": rate}}
 
 
 def planned_images(config: Config, num_images: int, steps_per_epoch: int) -> int:

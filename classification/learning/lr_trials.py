@@ -66,7 +66,7 @@ def run_trials(config: Config, train_at: TrainAt, key: str) -> list[Trial]:
         key: of the score in the entries of the history, without "val_".
     """
     finder = config.lr_finder
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what ends a trial is said by us
     sampler: optuna.samplers.BaseSampler
     if finder.mode == "grid_search":
         rates = grid(config)

@@ -103,6 +103,12 @@ def _meant(settings: Mapping[str, Any], key: str, task: str) -> Any:
     return settings.get(key)
 
 
+def saved_rates(resume: Mapping[str, Any]) -> list[float]:
+    """Return the base learning rates of a run: the main model's, then each auxiliary's."""
+    config = from_dict(resume["config"])
+    return [c.optimizer.base_learning_rate for c in (config, *auxiliary_configs(config))]
+
+
 def restore_best(
     resume: Mapping[str, Any], source: Path, folder: RunFolder, *, is_main: bool
 ) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from classification.errors import UserError
 from classification.evaluation.reject import check_target_accuracy
 from classification.evaluation.score import SCORES, ScoreName, log_answers
 from classification.evaluation.thresholds import check_thresholds
+from classification.files import check_writable
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.build import (
     Start,
@@ -38,10 +39,21 @@ from classification.learning.head_start import start_heads
 from classification.learning.interruption import StopSignal
 from classification.learning.loop import FitResult, fit
 from classification.learning.losses import check_loss
-from classification.learning.lr_finder import Search, find_learning_rate, with_base_rate
+from classification.learning.lr_finder import (
+    Search,
+    find_learning_rate,
+    with_base_rate,
+    with_rates,
+)
 from classification.learning.model_card import command_of, write_card
+from classification.learning.optimizer import check_optimizer
 from classification.learning.random_state import seed_everything
-from classification.learning.resume import check_resumable, read_resumable, restore_best
+from classification.learning.resume import (
+    check_resumable,
+    read_resumable,
+    restore_best,
+    saved_rates,
+)
 from classification.learning.run_folder import RunFolder
 from classification.learning.tracking import create_scalar_writer, draw_curves
 from classification.models.checkpoint import describe, read_checkpoint
@@ -116,13 +128,17 @@ def train(
     folder = RunFolder(
         Path(save_checkpoints_to), config.training.keep_checkpoints, config.training.save_every
     )
+    if tensorboard_dir is not None:
+        check_writable(Path(tensorboard_dir))
     resume = read_resumable(resume_from) if resume_from else None
 
     read = partial(read_samples, classes=classes, data=config.data)
     train_samples = read(train_data_roots, train_ann_files, role="train")
     names = train_samples.class_names
     val_samples = read(val_data_roots, val_ann_files, class_names=names, role="val")
-    check_loss(config, multi_label=train_samples.multi_label)
+    for each in configs:
+        check_loss(each, multi_label=train_samples.multi_label)
+        check_optimizer(each)
     check_thresholds(config, names, train_samples.task)
     check_target_accuracy(config, multi_label=train_samples.multi_label)
     check_negative_class(FaceCrop.from_config(config), names, train_samples.task)
@@ -131,7 +147,7 @@ def train(
     models = create_models(configs, len(train_samples.class_names))
     if resume is not None:
         if searches:  # found in the first run
-            configs = with_base_rate(configs, resume["config"]["optimizer"]["base_learning_rate"])
+            configs = with_rates(configs, saved_rates(resume))
         check_resumable(resume, train_samples, configs)
     else:
         starts = load_start_weights(
@@ -224,7 +240,10 @@ def train(
 
 def _states_rate(flag: float | None, settings: Sequence[Sequence[str]]) -> bool:
     """Return whether the user gave a learning rate: then it is not searched, which is said."""
-    stated = flag is not None or any(key == "optimizer.base_learning_rate" for key, _ in settings)
+    keys = [key for key, _ in settings]
+    stated = flag is not None or "optimizer.base_learning_rate" in keys
+    if stated and "lr_finder.stop_after" in keys:
+        raise UserError("lr_finder.stop_after: there is no search where the rate is given.")
     if stated:
         logger.info("the learning rate is given, so it is not searched")
     return stated
@@ -238,6 +257,8 @@ def open_template(template: str | Path) -> Template:
 
 def create_accelerator(config: Config, gpu_num: int) -> Accelerator:
     """Return the device and process group to train on; says what it is."""
+    if gpu_num < 0:
+        raise UserError(f"--gpu-num: {gpu_num} is below 0.")
     use_cpu = gpu_num == 0 or not torch.cuda.is_available()
     precision = config.training.precision
     if precision == "auto":
@@ -320,7 +341,7 @@ def log_plan(
         "up to %d epochs of %d steps of %d images, rate %g, on %s (%d process%s, %s)",
         config.training.epochs,
         loader.num_steps,
-        config.training.batch_size,
+        loader.step_size,
         config.optimizer.base_learning_rate,
         accelerator.device,
         accelerator.num_processes,

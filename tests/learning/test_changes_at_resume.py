@@ -86,6 +86,26 @@ def test_of_an_auxiliary_the_rate_may_change_but_not_the_loss(
         run("cross_entropy", 0.02, epochs=2, resume_from=latest)
 
 
+def test_rates_of_the_first_run_stand_where_they_were_not_searched(
+    data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The template searches, the first run was given a rate; the auxiliary has one of its own."""
+    template = tmp_path / "template.yaml"
+    template.write_text(TINY_TEMPLATE, encoding="utf-8")
+    own = "[{loss: {name: am_softmax}, optimizer: {base_learning_rate: 0.001}}]"
+    settings = [["mutual_learning.enable", "true"], ["mutual_learning.auxiliaries", own]]
+    settings += [["lr_finder.enable", "true"], ["training.keep_checkpoints", "5"]]
+
+    def run(folder: str, **options) -> list:
+        train_into(template, data, tmp_path / folder, settings=settings, **options)
+        return [read_checkpoint(tmp_path / folder / "latest.pth")["state_dict"]]
+
+    whole = run("whole", epochs=2, base_learning_rate=0.02)
+    first = tmp_path / "whole" / "model" / "model.pth.tar-1"
+    assert differences(whole, run("resumed", epochs=2, resume_from=first)) == []
+    assert "resuming with" not in caplog.text
+
+
 def test_a_refused_resume_leaves_the_folder_as_it_was(
     run: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:

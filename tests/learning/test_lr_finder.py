@@ -15,7 +15,7 @@ from support import differences, train_into
 from torch import nn
 from torch_lr_finder import LRFinder
 
-from classification.config import Config, default_config, merge
+from classification.config import Config, auxiliary_configs, default_config, merge
 from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
 from classification.evaluation.score import standard_error
@@ -280,6 +280,22 @@ def test_auxiliary_rates_keep_their_proportion() -> None:
     auxiliary.optimizer.base_learning_rate = 0.002  # a fifth of the main's
     changed = with_base_rate([main, auxiliary], 0.03)
     assert [c.optimizer.base_learning_rate for c in changed] == pytest.approx([0.03, 0.006])
+
+
+def test_the_main_config_tells_the_rates_of_its_auxiliaries() -> None:
+    """It is what a checkpoint keeps."""
+    main = default_config()
+    own = {"optimizer": {"base_learning_rate": 0.002, "momentum": 0.5}}
+    merge(main, {"mutual_learning": {"enable": True, "auxiliaries": [own, {}]}})
+    configs = with_base_rate([main, *auxiliary_configs(main)], 0.03)
+    kept = [configs[0], *auxiliary_configs(configs[0])]
+    rates = [c.optimizer.base_learning_rate for c in configs]
+    assert rates == [0.03, pytest.approx(0.006), 0.03]
+    assert [c.optimizer.base_learning_rate for c in kept] == rates
+    assert configs[1].optimizer.momentum == 0.5
+    assert own["optimizer"]["base_learning_rate"] == 0.002
+    merge(main, {"mutual_learning": {"enable": False}})  # then they are nobody's
+    assert with_base_rate([main], 0.03)[0].mutual_learning == main.mutual_learning
 
 
 # ------------------------------------------------------------------------------ in a training
