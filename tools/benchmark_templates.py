@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from classification.cli.arguments import add_set_flag, comma_list
 from classification.cli.run import run_command
 from classification.errors import UserError
+from classification.files import sha256_of
 
 if TYPE_CHECKING:
     from classification.study.data_sets import DataSet
@@ -67,7 +68,7 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         help="names, paths or families, as eyeglasses; default: custom-classification")  # fmt: skip
     add("--data-sets", type=Path, metavar="FILE", help="default: benchmarks/data_sets.yaml")
     add("--only", type=comma_list, default=[], metavar="A,B", help="these data sets of the file")
-    add("--seeds", type=_integers, default=[1, 2, 3], metavar="1,2", help="default: 1,2,3")
+    add("--seeds", type=_seeds, default=[1, 2, 3], metavar="1,2", help="default: 1,2,3")
     add("--variants", type=comma_list, default=["recipe", "baseline"], metavar="A,B",
         help="of the variants file; default: recipe,baseline")  # fmt: skip
     add("--variants-file", type=Path, default=VARIANTS, metavar="FILE")
@@ -84,9 +85,9 @@ def _add_worker_flags(parser: argparse.ArgumentParser) -> None:
     add("--load-weights", action="append", default=[], metavar="TEMPLATE=FILE",
         help="initial weights at hand, instead of the template's own source")  # fmt: skip
     add("--layout-root", type=Path, metavar="FOLDER", help="default: WORK_DIR/data")
-    add("--threads", type=int, metavar="N", help="of PyTorch in this process")
+    add("--threads", type=_count, metavar="N", help="of PyTorch in this process")
     add("--keep-checkpoints", action="store_true", help="of finished jobs; else removed")
-    add("--heartbeat", type=float, default=20.0, metavar="SECONDS", help="default: %(default)s")
+    add("--heartbeat", type=_positive, default=20.0, metavar="SECONDS", help="default: %(default)s")
     add("--stale-after", type=float, default=120.0, metavar="SECONDS",
         help="without heartbeat, a job is given away; default: %(default)s")  # fmt: skip
 
@@ -156,6 +157,9 @@ def add_jobs(
     settings = [list(pair) for pair in arguments.settings]
     queue.agree("settings", settings, "--set")
     queue.agree("inner_share", arguments.inner_share, "--inner-share")
+    for template in templates:
+        given = sha256_of(Path(weights[template])) if template in weights else ""
+        queue.agree(f"weights:{template}", given, f"--load-weights {template}")
     for variant in variants.values():
         definition = {**variant.overrides, **({"probe": True} if variant.probe else {})}
         queue.agree(f"variant:{variant.name}", definition, f"variant '{variant.name}'")
@@ -176,6 +180,8 @@ def list_jobs(arguments: argparse.Namespace) -> None:
     """Print the state of each job."""
     from classification.study.worker import summary
 
+    if arguments.storage is None and not arguments.work_dir.is_dir():
+        raise UserError(f"--work-dir: there is no folder '{arguments.work_dir}'.")
     states = _open_queue(arguments).states()
     for state in states:
         text = summary(state.result) if state.result is not None else state.message
@@ -281,8 +287,22 @@ def _weights(pairs: Sequence[str]) -> dict[str, str]:
     return weights
 
 
-def _integers(text: str) -> list[int]:
-    return [int(item) for item in comma_list(text)]
+def _seeds(text: str) -> list[int]:
+    seeds = [int(item) for item in comma_list(text)]
+    if not seeds or min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"expected numbers from 0 on, such as 1,2, got '{text}'")
+    return seeds
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def _count(text: str) -> int:
+    return int(_positive(str(int(text))))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ def measure(job: Job, place: Place) -> dict[str, Any]:
             place.data_root(job), data_set, folder, seed=job.seed, inner_share=job.inner_share
         )
     if job.probe:
+        if weights is None:
+            raise UserError(f"{job.template}: has no initial weights whose features to probe.")
         if data_set.roots:
             raise UserError(f"{data_set.name}: a probe reads folders only, not data roots.")
         figures = run_probe(template, parts, weights, settings)
@@ -64,7 +66,7 @@ def measure(job: Job, place: Place) -> dict[str, Any]:
         "settings": settings,
         "template_sha256": template_hash(template),
         "initial_weights": place.weights_source(job),
-        "weights_sha256": sha256_of(weights),
+        "weights_sha256": sha256_of(weights) if weights else "",
         "versions": describe_versions(),
         "machine": describe_machine(),
     }
@@ -79,7 +81,7 @@ def job_settings(job: Job) -> list[list[str]]:
 def _train(
     template: Path,
     parts: Parts,
-    weights: Path,
+    weights: Path | None,
     auxiliaries: list[str],
     settings: list[list[str]],
     folder: Path,

@@ -46,8 +46,8 @@ class Place:
         """Return the job's data set as this worker knows it."""
         return self.data_sets.get(job.data_set) or DataSet(**job.data)
 
-    def initial_weights(self, job: Job) -> Path:
-        """Return the file of initial weights: given by hand, or the template's own.
+    def initial_weights(self, job: Job) -> Path | None:
+        """Return the file of initial weights: given by hand, or the template's own, if it has any.
 
         Raises:
             UserError: they cannot be had.
@@ -57,6 +57,8 @@ class Place:
             if not Path(given).is_file():
                 raise UserError(f"--load-weights {job.template}={given}: there is no such file.")
             return Path(given)
+        if self.weights_source(job) == "none":
+            return None
         return self._instantiated(job) / SNAPSHOT
 
     def weights_source(self, job: Job) -> str:

@@ -102,6 +102,7 @@ def _contents(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot read it: {error.strerror}.") from error
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}.") from error
-    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+    known = isinstance(contents, dict) and contents.get("format") == FORMAT
+    if not known or not isinstance(contents.get("results"), list):
         raise UserError(f"{path}: not a results file of tools/benchmark_templates.py.")
     return contents

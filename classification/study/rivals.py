@@ -35,7 +35,7 @@ def rivals(grid: Grid) -> str:
             cells = {name: grid.get(template, data_set, name) for name in names}
             scores = {name: cell.mean(SCORE) if cell else None for name, cell in cells.items()}
             known = {name: score for name, score in scores.items() if score is not None}
-            if known.keys() | optional == set(names):
+            if known.keys() | optional == set(names) and len(known) > 1:
                 above[data_set] = known.pop(RECIPE) - max(known.values())
             margin = difference(above.get(data_set))
             rows.append([template, data_set, *map(figure, scores.values()), margin])

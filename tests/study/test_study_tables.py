@@ -55,6 +55,17 @@ RESULTS = [
 PROBE = result("net", "DTD", "probe", 1, 65.0, probe=True, epochs=None)
 
 
+def test_a_recipe_without_a_rival_is_compared_with_nothing() -> None:
+    results = [
+        result("net", "DTD", "recipe", 1, 60.0),
+        result("net", "DTD", "baseline-20", 1, 55.0),
+        result("net", "Flowers", "recipe", 1, 60.0),
+    ]
+    page = build_page(results, "command")
+    assert re.search(r"\| net \| DTD \| 60.00 \| 55.00 \| \+5.00 \|", page)
+    assert re.search(rf"\| net \| Flowers \| 60.00 \| {NOTHING} \| {NOTHING} \|", page)
+
+
 def write(path: Path, results: list[dict[str, Any]], **more: Any) -> Path:
     path.write_text(json.dumps({"format": FORMAT, "results": results, **more}), encoding="utf-8")
     return path

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from support import ROOT, TINY_TEMPLATE, python_environment
 
 from classification import train
+from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 from classification.models.checkpoint import read_checkpoint
 from classification.study import worker
@@ -133,6 +134,33 @@ def test_auxiliaries_start_from_their_own_weights(
     assert "auxiliary" not in caplog.text
     measure(jobs[2], place)  # the variant's, not the template's
     assert "initial weights of auxiliary model 1: " in caplog.text
+
+
+def test_a_network_without_weights_can_be_measured_but_not_probed(
+    folder: Path, data: dict[str, Path]
+) -> None:
+    path = folder / "tiny" / "template.yaml"
+    path.write_text(TINY_TEMPLATE.replace("file:none", "none"))
+    place = Place(folder, folder / "w", "s", folder / "data")
+    sets = {"colours": DataSet("colours", path=str(data["train"].parent))}
+    variants = [Variant("recipe", {"training.epochs": 1}), Variant("probe", probe=True)]
+    jobs = plan_jobs({"tiny": str(path)}, sets, [1], {v.name: v for v in variants})
+    assert measure(jobs[0], place)["weights_sha256"] == ""
+    with pytest.raises(UserError, match="has no initial weights"):
+        measure(jobs[1], place)
+
+
+def test_a_study_keeps_to_its_initial_weights(folder: Path) -> None:
+    tool = runpy.run_path(str(TOOL))["main"]
+    flags = ["run", "--work-dir", str(folder / "w"), "--data-sets", str(folder / "sets.yaml")]
+    flags += ["--templates", str(folder / "tiny"), "--only", "missing", "--variants", "probe"]
+    weights = folder / "tiny.safetensors"
+    assert tool([*flags, "--seeds", "1", "--load-weights", f"tiny={weights}"]) == 1  # no such data
+    moved = weights.rename(folder / "moved.safetensors")
+    assert tool([*flags, "--seeds", "2", "--load-weights", f"tiny={moved}"]) == 1
+    moved.write_bytes(moved.read_bytes() + b" ")
+    assert tool([*flags, "--seeds", "3", "--load-weights", f"tiny={moved}"]) == 2
+    assert tool([*flags, "--seeds", "3"]) == 2
 
 
 def test_figures_are_of_pictures_that_chose_nothing(
