@@ -132,7 +132,7 @@ def default_config() -> Config:
 
     c.sam = CfgNode()
     c.sam.enable = False  # sharpness-aware minimization: a second pass at the worst point nearby
-    c.sam.rho = 0.05  # distance to that point, in L2 norm
+    c.sam.rho = 0.05  # distance to that point, in L2 norm; without reuse times interval, up to 10
     c.sam.adaptive = False  # ASAM: distances in proportion to each weight; rho is then about 0.5
     c.sam.interval = 1  # steps from one second pass to the next
     # LookSAM's alpha: how much of the last second pass acts in between; 0 = none, else the interval
@@ -152,7 +152,7 @@ def default_config() -> Config:
     # What must improve: train_loss | val_loss | val_score: validation top-1, of several labels
     # their accuracy; its former name was val_top1.
     c.schedule.watch = "train_loss"
-    c.schedule.warmup_epochs = 1.0  # linear, from a tenth of the rate; one_cycle has its own rise
+    c.schedule.warmup_epochs = 1.0  # linear, a third of the epochs at most; one_cycle has its own
     c.schedule.patience = 5  # epochs without improvement before the rate falls
     c.schedule.patience_steps = 0  # steps that must have passed too: more epochs on small sets
     c.schedule.on_plateau = "drop"  # drop: by the factor, again and again | anneal: once, evenly
@@ -317,7 +317,7 @@ def merge_settings(config: Config, settings: Sequence[Sequence[str]]) -> None:
 def _read_value(dotted: str, text: str) -> Any:
     try:
         return yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of dates like 2020-02-30
         raise UserError(f"--set {dotted}: '{text}' is not a YAML value.") from error
 
 

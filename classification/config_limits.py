@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
@@ -14,6 +15,7 @@ CHOICES = {
     "faces.crop": ("none", "face", "eyes"),
     "faces.no_face": ("negative", "whole", "error"),
     "model.head_start": ("zero", "probe"),
+    "model.pad_type": ("", "same"),
     "loss.name": ("auto", "cross_entropy", "am_softmax", "bce", "asymmetric"),
     "schedule.name": ("plateau", "cosine", "one_cycle", "exponential", "multi_step"),
     "schedule.on_plateau": ("drop", "anneal"),
@@ -145,8 +147,11 @@ def find_problems(config: Any) -> Iterator[str]:
         yield "lr_finder.min_lr must be below max_lr."
     yield from _data_problems(config.data)
     yield from _schedule_problems(config.schedule)
+    for value in config.input.mean:
+        if not math.isfinite(value):
+            yield f"input.mean: {value} is no number."
     for value in config.input.std:
-        if value <= 0:
+        if not 0 < value < math.inf:
             yield f"input.std: {value} must be above 0."
     for count in config.model.slimnet.filter_counts:
         if not 1 <= count <= 4096:

@@ -68,8 +68,25 @@ def frozen_batch_norms(configs: Sequence[Config], starts: Sequence[Start]) -> li
 
 
 def create_models(configs: Sequence[Config], num_classes: int) -> list[torch.nn.Module]:
-    """Return a network with random weights for each config."""
-    return [create_classifier(config, num_classes) for config in configs]
+    """Return a network with random weights for each config.
+
+    Raises:
+        UserError: there is no such network, or none for the size of the input.
+    """
+    models = []
+    for config in configs:
+        model = create_classifier(config, num_classes).eval()
+        size = (config.input.height, config.input.width)
+        try:
+            with torch.no_grad():
+                model(torch.zeros(1, 3, *size))
+        except (AssertionError, RuntimeError, ValueError) as error:  # as timm's networks say it
+            raise UserError(
+                f"config.model.backbone: '{config.model.backbone}' cannot see pictures of "
+                f"{size[0]}x{size[1]} px (input.height, input.width): {error}."
+            ) from error
+        models.append(model.train())
+    return models
 
 
 def load_start_weights(

@@ -20,14 +20,15 @@ def parameter_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
     """Split parameters by how they decay and how fast they learn.
 
     With `optimizer.no_bias_decay` (He et al. 2019, arXiv 1812.01187, section 3.1) only the weights
-    of convolutions and linear layers decay; biases and normalisation layers do not, and biases
-    learn at `optimizer.bias_rate_factor` times the rate. `rate_factor` in each group tells that
-    multiple; the loop sets `lr` from it.
+    of convolutions and linear layers decay; biases and normalisation layers do not. Biases learn at
+    `optimizer.bias_rate_factor` times the rate. `rate_factor` in each group tells that multiple;
+    the loop sets `lr` from it.
     """
-    decay = config.optimizer.weight_decay
+    decay, factor = config.optimizer.weight_decay, config.optimizer.bias_rate_factor
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not config.optimizer.no_bias_decay:
+    if not config.optimizer.no_bias_decay and factor == 1:
         return [_group([p for _, p in named], decay, 1.0)]
+    bare_decay = 0.0 if config.optimizer.no_bias_decay else decay
     weights, biases, others = [], [], []
     for name, parameter in named:
         if parameter.ndim > 1 and not is_quantizer_parameter(name):
@@ -38,8 +39,8 @@ def parameter_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
             others.append(parameter)
     groups = [
         _group(weights, decay, 1.0),
-        _group(biases, 0.0, config.optimizer.bias_rate_factor),
-        _group(others, 0.0, 1.0),
+        _group(biases, bare_decay, factor),
+        _group(others, bare_decay, 1.0),
     ]
     return [group for group in groups if group["params"]]
 
@@ -52,7 +53,7 @@ def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     """Return timm's optimizer of the configured name over `parameter_groups`.
 
     Raises:
-        UserError: timm has no such optimizer.
+        UserError: timm has no such optimizer, or none that works here.
     """
     name = config.optimizer.name
     if name not in timm.optim.list_optimizers():
@@ -60,14 +61,26 @@ def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
             f"config.optimizer.name: timm has no optimizer '{name}'."
             f"{nearest(name, timm.optim.list_optimizers())}"
         )
-    optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
-        parameter_groups(model, config),
-        opt=name,
-        lr=config.optimizer.base_learning_rate,
-        weight_decay=config.optimizer.weight_decay,
-        momentum=config.optimizer.momentum,
-    )
+    if timm.optim.get_optimizer_info(name).second_order:
+        raise UserError(
+            f"config.optimizer.name: '{name}' needs second derivatives; choose another."
+        )
+    try:
+        optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
+            parameter_groups(model, config),
+            opt=name,
+            lr=config.optimizer.base_learning_rate,
+            weight_decay=config.optimizer.weight_decay,
+            momentum=config.optimizer.momentum,
+        )
+    except (AssertionError, ImportError, RuntimeError) as error:  # a package or GPU is missing
+        raise UserError(f"config.optimizer.name: '{name}' cannot be used here: {error}.") from error
     return optimizer
+
+
+def check_optimizer(config: Config) -> None:
+    """Raise the UserError of `create_optimizer`, for any model."""
+    create_optimizer(nn.Linear(1, 1), config)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

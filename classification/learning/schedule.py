@@ -15,6 +15,7 @@ from classification.config import Config
 logger = logging.getLogger(__name__)
 
 WARMUP_START = 0.1  # share of the base rate at the first step
+WARMUP_SHARE = 1 / 3  # of the budget, at most
 THRESHOLD = 2e-4  # an improvement is a relative change of at least this
 ONE_CYCLE_RISE = 0.3  # share of the steps in which one cycle's rate rises
 ONE_CYCLE_START = 1 / 25  # share of the base rate at its first step
@@ -59,6 +60,12 @@ def epochs_of(epochs: int, steps: int, steps_per_epoch: int) -> int:
     return max(epochs, math.ceil(steps / steps_per_epoch))
 
 
+def warmup_length(config: Config, steps_per_epoch: int) -> int:
+    """Return the steps of the warm-up: a small budget is not to end before the rate has risen."""
+    epochs = min(config.schedule.warmup_epochs, WARMUP_SHARE * config.training.epochs)
+    return round(epochs * steps_per_epoch)
+
+
 def warmup(step: int, warmup_steps: int) -> float:
     """Return the factor of a linear rise from WARMUP_START to 1."""
     if step >= warmup_steps:
@@ -76,7 +83,7 @@ class CosineSchedule:
         self.base_rate: float = config.optimizer.base_learning_rate
         self.lowest: float = config.schedule.min_rate_ratio
         self.total_steps = config.training.epochs * steps_per_epoch
-        self.warmup_steps = round(config.schedule.warmup_epochs * steps_per_epoch)
+        self.warmup_steps = warmup_length(config, steps_per_epoch)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of optimizer step `step`."""
@@ -175,7 +182,7 @@ class PlateauSchedule:
         self.lowest: float = config.schedule.min_rate_ratio
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = config.training.epochs * steps_per_epoch
-        self.warmup_steps = round(config.schedule.warmup_epochs * steps_per_epoch)
+        self.warmup_steps = warmup_length(config, steps_per_epoch)
         # The fall at the end of the budget; a plateau may bring it forward.
         self.fall_start = round(config.schedule.anneal_from * self.total_steps)
         self.fall_end = self.total_steps

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import timm
 import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from classification.config import default_config, merge
+from classification.errors import UserError
 from classification.learning.optimizer import (
+    check_optimizer,
     create_optimizer,
     load_optimizer_state,
     parameter_groups,
@@ -41,6 +44,22 @@ def test_biases_learn_at_their_own_rate() -> None:
     set_learning_rate(optimizer, 0.5)
     rates = {tuple(g["params"][0].shape): g["lr"] for g in optimizer.param_groups}
     assert rates == {(2, 2): 0.5, (2,): 1.0}
+
+
+def test_biases_learn_at_their_own_rate_also_where_they_decay() -> None:
+    config = default_config()
+    merge(config, {"optimizer": {"bias_rate_factor": 2.0, "no_bias_decay": False}})
+    groups = parameter_groups(nn.Linear(2, 2), config)
+    assert [(g["weight_decay"], g["rate_factor"]) for g in groups] == [(5e-4, 1.0), (5e-4, 2.0)]
+
+
+@pytest.mark.parametrize("name", ["adahessian", "fusedsgd", "adamm"])
+def test_an_optimizer_that_cannot_be_used_is_refused(name: str) -> None:
+    """The second is timm's for apex, a package for GPUs."""
+    config = default_config()
+    merge(config, {"optimizer": {"name": name}})
+    with pytest.raises(UserError, match=f"config.optimizer.name: .*'{name}'"):
+        check_optimizer(config)
 
 
 def test_sgd_steps_follow_nesterov_momentum_with_decay() -> None:

@@ -32,6 +32,17 @@ def test_warmup_is_linear_from_a_tenth() -> None:
     assert rates[10:] == [0.1, 0.1]
 
 
+@pytest.mark.parametrize("name", ["plateau", "cosine"])
+@pytest.mark.parametrize("epochs", [1, 2, 4, 30])
+def test_a_small_budget_is_not_spent_on_the_warm_up(name: str, epochs: int) -> None:
+    config = make_config(name=name, warmup_epochs=5.0)
+    config.training.epochs = epochs
+    schedule = create_schedule(config, steps_per_epoch=12)
+    rates = [schedule.rate(step) for step in range(epochs * 12)]
+    assert max(rates) > 0.09
+    assert rates.index(max(rates)) == pytest.approx(min(60, epochs * 4), abs=1)
+
+
 def test_falls_as_torch_reduce_on_plateau_does() -> None:
     config = make_config(patience=2, factor=0.3, min_rate_ratio=0.05)
     schedule = PlateauSchedule(config, steps_per_epoch=1)

@@ -86,6 +86,13 @@ def test_bad_picture_is_found_before_training(
         ("training.epochs", "many", "int"),
         ("ema.decay", "2", "0.999999"),
         ("loss.name", "cross_entrpy", "cross_entropy"),
+        ("model.pad_type", "smae", "same"),
+        ("optimizer.name", "adamm", "adam"),
+        ("data.split", "2020-02-30", "not a YAML value"),
+        ("input.mean", "[.inf, 0, 0]", "input.mean: inf"),
+        ("input.std", "[.nan, 1, 1]", "input.std: nan"),
+        ("model.backbone", "vit_tiny_patch16_224", "cannot see pictures of"),
+        ("model.backbone", "levit_128s", "does not end in"),
     ],
 )
 def test_wrong_setting(
