@@ -11,13 +11,13 @@ from openvino import opset13 as opset
 from openvino.preprocess import PrePostProcessor
 
 from classification.data.sample_set import MULTI_LABEL
-from classification.deployment.half_precision import halved
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
 from classification.deployment.resize import pillow_resize
 from classification.deployment.torchscript import trace
 from classification.deployment.weight_scales import move_scales_behind
 from classification.errors import UserError
 from classification.models.calibrated import calibrated
+from classification.models.half_precision import halved
 
 
 def write_ir(

@@ -9,9 +9,9 @@ from typing import Any
 import onnx_ir
 import torch
 
-from classification.deployment.half_precision import halved
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
 from classification.models.calibrated import calibrated
+from classification.models.half_precision import halved
 
 OPSET = 18  # the oldest that the exporter writes without converting
 

@@ -19,6 +19,7 @@ from classification.errors import UserError
 from classification.files import write_bytes
 from classification.models.calibrated import calibrated
 from classification.models.classifier import create_classifier
+from classification.models.half_precision import halved
 from classification.models.quantized import INT8, restore_quantized
 
 FORMAT = "classification-checkpoint"
@@ -94,14 +95,19 @@ def describe(
 
 
 def without_training(contents: Mapping[str, Any], *, fp16: bool) -> dict[str, Any]:
-    """Return a checkpoint to predict with alone, with its weights in half precision if asked for.
+    """Return a checkpoint to predict with alone, its large weights in half precision if asked for.
 
     They are computed with in float32 all the same. Nothing can be resumed from it.
     """
     weights = contents["state_dict"]
     if fp16:
-        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+        weights = {name: _halved(value) for name, value in weights.items()}
     return {**contents, "state_dict": weights, "training": None}
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    half = halved(value.numpy(force=True)) if value.is_floating_point() else None
+    return value if half is None else torch.from_numpy(half)
 
 
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:

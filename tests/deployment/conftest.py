@@ -99,7 +99,7 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def exported_fp16(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with model.xml (BGR), model.bin, model.onnx, FP16, and labels.txt."""
     folder = tmp_path_factory.mktemp("fp16 export")
-    export(checkpoint, save_model_to=folder, onnx=True, precision="fp16")
+    export(checkpoint, save_model_to=folder, onnx=True, pytorch=True, precision="fp16")
     return folder
 
 

@@ -3,10 +3,12 @@ import onnx
 import onnxruntime
 import openvino as ov
 import pytest
+import torch
 
 from classification.deployment.backends import load_backend
-from classification.deployment.half_precision import halved
 from classification.deployment.openvino_core import openvino_core
+from classification.models.checkpoint import read_checkpoint
+from classification.models.half_precision import halved
 
 
 def test_large_tensors_are_halved():
@@ -25,10 +27,11 @@ def test_others_stay(values):
     assert halved(values) is None
 
 
-@pytest.mark.parametrize("name", ["model.xml", "model.onnx"])
+@pytest.mark.parametrize("name", ["model.xml", "model.onnx", "model.pth"])
 def test_logits(exported_fp16, pictures, expected_logits, name):
     backend = load_backend(exported_fp16 / name, precision_hint="f32")
-    assert backend.precision.startswith("FP16 ")
+    if name != "model.pth":  # of which PyTorch knows float32 only
+        assert backend.precision.startswith("FP16 ")
     actual = backend.logits(pictures)
     difference = np.abs(actual - expected_logits).max()
     assert 1e-6 < difference < 0.02 * expected_logits.std()
@@ -49,6 +52,8 @@ def test_files_hold_half_floats(exported_fp16, exported):
     weights = onnx.load(exported_fp16 / "model.onnx").graph.initializer
     large = [w for w in weights if np.prod(w.dims) >= 2048]
     assert large and {w.data_type for w in large} == {onnx.TensorProto.FLOAT16}
+    state = read_checkpoint(exported_fp16 / "model.pth")["state_dict"].values()
+    assert {v.dtype for v in state if v.numel() >= 2048} == {torch.float16}
     constants = [
         node.get_element_type()
         for node in openvino_core().read_model(exported_fp16 / "model.xml").get_ops()
