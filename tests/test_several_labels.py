@@ -172,6 +172,9 @@ def test_exported_files_give_the_same_figures(
     theirs = evaluate(exported / name, test_data_roots=faces, settings=official)
     ours = evaluate(trained, test_data_roots=faces)
     assert theirs == pytest.approx(ours, rel=1e-3)
+    turned = [["data.labels", "[Square, Red, Green, Blue]"], *official]
+    again = evaluate(exported / name, test_data_roots=faces, settings=turned)
+    assert again == theirs  # the order is the model's
     with pytest.raises(UserError, match=r"not of the 4 classes"):
         evaluate(
             exported / name, test_data_roots=faces, settings=[["data.labels", "[Red]"], *official]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from subprocess import PIPE
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ from support import TINY_TEMPLATE, python_environment, train_into
 
 from classification import Predictor, evaluate, export, train
 from classification.cli.predict import main as predict_main
+from classification.compression.stage import fine_tuning_config
+from classification.config import default_config, merge_settings
 from classification.deployment.backends import load_backend
 from classification.errors import UserError
+from classification.evaluation.evaluate import _evaluation_config
 from classification.models.checkpoint import load_classifier, read_checkpoint
 
 SETTINGS = [
@@ -159,6 +163,28 @@ def test_a_target_is_for_two_classes(data: dict[str, Path], tmp_path: Path) -> N
             tmp_path / "outputs",
             settings=[["evaluation.thresholds", "precision"]],
         )
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "compress"])
+def test_a_model_that_is_given_another_attribute_is_told(
+    verb: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def configure(trained: str, now: str) -> str:
+        caplog.clear()
+        config = default_config()
+        merge_settings(config, [["data.labels", trained]])
+        settings = [["data.labels", now]]
+        if verb == "compress":
+            fine_tuning_config(config, settings)
+        else:
+            backend = SimpleNamespace(config=config, task="multi-class")
+            _evaluation_config(backend, settings)
+        return caplog.text
+
+    said = configure("[Eyeglasses]", "[Glasses]")
+    assert "the model was trained for 'Eyeglasses', now 'Glasses' is taken for it" in said
+    for trained, now in (("[A]", "[A]"), ("[]", "[A]"), ("[A]", "[]"), ("[A]", "[all]")):
+        assert configure(trained, now) == ""
 
 
 def test_what_no_threshold_reaches_is_said(

@@ -17,6 +17,7 @@ from classification.compression.sensitivity import describe_sensitivity, rank_la
 from classification.compression.size import Size, deployed_size
 from classification.compression.stage import fine_tuning_config, run_stage
 from classification.compression.workbench import Workbench, describe_change
+from classification.data.labels import check_task
 from classification.data.readers import read_samples
 from classification.data.sample_set import MULTI_LABEL
 from classification.errors import AccuracyDropError, UserError
@@ -111,6 +112,7 @@ def compress(
     names = classifier.class_names
     read = partial(read_samples, class_names=names, classes=names, data=config.data)
     train_samples = read(train_data_roots, train_ann_files, role="train")
+    check_task(train_samples, classifier.task, load_weights, "train")
     val_samples = read(val_data_roots, val_ann_files, role="val")
     seed_everything(config.training.seed)
 

@@ -14,6 +14,7 @@ from classification.compression.pruning import keep_zeros
 from classification.compression.workbench import Workbench, describe_change
 from classification.config import Config, from_dict, merge, merge_settings, to_dict, validate
 from classification.config_limits import get
+from classification.data.labels import warn_of_another_label
 from classification.data.loader import TrainLoader
 from classification.errors import DivergedError, UserError
 from classification.evaluation.score import Outcome
@@ -76,6 +77,7 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
     config.optimizer.base_learning_rate *= config.compression.rate_factor
     validate(config)
     config.freeze()
+    warn_of_another_label(trained.data.labels, config.data.labels)
     return config
 
 

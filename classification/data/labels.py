@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def merge_sources(
     """
     attributes = _choose_attributes(sources, list(labels), class_names)
     if attributes and (len(attributes) > 1 or list(labels) == ALL):
-        return _multi_label(sources, attributes, classes, role)
+        return _multi_label(sources, attributes, class_names, classes, role)
     task = None  # any classes
     if attributes:
         task = tuple(class_names or names or (f"not_{attributes[0]}", attributes[0]))
@@ -49,6 +50,30 @@ def merge_sources(
             )
         sources = [_two_classes(source, attributes[0], task) for source in sources]
     return _single_label(sources, class_names or task, classes, role, named=class_names is not None)
+
+
+def check_task(samples: SampleSet, task: str, weights: str | Path, role: str) -> None:
+    """Raise a UserError for data that are of another kind than the model."""
+    if samples.task != task:
+        raise UserError(
+            f"{weights}: the model is {task}, the {role} data are {samples.task}. --set "
+            "data.labels says what of the data is the task."
+        )
+
+
+def warn_of_another_label(trained: Sequence[str], now: Sequence[str]) -> None:
+    """Say that a model of one attribute is given another one, which may be its other name.
+
+    Args:
+        trained, now: `data.labels` of the training's config and of the one at hand.
+    """
+    single = len(trained) == len(now) == 1 and ALL not in (list(trained), list(now))
+    if single and trained[0] != now[0]:
+        logger.warning(
+            "data.labels: the model was trained for '%s', now '%s' is taken for it.",
+            trained[0],
+            now[0],
+        )
 
 
 def _choose_attributes(
@@ -82,8 +107,20 @@ def _values(source: Source, attribute: str) -> np.ndarray:
 
 
 def _multi_label(
-    sources: Sequence[Source], names: Sequence[str], classes: Sequence[str] | None, role: str
+    sources: Sequence[Source],
+    names: Sequence[str],
+    class_names: Sequence[str] | None,
+    classes: Sequence[str] | None,
+    role: str,
 ) -> SampleSet:
+    """Merge sources for several labels, in the order of the model's `class_names` if given."""
+    if class_names is not None:
+        if set(names) != set(class_names):
+            raise UserError(
+                f"The {role} data are read for other labels than the model has.\n"
+                f"data.labels: {listing(names)}.\nThe model has: {listing(class_names)}."
+            )
+        names = class_names
     if classes is not None and set(classes) != set(names):
         raise UserError(
             "--classes: a picture with several labels has no class to be chosen by; choose the "

@@ -18,6 +18,7 @@ from classification.config import (
     validate,
 )
 from classification.data.faces import check_negative_class, no_face_logits
+from classification.data.labels import check_task, warn_of_another_label
 from classification.data.readers import read_samples
 from classification.data.sample_set import MULTI_LABEL, SampleSet
 from classification.data.source import ROLES
@@ -102,11 +103,7 @@ def evaluate(
         roles=roles,
         data=config.data,
     )
-    if samples.task != backend.task:
-        raise UserError(
-            f"{weights}: the model is {backend.task}, the test data are {samples.task}. --set "
-            "data.labels says what of the data is the task."
-        )
+    check_task(samples, backend.task, weights, "test")
     check_negative_class(backend.preprocessing.faces, backend.class_names, backend.task)
     if not len(samples):
         raise UserError(f"The test data hold no picture of the classes {', '.join(classes or ())}.")
@@ -196,11 +193,13 @@ def _evaluation_config(backend: Backend, settings: Sequence[Sequence[str]]) -> C
     """Return a checkpoint's config, or the defaults, with the settings."""
     config: Config = (getattr(backend, "config", None) or default_config()).clone()
     config.defrost()
-    if backend.task == MULTI_LABEL and not config.data.labels:
+    trained = list(config.data.labels)
+    if backend.task == MULTI_LABEL and not trained:
         config.data.labels = ["all"]  # those that the model has
     merge_settings(config, settings)
     check_effective(settings, SETTINGS, "an evaluation")
     validate(config)
+    warn_of_another_label(trained, config.data.labels)
     return config
 
 

@@ -12,6 +12,7 @@ from face_sets import CELEBA_ATTRIBUTES, CELEBA_ROWS, LANDMARKS, make_celeba
 
 from classification.config import Config, default_config
 from classification.data.celeba import read_celeba
+from classification.data.labels import check_task
 from classification.data.readers import read_samples
 from classification.errors import UserError
 
@@ -89,6 +90,26 @@ def test_several_attributes_are_labels(root: Path) -> None:
     assert every.class_names == CELEBA_ATTRIBUTES
     again = read_samples(f"celeba:{root}", class_names=("Male", "Smiling"), data=data("all"))
     assert again.targets.tolist() == [list(row[1:]) for row in CELEBA_ROWS] * 2
+
+
+def test_labels_are_in_the_order_of_the_model(root: Path) -> None:
+    model = ("Male", "Eyeglasses")
+    samples = read_samples(
+        f"celeba:{root}", class_names=model, data=data("Eyeglasses", "Male"), role="test"
+    )
+    assert samples.class_names == model
+    assert samples.targets.tolist() == [[row[1], row[0]] for row in CELEBA_ROWS] * 2
+    for labels in (("Eyeglasses", "Smiling"), ("Eyeglasses", "Male", "Smiling")):
+        with pytest.raises(UserError, match="test data are read for other labels") as caught:
+            read_samples(f"celeba:{root}", class_names=model, data=data(*labels), role="test")
+        assert f"data.labels: {', '.join(labels)}.\nThe model has: Male, Eyeg" in str(caught.value)
+
+
+def test_two_labels_are_not_the_two_classes_of_one(root: Path) -> None:
+    samples = read_samples(f"celeba:{root}", class_names=("Male", "Smiling"), data=data("Smiling"))
+    with pytest.raises(UserError, match=r"x\.pth: the model is multi-label, the train data are mu"):
+        check_task(samples, "multi-label", "x.pth", "train")
+    check_task(samples, "multi-class", "x.pth", "train")
 
 
 def test_a_task_must_be_chosen(root: Path) -> None:
