@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from classification.compression.layers import matching_layers
 from classification.compression.pruning import prune, share_of_zeros
 from classification.compression.quantization import calibration_batches, quantize
 from classification.compression.sensitivity import describe_sensitivity, rank_layers
@@ -43,6 +44,7 @@ from classification.models.quantized import (
 logger = logging.getLogger(__name__)
 
 SENSITIVITY_IMAGES = 32
+PRUNED_FOLDER = "pruned"  # of the FP32 model, where an int8 one is made of it
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,13 @@ def compress(
     given = {**locals(), "accept_accuracy_drop": accept_accuracy_drop or None}
     if not (nncf_quantization or nncf_pruning):
         raise UserError("Nothing to do: give --nncf-quantization, --nncf-pruning or both.")
+    both = nncf_quantization and nncf_pruning
+    _check_folders(Path(load_weights), Path(save_checkpoints_to), both=both)
     classifier = load_classifier(load_weights)
     if classifier.precision == "INT8":
         raise UserError(f"{load_weights}: is int8 already; give the checkpoint it was made from.")
     config = fine_tuning_config(classifier.config, settings)
+    matching_layers(classifier.model, config.compression.ignored_layers)  # typos are found now
     check_thresholds(config, classifier.class_names, classifier.task)
     check_target_accuracy(config, multi_label=classifier.task == MULTI_LABEL)
     resume = _read_resumed(resume_from, quantized=nncf_quantization, pruned=nncf_pruning)
@@ -129,7 +134,7 @@ def compress(
         images = calibration_batches(train_store, classifier.preprocessing, config)
         model, outcome = classifier.model, reference
         if nncf_pruning and not (resume and resume["compression"]["method"] == INT8):
-            inner = RunFolder(folder / "pruned", *keep) if nncf_quantization else run_folder
+            inner = RunFolder(folder / PRUNED_FOLDER, *keep) if both else run_folder
             model = _restore(classifier, resume) if resume else _prune(bench, images[0])
             outcome = stages(
                 model, _describe(PRUNED, model, reference, bench), folder=inner,
@@ -155,6 +160,17 @@ def compress(
         if excess > 1e-9:
             _complain(excess, bench, change, best, accept_accuracy_drop)
     return result
+
+
+def _check_folders(weights: Path, folder: Path, *, both: bool) -> None:
+    """Refuse to write where the float model lies: it would be overwritten."""
+    place = weights.resolve().parent
+    for written in (folder, folder / PRUNED_FOLDER) if both else (folder,):
+        if written.resolve() in (place, place.parent if place.name == "model" else place):
+            raise UserError(
+                f"--save-checkpoints-to {folder}: {weights} lies in {written} and would be "
+                "overwritten; choose another folder."
+            )
 
 
 def _read_resumed(

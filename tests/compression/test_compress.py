@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,39 @@ def test_settings_that_would_do_nothing_are_errors(
 ) -> None:
     with pytest.raises(UserError, match=message):
         run(fp32, data, tmp_path, [key, value])
+
+
+@pytest.mark.parametrize(
+    ("place", "folder", "both"),
+    [
+        ("outputs", "outputs", False),
+        ("outputs", "link", False),
+        ("outputs/model", "outputs", False),
+        ("int8/pruned", "int8", True),
+        ("int8/pruned/model", "int8", True),
+    ],
+)
+def test_the_float_model_is_not_overwritten(
+    place: str, folder: str, both: bool, fp32: Path, data: dict[str, Path], tmp_path: Path,
+) -> None:  # fmt: skip
+    weights = tmp_path / place / "best.pth"
+    weights.parent.mkdir(parents=True)
+    shutil.copy(fp32, weights)
+    (tmp_path / "link").symlink_to(tmp_path / "outputs")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="would be overwritten; choose another folder"):
+        run(weights, data, tmp_path / folder, nncf_pruning=both)
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(UserError, match="has no effect"):  # which comes after
+        run(weights, data, tmp_path / "other", ["sam.rho", "1"], nncf_pruning=both)
+
+
+def test_a_layer_that_is_not_there_is_found_before_the_pictures_are_read(
+    fp32: Path, tmp_path: Path
+) -> None:
+    nowhere = {"train": tmp_path / "no", "val": tmp_path / "no"}
+    with pytest.raises(UserError, match="matches no layer"):
+        run(fp32, nowhere, tmp_path / "int8", ["compression.ignored_layers", "[nothing_like_it]"])
 
 
 def test_nothing_asked_for_is_an_error(
