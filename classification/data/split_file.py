@@ -115,7 +115,8 @@ def select_roles(sources: Sequence[Source], split: str, roles: Collection[str]) 
     """
     if not split:
         for source in sources:
-            if source.roles is not None and "train" in roles:
+            # Not for val too: a training would say it twice.
+            if source.roles is not None and {"train", "test"} & set(roles):
                 logger.warning(
                     "%s has a partition into train, val and test, which is not used; "
                     "--set data.split official uses it.",

@@ -163,9 +163,13 @@ def test_official_partitions(tool: Any, faces: str, tmp_path: Path) -> None:
     assert {row["fold"] for row in new} == {"0", "1", "2"}
 
 
-def test_an_unused_partition_is_said(faces: str, caplog: pytest.LogCaptureFixture) -> None:
-    read_samples(faces.split(",")[0], data=data("", "Male"))
-    assert "which is not used; --set data.split official uses it" in caplog.text
+@pytest.mark.parametrize(("role", "times"), [("train", 1), ("val", 0), ("test", 1)])
+def test_an_unused_partition_is_said(
+    role: str, times: int, faces: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_samples(faces.split(",")[0], role=role, data=data("", "Male"))
+    message = "which is not used; --set data.split official uses it"
+    assert caplog.text.count(message) == times
 
 
 def test_a_partition_that_divides_a_group_is_said(
