@@ -38,9 +38,10 @@ def intervals(
 ) -> dict[str, Interval]:
     """Return the interval of each headline figure, by its name in the metrics.
 
-    Figures of thousands of pictures and classes together may lack that of the mean average
-    precision. A share of which nothing or all is right gets the exact binomial interval instead:
-    there the bootstrap cannot see how little the pictures say.
+    A share of which nothing or all is right gets the exact binomial interval of its groups
+    instead: there the bootstrap cannot see how little the pictures say. Other figures that are the
+    same in all draws have none, nor has top-5 where it is 100 by definition, nor the mean average
+    precision where it is not `is_affordable`.
 
     Args:
         logits: [N, C] float32, calibrated.
@@ -53,29 +54,32 @@ def intervals(
         for name, figure in figures.items():
             values[name].append(figure(weights))
     tail = 50 * (1 - LEVEL)
+    counts = _counts(logits, samples, thresholds)
     found = {}
     for name, parts in values.items():
         all_draws = np.concatenate(parts)
-        if not np.isnan(all_draws).all():
-            low, high = np.nanpercentile(all_draws, [tail, 100 - tail])
+        if np.isnan(all_draws).all():
+            continue
+        low, high = np.nanpercentile(all_draws, [tail, 100 - tail])
+        if low < high:
             found[name] = Interval(float(low), float(high))
-    for name, size in _sizes(logits, samples, thresholds).items():
-        if name in found and found[name].low == found[name].high:  # none or all are right
-            right = round(found[name].low / 100 * size)
-            exact = binomtest(right, size).proportion_ci(LEVEL, "exact")
-            found[name] = Interval(100 * float(exact.low), 100 * float(exact.high))
+        elif name in counts and low in (0, 100):
+            exact = binomtest(round(low / 100 * counts[name]), counts[name])
+            bounds = exact.proportion_ci(LEVEL, "exact")
+            found[name] = Interval(100 * float(bounds.low), 100 * float(bounds.high))
     return found
 
 
-def _sizes(logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float]) -> dict[str, int]:
-    """Return of how many pictures a figure is a share, for those that are one."""
+def _counts(logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float]) -> dict[str, int]:
+    """Return of how many groups a figure is a share, for those that are one."""
     if samples.multi_label:
         return {}
-    sizes = {"top1": len(logits), "top5": len(logits)}
+    groups = number_groups(samples.groups)
+    sizes = {"top1": groups, "top5": groups}
     if logits.shape[1] == 2:
-        sizes["precision"] = int(np.sum(answers(logits, thresholds) == 1))
-        sizes["recall"] = int(np.sum(samples.targets == 1))
-    return sizes
+        sizes["precision"] = groups[answers(logits, thresholds) == 1]
+        sizes["recall"] = groups[samples.targets == 1]
+    return {name: len(np.unique(numbers)) for name, numbers in sizes.items()}
 
 
 def draw_weights(groups: Sequence[str], draws: int, seed: int) -> Iterator[np.ndarray]:
@@ -104,10 +108,14 @@ def number_groups(groups: Sequence[str]) -> np.ndarray:
     return np.array([numbers[key] for key in keys])
 
 
+def is_affordable(logits: np.ndarray) -> bool:
+    """Return whether the average precisions of logits [N, C] are computed in each draw."""
+    return DRAWS * logits.size <= _MOST_VALUES
+
+
 def _figures(
     logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
 ) -> dict[str, Figure]:
-    affordable = DRAWS * logits.size <= _MOST_VALUES
     if samples.multi_label:
         truth, scores = samples.targets > 0.5, sigmoid(logits)
         figures = _label_figures(scores >= 0.5, truth, "")
@@ -119,13 +127,14 @@ def _figures(
         truth = samples.targets[:, None] == np.arange(logits.shape[1])
         figures = {
             "top1": _share(right),
-            "top5": _share(target_ranks(logits, samples.targets) < 5),
             "balanced_accuracy": _balanced_accuracy(right, truth),
         }
+        if logits.shape[1] > 5:
+            figures["top5"] = _share(target_ranks(logits, samples.targets) < 5)
         if logits.shape[1] == 2:
             figures["precision"] = _part_of(truth[:, 1], named == 1)
             figures["recall"] = _part_of(named == 1, truth[:, 1])
-    if affordable:
+    if is_affordable(logits):
         figures["mean_average_precision"] = _mean_average_precision(scores, truth)
     return figures
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from classification.data.store import ImageStore
 from classification.evaluation import plots, tables
-from classification.evaluation.bootstrap import DRAWS, Interval
+from classification.evaluation.bootstrap import DRAWS, Interval, is_affordable
 from classification.evaluation.calibration import Reliability
 from classification.evaluation.galleries import choose_galleries, show_galleries
 from classification.evaluation.metrics import confusion
@@ -177,7 +177,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
         if evaluation.samples.multi_label:
             what = "Without positives, and left out of the mean average precision"
         notes.append(f"{what}: {names}.")
-    if "mean_average_precision" not in evaluation.intervals:
+    if not is_affordable(evaluation.logits):
         notes.append("So many pictures and classes: the mean average precision has no bounds.")
     by_rule = len(evaluation.logits) - len(evaluation.model_logits)
     if by_rule:

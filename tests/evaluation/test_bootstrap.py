@@ -44,7 +44,7 @@ def test_each_draw_has_the_figures_of_its_pictures(case):
         places = np.repeat(np.arange(150), row)
         t, p = targets[places], logits[places].argmax(axis=1)
         assert got["top1"][draw] == pytest.approx(100 * np.mean(t == p), rel=1e-5)
-        assert got["top5"][draw] == pytest.approx(100)
+        assert "top5" not in got  # 100 by definition
         assert got["balanced_accuracy"][draw] == pytest.approx(
             100 * balanced_accuracy_score(t, p), rel=1e-5
         )
@@ -134,6 +134,36 @@ def test_nor_is_a_precision_of_100():
     assert got["recall"].low < 80 < got["recall"].high
     got = intervals(logits.astype(np.float32), samples, thresholds=(0.1,))
     assert got["recall"] == pytest.approx((100 * 0.025 ** (1 / 10), 100))  # of the 10 there are
+
+
+def test_persons_count_where_all_are_right():
+    targets = np.array([0] * 50 + [1] * 50)
+    groups = tuple(f"person {i // 25}" for i in range(100))  # two of each class
+    samples = SampleSet((Path("x"),) * 100, targets, ("no", "yes"), ("s",) * 100, groups)
+    logits = (9 * np.eye(2)[targets]).astype(np.float32)
+    got = intervals(logits, samples)
+    assert got["top1"] == pytest.approx((100 * 0.025 ** (1 / 4), 100))
+    assert got["precision"] == got["recall"] == pytest.approx((100 * 0.025 ** (1 / 2), 100))
+    # Their draws are all alike, and they are no shares of pictures.
+    assert not {"balanced_accuracy", "mean_average_precision"} & got.keys()
+
+
+def test_one_group_tells_no_bounds():
+    targets = np.arange(40) % 2
+    logits = np.zeros((40, 2), np.float32)
+    logits[:, 0] = 1
+    samples = SampleSet((Path("x"),) * 40, targets, ("a", "b"), ("s",) * 40, ("one",) * 40)
+    assert intervals(logits, samples).keys() == {"recall"}  # 0 of the one group
+    labels = np.stack([targets, 1 - targets], axis=1).astype(np.float32)
+    assert intervals(logits, samples_of(labels, ("one",) * 40)) == {}
+
+
+def test_top5_of_six_classes_has_bounds():
+    targets = np.arange(60) % 6
+    logits = np.random.default_rng(0).normal(0, 1, (60, 6)).astype(np.float32)
+    samples = SampleSet((Path("x"),) * 60, targets, tuple("abcdef"), ("s",) * 60)
+    low, high = intervals(logits, samples)["top5"]
+    assert 60 < low < high < 100
 
 
 def test_weights_add_up():

@@ -118,6 +118,17 @@ def test_the_page_of_an_exported_file(color_backend, weights, pictures, tmp_path
     ]  # fmt: skip
 
 
+def test_a_report_of_right_answers_alone(color_backend, weights, write_pictures, tmp_path):
+    pictures = write_pictures(tmp_path / "data", {name: [name] * 3 for name in ("blue", "red")})
+    evaluate(weights, test_data_roots=pictures, save_output_to=tmp_path / "out")
+    page = Page(tmp_path / "out" / "report.html")
+    check(page)
+    assert page.text.count("95 %:") == 1  # of top-1; the draws of the other figures are all alike
+    assert "has no bounds" not in page.text
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert summary["intervals_95"].keys() == {"top1"}
+
+
 def test_a_report_of_an_exported_file_does_without_pytorch(trained, data, tmp_path):
     export(trained, save_model_to=tmp_path)
     code = (
