@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -145,7 +145,7 @@ def find_problems(config: Any) -> Iterator[str]:
         yield f"lr_finder.path_to_savefig: '{figure}' ends in none of {', '.join(FIGURES)}."
     if config.lr_finder.min_lr >= config.lr_finder.max_lr:
         yield "lr_finder.min_lr must be below max_lr."
-    yield from _data_problems(config.data)
+    yield from data_problems(config.data.labels, config.data.class_names)
     yield from _schedule_problems(config.schedule)
     for value in config.input.mean:
         if not math.isfinite(value):
@@ -167,15 +167,14 @@ def _schedule_problems(schedule: Any) -> Iterator[str]:
         yield "schedule.milestones: multi_step needs one at least, as [15, 19, 22]."
 
 
-def _data_problems(data: Any) -> Iterator[str]:
-    for key in ("labels", "class_names"):
-        if not all(isinstance(name, str) and name for name in data[key]):
-            yield f"data.{key}: expected names, got {data[key]}."
-        elif len(set(data[key])) < len(data[key]):
-            yield f"data.{key}: a name comes twice in {data[key]}."
-    if "all" in data.labels and len(data.labels) > 1:
-        yield f"data.labels: [all] stands alone, got {data.labels}."
-    if data.class_names and (
-        len(data.class_names) != 2 or len(data.labels) > 1 or data.labels == ["all"]
-    ):
+def data_problems(labels: Sequence[Any], class_names: Sequence[Any] = ()) -> Iterator[str]:
+    """Yield what is wrong with `data.labels` and `data.class_names`."""
+    for key, names in (("labels", labels), ("class_names", class_names)):
+        if not all(isinstance(name, str) and name for name in names):
+            yield f"data.{key}: expected names, got {names}."
+        elif len(set(names)) < len(names):
+            yield f"data.{key}: a name comes twice in {names}."
+    if "all" in labels and len(labels) > 1:
+        yield f"data.labels: [all] stands alone, got {labels}."
+    if class_names and (len(class_names) != 2 or len(labels) > 1 or list(labels) == ["all"]):
         yield "data.class_names: are those of a task of one attribute, negative and positive."

@@ -16,9 +16,12 @@ from pathlib import Path
 
 from classification.cli.arguments import add_whole_data_flags, comma_list
 from classification.cli.run import run_command
+from classification.data.labels import ALL, check_names
+from classification.data.listing import listing
 from classification.data.make_shards import write_shards
 from classification.data.readers import read_sources
 from classification.data.shard_files import STORAGES
+from classification.data.source import Source
 from classification.data.split_file import read_split, with_split
 from classification.errors import UserError
 from classification.progress import progress_bar
@@ -56,6 +59,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_labels(labels: Sequence[str], sources: Sequence[Source]) -> None:
+    """Raise a UserError for attributes that no source has."""
+    there = {name for source in sources for name in source.attribute_names}
+    unknown = [name for name in labels if name not in there]
+    if unknown and not (labels == ALL and there):
+        has = f"They have: {listing(sorted(there), most=50)}." if there else "They have classes."
+        raise UserError(f"--labels: the data have no attribute '{unknown[0]}'. {has}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
     args = build_parser().parse_args(argv)
@@ -63,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         if not 0 < args.max_shard_mb < math.inf:
             raise UserError("--max-shard-mb: expected a number above 0.")
+        check_names(args.labels)
         sources = read_sources(args.data_roots, args.ann_files, labels=args.labels, role="given")
+        check_labels(args.labels, sources)
         split = None
         if args.split is not None:
             split = read_split(args.split)

@@ -17,7 +17,7 @@ import numpy as np
 from classification import __version__
 from classification.cli.arguments import add_whole_data_flags, comma_list
 from classification.cli.run import run_command
-from classification.data.labels import merge_sources
+from classification.data.labels import check_names, merge_sources
 from classification.data.make_split import (
     inputs_hash,
     regroup,
@@ -100,7 +100,10 @@ def _ranges(text: str) -> list[int]:
     numbers = []
     for item in comma_list(text):
         first, dash, last = item.partition("-")
-        numbers += range(int(first), int(last if dash else first) + 1)
+        found = range(int(first), int(last if dash else first) + 1)
+        if not found:
+            raise argparse.ArgumentTypeError(f"'{item}' ends before it begins")
+        numbers += found
     return numbers
 
 
@@ -141,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         given = "given"  # as messages call the data
+        check_names(args.labels, args.class_names)
         sources = read_sources(args.data_roots, args.ann_files, labels=args.labels, role=given)
         check_keys(sources)
         if args.group_by:

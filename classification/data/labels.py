@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from classification.config_limits import data_problems
 from classification.data.listing import listing
 from classification.data.packed import PackedPicture
 from classification.data.sample_set import SampleSet
@@ -40,6 +41,11 @@ def merge_sources(
     attributes = _choose_attributes(sources, list(labels), class_names)
     if attributes and (len(attributes) > 1 or list(labels) == ALL):
         return _multi_label(sources, attributes, class_names, classes, role)
+    if names and not attributes and class_names is None:
+        raise UserError(
+            f"data.class_names: {listing(names)} would name the two classes of an attribute, but "
+            "the data have classes of their own. Leave it out."
+        )
     task = None  # any classes
     if attributes:
         task = tuple(class_names or names or (f"not_{attributes[0]}", attributes[0]))
@@ -50,6 +56,13 @@ def merge_sources(
             )
         sources = [_two_classes(source, attributes[0], task) for source in sources]
     return _single_label(sources, class_names or task, classes, role, named=class_names is not None)
+
+
+def check_names(labels: Sequence[str], class_names: Sequence[str] = ()) -> None:
+    """Raise a UserError for flags that are wrong as `data.labels` and `data.class_names` are."""
+    problem = next(data_problems(labels, class_names), None)
+    if problem is not None:
+        raise UserError(problem)
 
 
 def check_task(samples: SampleSet, task: str, weights: str | Path, role: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -67,8 +68,13 @@ def split_by_shares(
 
 
 def _warn_of_empty(roles: Iterable[str]) -> None:
-    for role in roles:
-        logger.warning("A part for %s got no picture: there are too few groups.", role or "nothing")
+    for role, count in Counter(roles).items():
+        logger.warning(
+            "%d %s for %s got no picture: there are too few groups.",
+            count,
+            "part" if count == 1 else "parts",
+            role or "nothing",
+        )
 
 
 def regroup(source: Source, pattern: str) -> Source:

@@ -136,6 +136,13 @@ def test_an_empty_part_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "got no picture" in caplog.text
 
 
+def test_empty_parts_are_said_in_one_line_a_role(caplog: pytest.LogCaptureFixture) -> None:
+    samples = make_samples(np.arange(30) % 2, groups=np.arange(30) // 15)
+    split_by_folds(samples, 500, {"val": [0]}, seed=0)
+    lines = caplog.text.splitlines()
+    assert 1 <= len(lines) <= 2 and "49" in lines[-1] and "parts for train got no" in lines[-1]
+
+
 def test_shares_of_groups() -> None:
     samples = random_samples(2, grouped=True)
     parts = assign_shares(samples, [0.6, 0.2, 0.2], seed=0)

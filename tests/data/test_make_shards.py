@@ -153,3 +153,21 @@ def test_shards_of_shards_read_each_picture_once(
         shard(root, tmp_path / "again", "tar")
         assert len(numbers) == len(set(numbers)) == 12
     assert contents(read_samples(f"shards:{tmp_path / 'again'}")) == contents(read_samples(root))
+
+
+def test_attributes_that_are_not_there_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    celeba = f"celeba:{make_celeba(tmp_path / 'celeba')}"
+    for root, labels, message in (
+        (folder, "Foo", "--labels: the data have no attribute 'Foo'. They have classes."),
+        (folder, "all", "--labels: the data have no attribute 'all'. They have classes."),
+        (celeba, "Male,Foo", "no attribute 'Foo'. They have: Eyeglasses, Male, Smiling."),
+        (celeba, "Male,Male", "data.labels: a name comes twice"),
+    ):
+        flags = ["--data-roots", str(root), "--output", str(tmp_path / "out"), "--labels", labels]
+        assert shard_data.main(flags) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    flags = ["--data-roots", celeba, "--output", str(tmp_path / "out"), "--labels", "all"]
+    assert shard_data.main(flags) == 0

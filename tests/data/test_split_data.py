@@ -255,6 +255,32 @@ def test_a_seed_below_0_is_refused(tool: Any, capsys: Any) -> None:
     assert "-1 is below 0" in capsys.readouterr().err
 
 
+def test_a_range_that_ends_before_it_begins_is_refused(tool: Any, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        tool.main(["--data-roots", "x", "--output", "s.csv", "--val-folds", "4-2"])
+    assert stopped.value.code == 2
+    assert "'4-2' ends before it begins" in capsys.readouterr().err
+
+
+def test_names_are_checked_as_those_of_a_config(tool: Any, tmp_path: Path, capsys: Any) -> None:
+    root, folders = make_celeba(tmp_path / "faces"), tmp_path / "folders"
+    for name in ("a", "b"):
+        (folders / name).mkdir(parents=True)
+        (folders / name / "1.jpg").touch()
+    celeba, output = f"celeba:{root}", tmp_path / "s.csv"
+    for data_root, options, message in (
+        (celeba, ("--labels", "Male,Male"), "data.labels: a name comes twice"),
+        (celeba, ("--labels", "all,Male"), "data.labels: [all] stands alone"),
+        (celeba, ("--labels", "Male", "--class-names", "a,b,c"), "data.class_names: are those of"),
+        (celeba, ("--labels", "all", "--class-names", "a,b"), "data.class_names: are those of"),
+        (folders, ("--class-names", "c,d"), "the data have classes of their own. Leave it out"),
+    ):
+        flags = ["--data-roots", str(data_root), "--output", str(output), "--shares", "0.5,0.5"]
+        assert tool.main([*flags, *options]) == 2
+        assert message in capsys.readouterr().err
+        assert not output.exists()
+
+
 def test_the_commands_of_the_readme_parse(tool: Any) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^python tools/split_data\.py (.*)$", readme, re.M)
