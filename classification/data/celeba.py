@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from classification.data.listing import listing
-from classification.data.source import ROLES, Source
+from classification.data.source import ROLES, Source, folder_name
 from classification.data.tables import Form, Table, read_table
 from classification.errors import UserError
 
@@ -77,7 +77,7 @@ def read_celeba(root: Path, name: str) -> Source:
     roles = _column(partition, attributes)
     return Source(
         name=name,
-        key=f"celeba:{root.resolve().name}",
+        key=f"celeba:{folder_name(root)}",
         root=root,
         paths=tuple(folder / picture for picture in names),
         places=attributes.places(),

@@ -16,7 +16,7 @@ from classification.data.celeba import check_on_disk
 from classification.data.class_folders import read_class_folders
 from classification.data.listing import listing
 from classification.data.pictures import find_pictures
-from classification.data.source import Source
+from classification.data.source import Source, folder_name
 from classification.data.tables import Form, read_table
 from classification.errors import UserError
 
@@ -109,7 +109,7 @@ def _source(
 ) -> Source:
     return Source(
         name=name,
-        key=f"{kind}:{root.resolve().name}",
+        key=f"{kind}:{folder_name(root)}",
         root=root,
         paths=tuple(paths),
         places=tuple(places),

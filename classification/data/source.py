@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +70,11 @@ class Source:
         )
 
 
+def folder_name(path: str | Path) -> str:
+    """Return the last name of a path, also of "."; a link has its own, to tell it from others."""
+    return os.path.basename(os.path.abspath(path))  # noqa: PTH100, PTH119 - no link is followed
+
+
 def labelled_source(
     root: Path, found: Sequence[LabelledPath], class_folders: frozenset[str] = frozenset()
 ) -> Source:
@@ -76,7 +82,7 @@ def labelled_source(
     name = found[0].source
     return Source(
         name=name,
-        key=Path(name).resolve().name,
+        key=folder_name(name),
         root=root,
         paths=tuple(item.path for item in found),
         places=tuple(item.place for item in found),

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from face_sets import make_celeba, make_meglass, make_sof, make_specface
-from support import ROOT
+from support import ROOT, make_class_folders
 
 from classification.config import Config, default_config
-from classification.data.readers import read_samples
+from classification.data.readers import read_samples, read_sources
 from classification.data.sample_set import SampleSet
 from classification.errors import UserError
 
@@ -296,3 +296,22 @@ def test_two_sources_of_one_name(tool: Any, tmp_path: Path, capsys: Any) -> None
     command = ["--data-roots", ",".join(roots), "--output", str(tmp_path / "s.csv"), *FOLDS]
     assert tool.main(command) == 2
     assert "are both called 'meglass:faces' in a split file" in capsys.readouterr().err
+
+
+def test_a_link_tells_two_sources_of_one_name_apart(
+    tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, make in (("meglass", make_meglass), ("celeba", make_celeba)):
+        one, two = (make(tmp_path / kind / n / "faces") for n in ("a", "b"))
+        (tmp_path / kind / "others").symlink_to(two)
+        roots, split = f"{kind}:{one},{kind}:{tmp_path / kind / 'others'}", tmp_path / f"{kind}.csv"
+        options = ["--labels", "Eyeglasses", "--output", str(split), *FOLDS]
+        assert tool.main(["--data-roots", roots, *options]) == 0
+        assert {row["source"] for row in rows_of(split)} == {f"{kind}:faces", f"{kind}:others"}
+        monkeypatch.chdir(one)
+        for root in (f"{kind}:.", f"{kind}:{one}/", f"{kind}:../faces"):
+            assert [source.key for source in read_sources(root)] == [f"{kind}:faces"]
+    folders = make_class_folders(tmp_path / "colours", 1)
+    (tmp_path / "linked").symlink_to(folders)
+    keys = [source.key for source in read_sources([folders, f"{tmp_path / 'linked'}/"])]
+    assert keys == ["colours", "linked"]
