@@ -179,9 +179,12 @@ def _named(results: Iterable[_Result]) -> Iterator[Decision]:
     """Give each result a name of its own that ends in .jpg.
 
     Files that have a right name keep it. Others that would take it get their old suffix into their
-    name, and a number if need be. Names that differ in case only count as one, as on some disks.
+    name, and a number if need be. Names that differ in case only count as one, as on some disks,
+    and no file is called as a folder.
     """
-    taken: set[str] = set()
+    results = list(results)
+    folders = {folder for result in results for folder in result.source.parents}
+    taken = {str(folder).casefold() for folder in folders}
     for result in sorted(results, key=lambda r: (r.source.suffix != ".jpg", str(r.source))):
         target = _free_name(result.source, taken)
         taken.add(str(target).casefold())
