@@ -69,7 +69,7 @@ def check_data(args: argparse.Namespace) -> bool:
     from classification.audit.check import check
     from classification.audit.findings import is_as_bad_as
     from classification.audit.html_report import render_html
-    from classification.audit.json_report import render_json
+    from classification.audit.json_report import FORMAT, check_replaceable, render_json
     from classification.audit.summary import print_summary
     from classification.errors import UserError
     from classification.files import check_writable, write_text
@@ -77,6 +77,13 @@ def check_data(args: argparse.Namespace) -> bool:
     page = Path(args.save_report_to)
     if page.suffix != ".html":
         raise UserError(f"--save-report-to: '{page}' does not end in .html.")
+    if args.min_side < 0:
+        raise UserError(f"--min-side: {args.min_side} is below 0.")
+    if args.load_weights and args.no_label_errors:
+        raise UserError(
+            "--load-weights judges labels, which --no-label-errors does not; leave one of them out."
+        )
+    check_replaceable(page.with_suffix(".json"), FORMAT)
     check_writable(page.parent)
     audit = check(
         read_splits(args),
@@ -103,7 +110,7 @@ def read_splits(args: argparse.Namespace) -> dict:
     splits: dict = {}
     for role in SPLITS:
         roots = getattr(args, f"{role}_data_roots")
-        if roots:
+        if roots or not splits:  # without train, `read_samples` says so
             splits[role] = read_samples(
                 roots,
                 getattr(args, f"{role}_ann_files"),

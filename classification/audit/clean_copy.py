@@ -13,10 +13,13 @@ from pathlib import Path
 
 from classification import __version__
 from classification.audit.clean_plan import Decision, cleaned
+from classification.audit.json_report import check_replaceable
 from classification.data.listing import printable
 from classification.data.store import usable_cores
 from classification.errors import UserError
 from classification.files import write_bytes
+
+FORMAT = "classification-cleaning"
 
 
 def check_apart(source: Path, destination: Path) -> None:
@@ -32,10 +35,15 @@ def check_apart(source: Path, destination: Path) -> None:
 
 
 def check_report(report: Path, source: Path, destination: Path) -> None:
-    """Raise a UserError for a report among the pictures, which would be one of their files."""
+    """Raise a UserError for a report among the pictures, or in the place of another file.
+
+    Among the pictures it would be one of their files.
+    """
     for folder in (source, destination):
         if folder.resolve() in report.resolve().parents:
             raise UserError(f"--save-report-to: {report} lies in {folder}; choose a place outside.")
+    if report.suffix == ".json":
+        check_replaceable(report, FORMAT)
 
 
 def check_destination(destination: Path, plan: Sequence[Decision]) -> None:
@@ -138,7 +146,7 @@ def render_decisions(source: Path, plan: Sequence[Decision], suffix: str) -> str
         writer.writerows(rows)
         return buffer.getvalue()
     contents = {
-        "format": "classification-cleaning",
+        "format": FORMAT,
         "framework_version": __version__,
         "source": printable(source),
         "decisions": rows,

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 from classification import __version__
 from classification.audit.check import Audit
 from classification.audit.findings import count_kinds
 from classification.data.listing import printable
+from classification.errors import UserError
+
+FORMAT = "classification-audit"
+
+
+def check_replaceable(path: Path, form: str) -> None:
+    """Raise a UserError for a file that is there already and is no JSON of this format."""
+    if not os.path.lexists(path):
+        return
+    try:
+        contents = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        contents = None
+    if not isinstance(contents, dict) or contents.get("format") != form:
+        raise UserError(
+            f"{path}: is no report of this program and would be overwritten; choose another place "
+            "by --save-report-to, or move it."
+        )
 
 
 def render_json(audit: Audit) -> str:
     """Return every finding with all of its pictures."""
     contents = {
-        "format": "classification-audit",
+        "format": FORMAT,
         "format_version": 1,
         "framework_version": __version__,
         "pictures": len(audit.items),

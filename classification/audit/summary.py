@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 from rich.table import Table
 
@@ -11,7 +13,9 @@ from classification.audit.findings import KINDS, count_kinds
 
 def print_summary(audit: Audit) -> None:
     """Print how many findings there are of each kind, and in how many pictures."""
-    splits = ", ".join(f"{int(counts.sum())} {split}" for split, counts in audit.counts.items())
+    # Not the sums of `counts`: a picture may have several labels, or none.
+    numbers = Counter(item.split for item in audit.items)
+    splits = ", ".join(f"{numbers[split]} {split}" for split in audit.counts)
     print(f"{len(audit.items)} pictures ({splits}) of {len(audit.class_names)} classes")
     counts = count_kinds(audit.findings)
     if not counts:

@@ -328,9 +328,31 @@ def test_mistakes(clean_set: Path, check_data, capsys) -> None:
     assert "does not exist" in capsys.readouterr().err
     assert check_data([*train, "--save-report-to", "report.txt"]) == 2
     assert "does not end in .html" in capsys.readouterr().err
+    assert check_data(["--train-data-roots", ""]) == 2
+    assert "No train data root was given" in capsys.readouterr().err
+    assert check_data([*train, "--min-side", "-1"]) == 2
+    assert "--min-side: -1 is below 0" in capsys.readouterr().err
+    assert check_data([*train, "--no-label-errors", "--load-weights", "best.pth"]) == 2
+    assert "leave one of them out" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_:
         check_data([])
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "no JSON", '{"format": "classification-cleaning"}'])
+def test_a_json_of_somebody_else_stays(
+    text: str, clean_set: Path, check_data, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = clean_set / "report.json"
+    other.write_text(text)
+    page = str(clean_set / "report.html")
+    flags = ["--train-data-roots", str(clean_set / "train"), "--save-report-to", page]
+    assert check_data([*flags, "--no-label-errors"]) == 2
+    assert "report.json: is no report of this program" in capsys.readouterr().err
+    assert other.read_text() == text and not Path(page).exists()
+    other.unlink()
+    for _ in range(2):  # its own is replaced
+        assert check_data([*flags, "--no-label-errors"]) == 0
 
 
 def test_a_file_that_vanished_is_unreadable(tmp_path: Path) -> None:
@@ -349,6 +371,10 @@ def test_attributes_are_chosen_as_for_a_training(
     report = json.loads((tmp_path / "data_report.json").read_text(encoding="utf-8"))
     assert list(report["classes"]) == ["train", "val"]
     assert list(report["classes"]["train"]) == ["not_Eyeglasses", "Eyeglasses"]
+    capsys.readouterr()
+    labels = ["--set", "data.labels", "[Eyeglasses, Male]"]
+    assert check_data([*flags, *split, *labels]) in (0, 1)
+    assert "30 pictures (24 train, 6 val) of 2 classes" in capsys.readouterr().out
     assert check_data([*flags, *split]) == 2
     assert "Choose by data.labels" in capsys.readouterr().err
     assert check_data([*flags, "--set", "data.num_workers", "2"]) == 2

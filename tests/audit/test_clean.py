@@ -243,3 +243,21 @@ def test_names_that_would_meet_get_their_old_suffix(tmp_path: Path) -> None:
     assert len({target.casefold() for target in targets.values()}) == 6
     assert targets["A.png"] == "A-png-2.jpg" and targets["a.JPG"] == "a-JPG.jpg"
     assert {targets["b.jpeg"], targets["b.jpe"]} == {"b.jpg", "b-jpeg.jpg"}
+
+
+def test_no_file_is_called_as_a_folder(clean_data, tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    (source / "cats" / "X.jpg").mkdir(parents=True)
+    picture(0).save(source / "cats" / "x.png")
+    picture(1).save(source / "cats" / "X.jpg" / "1.jpg")
+    assert clean_data([str(source), str(copy), "--apply"]) == 0
+    assert sorted(contents(copy)) == ["cats/X.jpg/1.jpg", "cats/x-png.jpg"]
+
+
+def test_a_json_of_somebody_else_stays(source: Path, clean_data, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "copy.json"
+    other.write_text('{"mine": 1}')
+    assert clean_data([str(source), str(tmp_path / "copy"), "--apply"]) == 2
+    assert "copy.json: is no report of this program" in capsys.readouterr().err
+    assert other.read_text() == '{"mine": 1}' and not (tmp_path / "copy").exists()
+    assert clean_data([str(source), str(tmp_path / "copy")]) == 0  # only tells
