@@ -8,6 +8,7 @@ The classes are in the column `label`, or the other columns are attributes of 0 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,10 +96,11 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 def _repeated(paths: Sequence[str], places: Sequence[str]) -> list[str]:
     first: dict[str, str] = {}
+    names = map(os.path.normpath, paths)
     return [
-        f"{place}: '{path}' comes again, after {first[path]}."
-        for path, place in zip(paths, places, strict=True)
-        if first.setdefault(path, place) != place
+        f"{place}: '{path}' comes again, after {first[name]}."
+        for path, name, place in zip(paths, names, places, strict=True)
+        if first.setdefault(name, place) != place
     ]
 
 

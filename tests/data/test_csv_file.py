@@ -85,6 +85,11 @@ def test_one_attribute_needs_no_choice(tmp_path: Path) -> None:
         ("path,label\n1.jpg,cat\n4.jpg,dog\n", r"line 3: there is no file '.*4\.jpg'"),
         ("path,label\n1.jpg,cat\nsub2/3.jpg,dog\n", r"line 3: there is no file '.*sub2/3\.jpg'"),
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", r"line 3: '1\.jpg' comes again, after .* line 2"),
+        (
+            "path,label\n1.jpg,cat\n./1.jpg,dog\n",
+            r"line 3: '\./1\.jpg' comes again, after .* line 2",
+        ),
+        ("path,label\nsub/3.jpg,a\nsub/../sub//3.jpg,b\n", r"line 3: .* again, after .* line 2"),
         ("path,label\n1.jpg,cat,x\n", r"line 2: expected 2 cells, got 3"),
         ("path,label,role\n1.jpg,cat,eval\n", r"line 2: the role 'eval' is none of train, val, t"),
         ("path,label,label\n1.jpg,a,b\n", r"line 1: the column 'label' is nameless or comes twice"),
