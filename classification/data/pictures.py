@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -50,21 +51,49 @@ def find_pictures(
 def list_folder(folder: str | Path) -> tuple[list[str], set[str]]:
     """Return the sorted names in a folder, without hidden ones and litter, and which are folders.
 
+    Links that lead nowhere count as files, so that they are found to be bad ones. What is neither
+    file nor folder, as a pipe, is left out with a warning: reading it might never end.
+
     Raises:
         UserError: the folder cannot be read.
     """
-    names, folders = [], set()
+    names, folders, others = [], set(), []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name in _LITTER:
                     continue
+                kind = _kind(entry)
+                if kind == "other":
+                    others.append(entry.name)
+                    continue
                 names.append(entry.name)
-                if entry.is_dir():
+                if kind == "folder":
                     folders.add(entry.name)
     except OSError as error:
         raise UserError(f"{folder}: cannot read the folder: {error.strerror}.") from error
+    if others:
+        _warn_of_others(str(folder), min(others), len(others))
     return sorted(names), folders
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Return "folder", "file" or "other" for what an entry is or links to."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        # A link that leads nowhere, or to itself, is left to whoever reads it.
+        return "file" if entry.is_file() or not Path(entry.path).exists() else "other"
+    except OSError:
+        return "file"
+
+
+@cache
+def _warn_of_others(folder: str, example: str, count: int) -> None:
+    """Say it once, though a folder may be listed several times."""
+    logger.warning(
+        "%s: left out what is neither file nor folder: %d, as '%s'.", folder, count, example
+    )
 
 
 def is_picture(name: str) -> bool:

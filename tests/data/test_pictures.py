@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from classification.data import pictures
-from classification.data.pictures import find_pictures, pictures_of, read_list
+from classification.data.pictures import find_pictures, list_folder, pictures_of, read_list
 from classification.errors import UserError
 
 
@@ -50,6 +50,24 @@ def test_a_circle_of_links(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     (tmp_path / "a" / "top").symlink_to(tmp_path)
     assert list(find_pictures(tmp_path)) == [tmp_path / "a" / "1.png"]
     assert "link to a folder above it" in caplog.text
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "to_the_pipe.jpg").symlink_to(tmp_path / "pipe.jpg")
+    for _ in range(2):
+        assert list(find_pictures(tmp_path)) == [tmp_path / "a.jpg"]
+    assert caplog.text.count("left out what is neither file nor folder: 2, as 'pipe.jpg'") == 1
+
+
+def test_links_to_nowhere_and_to_themselves_are_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing")
+    (tmp_path / "self.jpg").symlink_to(tmp_path / "self.jpg")
+    names, folders = list_folder(tmp_path)
+    assert names == ["a.jpg", "gone.jpg", "self.jpg"] and not folders
 
 
 def test_a_file_is_taken_whatever_its_name(tmp_path: Path) -> None:
