@@ -113,6 +113,29 @@ def read_sources(
     ]
 
 
+def check_outside(
+    folder: str | Path,
+    flag: str,
+    data_roots: str | Path | Sequence[str | Path],
+    ann_files: str | Path | Sequence[str | Path],
+    role: str,
+) -> None:
+    """Raise a UserError for a place of results in class folders, whose pictures they would become.
+
+    Args:
+        flag: that names the folder, for the message.
+        data_roots, ann_files, role: as of `read_samples`.
+    """
+    place = Path(folder).resolve()
+    for root, annotation in _pair(data_roots, ann_files, role):
+        kind, path = split_prefix(root)
+        if not kind and not annotation and path.resolve() in (place, *place.parents):
+            raise UserError(
+                f"{flag}: {folder} lies in the {role} data root '{root}', whose pictures its "
+                "figures would become; choose a folder outside."
+            )
+
+
 def _read_root(
     name: str,
     annotation: str,

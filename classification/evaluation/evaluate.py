@@ -19,7 +19,7 @@ from classification.config import (
 )
 from classification.data.faces import check_negative_class, no_face_logits
 from classification.data.labels import check_task, warn_of_another_label
-from classification.data.readers import read_samples
+from classification.data.readers import check_outside, read_samples
 from classification.data.sample_set import MULTI_LABEL, SampleSet
 from classification.data.source import ROLES
 from classification.data.store import ImageStore, cache_budget, open_store, usable_cores
@@ -86,6 +86,8 @@ def evaluate(
         UserError: the model, the data or the places to write to cannot be used.
     """
     weights = Path(load_weights)
+    if save_output_to:
+        check_outside(save_output_to, "--save-output-to", test_data_roots, test_ann_files, "test")
     # Found now rather than after a long evaluation.
     if save_metrics_to:
         read_metrics(Path(save_metrics_to))

@@ -19,7 +19,7 @@ from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.listing import listing
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
-from classification.data.readers import read_samples, split_paths
+from classification.data.readers import check_outside, read_samples, split_paths
 from classification.data.sample_set import SampleSet
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
@@ -122,6 +122,9 @@ def train(
         settings, batch_size=batch_size, epochs=epochs, base_learning_rate=base_learning_rate
     )
     configs = [config, *auxiliary_configs(config)]
+    flag = "--save-checkpoints-to"
+    check_outside(save_checkpoints_to, flag, train_data_roots, train_ann_files, "train")
+    check_outside(save_checkpoints_to, flag, val_data_roots, val_ann_files, "val")
     searches = config.lr_finder.enable and not _states_rate(base_learning_rate, settings)
     keep_freed_memory()
     accelerator = create_accelerator(config, opened.gpu_num if gpu_num is None else gpu_num)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classification.data.readers import read_samples
+from classification.data.readers import check_outside, read_samples
 from classification.data.sample_set import SampleSet
 from classification.errors import UserError
 
@@ -153,3 +153,19 @@ def test_missing_roots(tmp_path: Path) -> None:
         read_samples([root, tmp_path / "empty"])
     with pytest.raises(UserError, match="1 train annotation files were given for 2 data roots"):
         read_samples([root, root], "list.txt")
+
+
+def test_results_lie_outside_of_class_folders(tmp_path: Path) -> None:
+    root = make(tmp_path / "root", "a/1.png", "b/2.png")
+    (tmp_path / "link").symlink_to(root)
+    other = make(tmp_path / "other", "a/1.png")
+    for place in (root, root / "outputs", root / "a" / "new" / "er", tmp_path / "link" / "x"):
+        for roots in (root, [other, root], f"{other},{tmp_path / 'link'}"):
+            with pytest.raises(UserError, match=r"--flag: .* lies in the val data root '.*outside"):
+                check_outside(place, "--flag", roots, "", "val")
+    check_outside(tmp_path / "outputs", "--flag", root, "", "val")
+    check_outside(tmp_path / "root2", "--flag", root, "", "val")
+    # Only what is listed is read there.
+    check_outside(root / "outputs", "--flag", root, "list.txt", "val")
+    check_outside(root / "outputs", "--flag", f"celeba:{root}", "", "val")
+    assert not (root / "outputs").exists()

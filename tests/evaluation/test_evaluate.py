@@ -161,6 +161,13 @@ def test_a_place_that_cannot_be_written_to(color_backend, weights, pictures, tmp
         evaluate(weights, test_data_roots=pictures, **{option: blocked / "out"})
 
 
+def test_a_report_does_not_become_pictures(color_backend, weights, pictures, tmp_path):
+    places = {"save_output_to": pictures / "report", "save_metrics_to": tmp_path / "m" / "m.yaml"}
+    with pytest.raises(UserError, match=r"--save-output-to: .* lies in the test data root"):
+        evaluate(weights, test_data_roots=pictures, **places)
+    assert not places["save_output_to"].exists() and not (tmp_path / "m").exists()
+
+
 def test_file_names_that_are_no_text_come_out_as_their_bytes(
     color_backend, weights, pictures, tmp_path
 ):

@@ -13,6 +13,7 @@ from PIL import Image
 from support import make_class_folders, train_into
 
 from classification import train
+from classification.errors import UserError
 from classification.models.checkpoint import load_classifier
 
 
@@ -97,6 +98,16 @@ def test_save_every_thins_out_the_numbered_checkpoints(
     # Nothing is lost by it: these two are of any epoch.
     assert torch.load(tmp_path / "latest.pth", weights_only=True)["epoch"] == 5
     assert torch.load(result.best, weights_only=True)["epoch"] == result.best_epoch
+
+
+@pytest.mark.parametrize("role", ["train", "val"])
+def test_results_do_not_become_pictures(
+    role: str, tiny_template: Path, data: dict[str, Path]
+) -> None:
+    outputs = data[role] / "red" / "outputs"
+    with pytest.raises(UserError, match=f"--save-checkpoints-to: .* lies in the {role} data root"):
+        train_into(tiny_template, data, outputs)
+    assert not outputs.exists()
 
 
 def test_a_foreign_reader_uses_the_checkpoint(trained: Path, data: dict[str, Path]) -> None:
