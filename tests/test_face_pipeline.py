@@ -80,6 +80,26 @@ def test_evaluation_and_prediction_agree(folder: Path, tmp_path: Path, kind: str
     }
 
 
+@pytest.mark.parametrize(
+    ("negative", "threshold"), [("veiled", 0.99999), ("veiled", 1.0), ("plain", 1e-6)]
+)
+def test_the_model_s_threshold_does_not_overrule_the_rule(
+    folder: Path, tmp_path: Path, negative: str, threshold: float
+) -> None:
+    contents = read_checkpoint(folder / "out" / "best.pth")
+    contents["preprocessing"]["faces"]["negative_class"] = negative
+    contents["thresholds"] = [threshold]
+    write_checkpoint(tmp_path / "best.pth", contents)
+    predictions = Predictor(tmp_path / "best.pth").predict(folder / "val")
+    named = {p.path: p.class_names[0] for p in predictions}
+    assert {name for path, name in named.items() if "empty" in path} == {negative}
+    evaluate(
+        tmp_path / "best.pth", test_data_roots=folder / "val", save_output_to=tmp_path / "report"
+    )
+    with (tmp_path / "report" / "predictions.csv").open(encoding="utf-8") as file:
+        assert {row["path"]: row["predicted"] for row in csv.DictReader(file)} == named
+
+
 def test_the_crop_travels_with_every_file(folder: Path) -> None:
     backends = [load_backend(weights(folder, kind)) for kind in ("pth", "xml", "onnx")]
     assert len({backend.preprocessing for backend in backends}) == 1

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from classification.config import Config
 
 NO_FACE = "no_face"  # the reason that a prediction without a face gives
-# Of the negative class where no face was found. Its probability is then 0.99995 of two classes:
-# finite, so that cross entropy stays a number when that class is wrong.
+# At least, of the negative class where no face was found. Its probability is then 0.99995 of two
+# classes: finite, so that cross entropy stays a number when that class is wrong.
 _RULE_LOGIT = 10.0
 
 
@@ -166,10 +166,19 @@ def check_negative_class(
         )
 
 
-def no_face_logits(crop: FaceCrop, class_names: Sequence[str]) -> np.ndarray:
-    """Return the logits [C] float32 of a picture without a face: the negative class, by rule."""
+def no_face_logits(
+    crop: FaceCrop, class_names: Sequence[str], thresholds: Sequence[float] = ()
+) -> np.ndarray:
+    """Return the logits [C] float32 of a picture without a face: the negative class, by rule.
+
+    Args:
+        thresholds: probabilities by which a model decides; none of them overrules the rule.
+    """
+    edges = np.clip([t for t in thresholds if t > 0], 1e-16, 1 - 1e-16)
+    farthest = np.abs(np.log(edges) - np.log1p(-edges)).max(initial=0.0)
+    logit = max(_RULE_LOGIT, farthest + np.log(len(class_names)) + 1)
     if not crop.negative_class:
-        return np.full(len(class_names), -_RULE_LOGIT, dtype=np.float32)
+        return np.full(len(class_names), -logit, dtype=np.float32)
     logits = np.zeros(len(class_names), dtype=np.float32)
-    logits[list(class_names).index(crop.negative_class)] = _RULE_LOGIT
+    logits[list(class_names).index(crop.negative_class)] = logit
     return logits

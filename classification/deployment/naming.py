@@ -33,7 +33,8 @@ def name_classes(
         threshold: from which probability on a class is named; None = the model's own thresholds;
             of classes, none at all where the best one is below its `reject_below`.
         by_rule: the probabilities are those of `logits_by_rule`. Such a picture is never rejected,
-            and has none of several labels, however many were asked for.
+            whatever the model's own thresholds, and has none of several labels, however many were
+            asked for.
     """
     several = backend.task == MULTI_LABEL
     nothing = np.empty(0, dtype=np.intp)
@@ -42,7 +43,7 @@ def name_classes(
     if not by_rule and threshold is None and probabilities.max() < backend.reject_below:
         return nothing, NOT_CERTAIN
     order = np.argsort(-probabilities, kind="stable")
-    if threshold is None and backend.thresholds and not several:
+    if threshold is None and backend.thresholds and not several and not by_rule:
         chosen = named(probabilities[None], backend.task, backend.thresholds)[0]
         order = np.argsort(~chosen, kind="stable")
     if threshold is None and several:

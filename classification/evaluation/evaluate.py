@@ -124,7 +124,8 @@ def evaluate(
         started = time.perf_counter()
         logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
         seconds = time.perf_counter() - started
-    measured, logits = with_faceless(samples, store, logits)
+    limits = (*backend.thresholds, backend.reject_below)
+    measured, logits = with_faceless(samples, store, logits, limits)
     metrics, per_class = measure(logits, measured, backend.thresholds)
     evaluation = Evaluation(
         weights=weights,
@@ -229,7 +230,7 @@ def compute_logits(
 
 
 def with_faceless(
-    samples: SampleSet, store: ImageStore, logits: np.ndarray
+    samples: SampleSet, store: ImageStore, logits: np.ndarray, thresholds: Sequence[float] = ()
 ) -> tuple[SampleSet, np.ndarray]:
     """Add the pictures without a face, which are of the negative class by rule, as in predict.
 
@@ -237,6 +238,7 @@ def with_faceless(
         samples: what the store was opened with.
         store: the pictures that the model has seen.
         logits: [N, C] float32 of these.
+        thresholds: by which the model decides; see `no_face_logits`.
 
     Returns:
         N + K samples, and their logits [N + K, C] float32.
@@ -244,7 +246,7 @@ def with_faceless(
     faces = store.preprocessing.faces
     if faces is None or len(store.faceless) == 0:
         return store.samples, logits
-    rule = no_face_logits(faces, samples.class_names)
+    rule = no_face_logits(faces, samples.class_names, thresholds)
     logger.info("%d images without a face count as the negative class.", len(store.faceless))
     return (
         samples.subset(np.concatenate([store.indices, store.faceless])),

@@ -33,7 +33,9 @@ from classification.data.faces import (
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.data.sample_set import SampleSet
 from classification.data.store import open_store
+from classification.deployment.probabilities import sigmoid, softmax
 from classification.errors import UserError
+from classification.evaluation.metrics import answers
 
 # Where the eyes of the portrait are, read off by eye.
 EYES = np.array([[230, 222], [311, 214]])
@@ -298,3 +300,16 @@ def test_config_keys() -> None:
     assert FaceCrop.from_config(config) is None
     config.faces.crop, config.faces.negative_class = "eyes", "plain"
     assert Preprocessing.from_config(config).faces == FaceCrop("eyes", 0.2, "negative", "plain")
+
+
+@pytest.mark.parametrize("threshold", [1e-300, 1e-5, 0.5, 0.999999, 1 - 1e-12, 1.0])
+def test_no_threshold_overrules_the_rule(threshold: float) -> None:
+    for names, expected in ((("plain", "glasses"), 0), (("glasses", "plain"), 1)):
+        logits = no_face_logits(CROP, names, [threshold, 0.0])
+        assert np.isfinite(logits).all()
+        assert answers(logits[None], [max(threshold, 1e-16)]).tolist() == [expected]
+    assert no_face_logits(CROP, names, [0.01, 0.99, 0.0]).tolist() == [0, 10]  # as ever
+    labels = no_face_logits(replace(CROP, negative_class=""), ("a", "b"), [threshold] * 2)
+    assert (sigmoid(labels) < max(threshold, 1e-16)).all()
+    many = ("plain", *map(str, range(3000)))  # and a model that rejects does not
+    assert softmax(no_face_logits(CROP, many, [0.99999])[None]).max() >= 0.99999
