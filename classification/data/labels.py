@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -46,6 +47,8 @@ def merge_sources(
             f"data.class_names: {listing(names)} would name the two classes of an attribute, but "
             "the data have classes of their own. Leave it out."
         )
+    if class_names is None:
+        _refuse_control_characters([*attributes, *names])
     task = None  # any classes
     if attributes:
         task = tuple(class_names or names or (f"not_{attributes[0]}", attributes[0]))
@@ -250,6 +253,7 @@ def _select(
 
 def _define_classes(labels: set[str], folders: Collection[str]) -> list[str]:
     """Return the classes of training data, in order; each needs pictures, and two are needed."""
+    _refuse_control_characters(labels)
     empty = sorted(set(folders) - labels)
     if empty:
         raise UserError(
@@ -265,6 +269,16 @@ def _define_classes(labels: set[str], folders: Collection[str]) -> list[str]:
     if not folders and all(label.isdecimal() for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
+
+
+def _refuse_control_characters(names: Iterable[str]) -> None:
+    """Refuse class names that would be more than one line of labels.txt, and their like."""
+    for name in sorted(names):
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+            raise UserError(
+                f"The class {name!r} has a line break or another control character in its name; "
+                "rename its folder or label."
+            )
 
 
 def _warn_of_case(labels: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from classification.config import default_config, merge
 from classification.data.readers import check_outside, read_samples
 from classification.data.sample_set import SampleSet
 from classification.errors import UserError
@@ -138,6 +139,29 @@ def test_one_class_only(tmp_path: Path) -> None:
 def test_classes_that_differ_in_case(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert len(read_samples(make(tmp_path, "Cat/1.png", "cat/2.png", "dog/3.png"))) == 3
     assert "differ in case only: Cat, cat." in caplog.text
+
+
+@pytest.mark.parametrize("name", ["b\nc", "\tb", "b\x85", "b\u2028c"])
+def test_control_characters_in_names_of_classes(tmp_path: Path, name: str) -> None:
+    def refused(root: str | Path, **data: list[str]) -> None:
+        config = default_config()
+        merge(config, {"data": data})
+        with pytest.raises(UserError) as caught:
+            read_samples(root, data=config.data)
+        message = str(caught.value)
+        assert f"The class {name!r} has a line break or another control" in message
+        assert "\n" not in message
+
+    refused(make(tmp_path / "folders", "a/1.png", f"{name}/2.png"))
+    make(tmp_path, "1.png")
+    csv = write(tmp_path / "a.csv", "path,x,y\n1.png,1,0\n")
+    refused(f"csv:{csv}", labels=["x"], class_names=["a", name])
+
+
+def test_other_characters_in_names_of_classes(tmp_path: Path) -> None:
+    names = ("A\u0308", "\u00e4 \u200d b", "\u4e2d\u00a0\u6587")
+    make(tmp_path, *(f"{name}/1.png" for name in names))
+    assert read_samples(tmp_path).class_names == tuple(sorted(names))
 
 
 def test_missing_roots(tmp_path: Path) -> None:
