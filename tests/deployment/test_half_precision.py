@@ -30,8 +30,7 @@ def test_others_stay(values):
 @pytest.mark.parametrize("name", ["model.xml", "model.onnx", "model.pth"])
 def test_logits(exported_fp16, pictures, expected_logits, name):
     backend = load_backend(exported_fp16 / name, precision_hint="f32")
-    if name != "model.pth":  # of which PyTorch knows float32 only
-        assert backend.precision.startswith("FP16 ")
+    assert backend.precision.startswith("FP16 ")
     actual = backend.logits(pictures)
     difference = np.abs(actual - expected_logits).max()
     assert 1e-6 < difference < 0.02 * expected_logits.std()

@@ -154,11 +154,12 @@ signal.signal(signal.SIGTERM, save)
 time.sleep(100)
 """
 PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 from classification.cli.run import run_command
 from classification.learning.launch import launch
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells switch off behind &
 script, folder = map(Path, sys.argv[1:])
 sys.exit(run_command(lambda: launch(2, script, [str(folder)])))
 """

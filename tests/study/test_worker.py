@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,14 @@ def test_a_network_without_weights_can_be_measured_but_not_probed(
         measure(jobs[1], place)
 
 
+@pytest.fixture
+def reports() -> Iterator[None]:
+    """Let evaluations report again, which a study in this process silences."""
+    yield
+    logging.getLogger("classification.evaluation.report").setLevel(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("reports")
 def test_a_study_keeps_to_its_initial_weights(folder: Path) -> None:
     tool = runpy.run_path(str(TOOL))["main"]
     flags = ["run", "--work-dir", str(folder / "w"), "--data-sets", str(folder / "sets.yaml")]
