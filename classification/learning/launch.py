@@ -26,18 +26,20 @@ def launch(processes: int, script: Path, argv: Sequence[str] | None) -> None:
 
     Raises:
         UserError: a process failed; its own message stands above.
-        Interrupted, KeyboardInterrupt: SIGTERM or Ctrl-C; by then the processes have saved.
+        Interrupted, KeyboardInterrupt: SIGTERM, SIGHUP or Ctrl-C; by then the processes have saved.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={processes}", str(script), *arguments]
-    # A session of its own: Ctrl-C reaches it through us alone, and so once.
+    # A session of its own: signals reach it through us alone, and so once; also the terminal's end.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     torchrun = subprocess.Popen(command, start_new_session=True)
     try:
         code = torchrun.wait()
     except (Interrupted, KeyboardInterrupt):
         # Killed, torchrun would leave its processes behind; asked, it passes the signal on.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         torchrun.terminate()
         torchrun.wait()

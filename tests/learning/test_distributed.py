@@ -160,12 +160,13 @@ from classification.cli.run import run_command
 from classification.learning.launch import launch
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells switch off behind &
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup
 script, folder = map(Path, sys.argv[1:])
 sys.exit(run_command(lambda: launch(2, script, [str(folder)])))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_reaches_all_processes_and_is_waited_for(
     number: signal.Signals, tmp_path: Path
 ) -> None:
