@@ -56,6 +56,13 @@ def folder(tmp_path: Path, data: dict[str, Path]) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def reports() -> Iterator[None]:
+    """Let evaluations report again, which a study in this process silences."""
+    yield
+    logging.getLogger("classification.evaluation.report").setLevel(logging.NOTSET)
+
+
 def start(folder: Path, *flags: str, work_dir: str = "w") -> subprocess.Popen[str]:
     """Start `run` on the data set `colours`, unless the flags say otherwise."""
     arguments = ["run", "--work-dir", work_dir, "--threads", THREADS, *FAST, *flags]
@@ -151,14 +158,6 @@ def test_a_network_without_weights_can_be_measured_but_not_probed(
         measure(jobs[1], place)
 
 
-@pytest.fixture
-def reports() -> Iterator[None]:
-    """Let evaluations report again, which a study in this process silences."""
-    yield
-    logging.getLogger("classification.evaluation.report").setLevel(logging.NOTSET)
-
-
-@pytest.mark.usefixtures("reports")
 def test_a_study_keeps_to_its_initial_weights(folder: Path) -> None:
     tool = runpy.run_path(str(TOOL))["main"]
     flags = ["run", "--work-dir", str(folder / "w"), "--data-sets", str(folder / "sets.yaml")]
