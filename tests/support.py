@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from classification.config import Config, default_config
+from classification.config import Config, default_config, merge
 
 if TYPE_CHECKING:
     from classification.learning.train import TrainResult
@@ -71,6 +71,13 @@ def augmentation_of(**values: float) -> Config:
     for key, value in values.items():
         augmentation[key] = value
     return augmentation
+
+
+def search_config(**finder: object) -> Config:
+    """Return a config that searches its rate as told."""
+    config = default_config()
+    merge(config, {"lr_finder": {"enable": True, **finder}})
+    return config
 
 
 def train_into(template: Path, data: dict[str, Path], folder: Path, **options: Any) -> TrainResult:

@@ -103,6 +103,7 @@ def test_bases_do_not_chain_and_must_exist(tmp_path):
         (MINIMAL.replace("    epochs: 4\n", ""), "hyper_parameters.basic lacks epochs"),
         (MINIMAL.replace("BGR", "RBG"), "'RBG' is none of BGR, RGB"),
         (MINIMAL + "summary: [\n", "not valid YAML"),
+        (MINIMAL + "tensorboard: 2020-02-30\n", "not valid YAML"),
         (
             MINIMAL.replace("  basic:\n", "").replace("    ", "  # "),
             "missing keys: hyper_parameters",

@@ -19,7 +19,7 @@ from classification.compression.size import Size, deployed_size
 from classification.compression.stage import fine_tuning_config, run_stage
 from classification.compression.workbench import Workbench, describe_change
 from classification.data.labels import check_task
-from classification.data.readers import read_samples
+from classification.data.readers import check_outside, read_samples
 from classification.data.sample_set import MULTI_LABEL
 from classification.errors import AccuracyDropError, UserError
 from classification.evaluation.reject import check_target_accuracy
@@ -100,6 +100,9 @@ def compress(
         raise UserError("Nothing to do: give --nncf-quantization, --nncf-pruning or both.")
     both = nncf_quantization and nncf_pruning
     _check_folders(Path(load_weights), Path(save_checkpoints_to), both=both)
+    flag = "--save-checkpoints-to"
+    check_outside(save_checkpoints_to, flag, train_data_roots, train_ann_files, "train")
+    check_outside(save_checkpoints_to, flag, val_data_roots, val_ann_files, "val")
     classifier = load_classifier(load_weights)
     if classifier.precision == "INT8":
         raise UserError(f"{load_weights}: is int8 already; give the checkpoint it was made from.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from classification.data.faces import NO_FACE, NoFaceError, check_negative_class, no_face_logits
-from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.backends import Backend
 from classification.deployment.probabilities import named
@@ -43,7 +42,7 @@ def name_classes(
     if not by_rule and threshold is None and probabilities.max() < backend.reject_below:
         return nothing, NOT_CERTAIN
     order = np.argsort(-probabilities, kind="stable")
-    if threshold is None and backend.thresholds and not several and not by_rule:
+    if threshold is None and backend.thresholds and not several:
         chosen = named(probabilities[None], backend.task, backend.thresholds)[0]
         order = np.argsort(~chosen, kind="stable")
     if threshold is None and several:
@@ -67,16 +66,13 @@ def check_faces(backend: Backend) -> None:
         check_negative_class(faces, backend.class_names, backend.task)
 
 
-def logits_by_rule(
-    error: Exception | None, preprocessing: Preprocessing, class_names: tuple[str, ...]
-) -> np.ndarray | None:
-    """Return the logits [C] of a picture without a face, if there is a rule for it.
+def logits_by_rule(error: Exception | None, backend: Backend) -> np.ndarray | None:
+    """Return the logits [C] of a picture without a face, if the model has a rule for it.
 
     Args:
         error: what became of the picture.
-        preprocessing, class_names: the model's.
     """
-    faces = preprocessing.faces
+    faces = backend.preprocessing.faces
     if faces is None or faces.no_face != "negative" or not isinstance(error, NoFaceError):
         return None
-    return no_face_logits(faces, class_names)
+    return no_face_logits(faces, backend.class_names, (*backend.thresholds, backend.reject_below))

@@ -186,7 +186,7 @@ class Predictor:
         backend = self.backend
         rows = iter(to_probabilities(logits, backend.task))
         for path, error in entries:
-            rule = logits_by_rule(error, backend.preprocessing, self.class_names)
+            rule = logits_by_rule(error, backend)
             if error is not None and rule is None:
                 yield Prediction(path, (), (), str(error))
                 continue

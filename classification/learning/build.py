@@ -116,6 +116,8 @@ def load_start_weights(
         path = Path(given[i] or "") if i < len(given) and given[i] else work_dir / name
         if path == work_dir / name and not path.is_file():
             logger.warning("no %s in the work directory: %s starts from random weights", name, what)
+            if i and configs[0].mutual_learning.auxiliaries[i - 1].get("initial_weights"):
+                logger.warning("its initial_weights are fetched when the template is instantiated")
             starts.append(Start(pretrained=False, new_head=True))
             continue
         new_head = load_initial_weights(

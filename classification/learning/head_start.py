@@ -147,9 +147,9 @@ def fit_head(model: nn.Module, features: np.ndarray, targets: np.ndarray) -> flo
     cosine = isinstance(head, CosineHead)
     if cosine:  # sees directions from the origin, which may not be moved
         features = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
-    mean = np.zeros(features.shape[1]) if cosine else features.mean(axis=0)
+    mean = np.zeros_like(features[0]) if cosine else features.mean(axis=0)
     spread = features.std() + 1e-6
-    scaled = ((features - mean) / spread).astype(np.float32)
+    scaled = (features - mean) / spread
     probe = fit_probe(scaled, targets, choose_strength(scaled, targets, cosine), cosine)
     weight = probe.weight if cosine else probe.weight / spread
     bias = probe.bias - probe.weight @ (mean / spread)

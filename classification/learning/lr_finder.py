@@ -120,10 +120,10 @@ def with_rates(configs: Sequence[Config], rates: Sequence[float]) -> list[Config
     for config, rate in zip(changed, rates, strict=False):
         config.defrost()
         config.optimizer.base_learning_rate = rate
-    sections = changed[0].mutual_learning.auxiliaries
-    changed[0].mutual_learning.auxiliaries = [
-        _with_rate(section, rate) for section, rate in zip(sections, rates[1:], strict=False)
-    ] or sections
+    if len(configs) > 1:
+        mutual = changed[0].mutual_learning
+        pairs = zip(mutual.auxiliaries, rates[1:], strict=False)
+        mutual.auxiliaries = [_with_rate(section, rate) for section, rate in pairs]
     for config in changed:
         config.freeze()
     return changed

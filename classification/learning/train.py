@@ -126,6 +126,8 @@ def train(
     check_outside(save_checkpoints_to, flag, train_data_roots, train_ann_files, "train")
     check_outside(save_checkpoints_to, flag, val_data_roots, val_ann_files, "val")
     searches = config.lr_finder.enable and not _states_rate(base_learning_rate, settings)
+    if config.lr_finder.stop_after and not searches:
+        raise UserError("lr_finder.stop_after: there is no search to stop after; use false.")
     keep_freed_memory()
     accelerator = create_accelerator(config, opened.gpu_num if gpu_num is None else gpu_num)
     folder = RunFolder(
@@ -243,10 +245,7 @@ def train(
 
 def _states_rate(flag: float | None, settings: Sequence[Sequence[str]]) -> bool:
     """Return whether the user gave a learning rate: then it is not searched, which is said."""
-    keys = [key for key, _ in settings]
-    stated = flag is not None or "optimizer.base_learning_rate" in keys
-    if stated and "lr_finder.stop_after" in keys:
-        raise UserError("lr_finder.stop_after: there is no search where the rate is given.")
+    stated = flag is not None or any(key == "optimizer.base_learning_rate" for key, _ in settings)
     if stated:
         logger.info("the learning rate is given, so it is not searched")
     return stated

@@ -22,7 +22,7 @@ def create_classifier(config: Config, num_classes: int) -> nn.Module:
 
     Raises:
         UserError: timm has no such backbone, the input is too small for a SlimNet, or the backbone
-            has no padding to choose or no single linear layer at its end.
+            has no padding to choose or not one layer at its end, for AM-softmax a linear one.
     """
     backbone = config.model.backbone
     if not timm.is_model(backbone):
@@ -47,20 +47,19 @@ def create_classifier(config: Config, num_classes: int) -> nn.Module:
     if isinstance(model, SlimNet):
         model.check_size(config.input.height, config.input.width)
     if config.loss.name == "am_softmax":
-        linear = _last_layer(model, backbone, nn.Linear)
+        linear = _last_layer(model, backbone, nn.Linear, "one linear layer")
         head = CosineHead(linear.in_features, num_classes, cosine_scale(config, num_classes))
         model.set_submodule(model.pretrained_cfg["classifier"], head)
     else:
-        _start_from_zero(_last_layer(model, backbone, nn.Module))
+        _start_from_zero(_last_layer(model, backbone, nn.Module, "one layer"))
     return model
 
 
-def _last_layer(model: Any, backbone: str, kind: type[nn.Module]) -> Any:
+def _last_layer(model: Any, backbone: str, kind: type[nn.Module], what: str) -> Any:
     layer = model.get_classifier()
     if not isinstance(layer, kind):
         raise UserError(
-            f"config.model.backbone: '{backbone}' does not end in a {kind.__name__}, as it must; "
-            "choose another."
+            f"config.model.backbone: '{backbone}' does not end in {what}; choose another."
         )
     return layer
 

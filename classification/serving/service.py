@@ -79,7 +79,7 @@ class Service:
                 model.batcher, lambda: load_picture(data(), preprocessing, self.settings)
             )
         except NoFaceError as error:
-            rule = logits_by_rule(error, preprocessing, model.backend.class_names)
+            rule = logits_by_rule(error, model.backend)
             if rule is None:
                 raise Problem(422, str(error)) from error
             return rule, True

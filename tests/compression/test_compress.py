@@ -300,6 +300,12 @@ def test_the_float_model_is_not_overwritten(
         run(weights, data, tmp_path / "other", ["sam.rho", "1"], nncf_pruning=both)
 
 
+def test_results_do_not_become_pictures_of_a_class(fp32: Path, data: dict[str, Path]) -> None:
+    for role, root in data.items():
+        with pytest.raises(UserError, match=f"lies in the {role} data root"):
+            run(fp32, data, root / "red" / "int8")
+
+
 def test_a_layer_that_is_not_there_is_found_before_the_pictures_are_read(
     fp32: Path, tmp_path: Path
 ) -> None:

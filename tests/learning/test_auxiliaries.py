@@ -85,6 +85,15 @@ def test_given_weights_come_before_the_snapshot(
     assert "random weights" not in caplog.text
 
 
+def test_an_auxiliary_s_weights_that_were_not_fetched_are_missed(
+    template: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = template.with_name("weights.safetensors")
+    run(template, data, tmp_path / "run", load_weights=weights)
+    assert "auxiliary model 1 starts from random weights" in caplog.text
+    assert "its initial_weights are fetched when the template is instantiated" in caplog.text
+
+
 def test_more_weights_than_auxiliaries(
     template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:

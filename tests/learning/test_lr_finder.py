@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
 import torch
-from support import differences, train_into
+from support import differences, search_config, train_into
 from torch import nn
 from torch_lr_finder import LRFinder
 
 from classification.config import Config, auxiliary_configs, default_config, merge
 from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
-from classification.evaluation.score import standard_error
 from classification.learning.learner import Learner
 from classification.learning.lr_finder import planned_images, with_base_rate
 from classification.learning.lr_range_test import range_test, steepest, untouched
-from classification.learning.lr_trials import Trial, choose, grid, run_trials
 from classification.learning.mutual import MutualTask
 from classification.learning.random_state import get_random_state
 from classification.learning.step import StepResult
 from classification.learning.task import SingleTask
 from classification.models.checkpoint import read_checkpoint
-
-
-def make_config(**finder: object) -> Config:
-    config = default_config()
-    merge(config, {"lr_finder": {"enable": True, **finder}})
-    return config
-
 
 # ------------------------------------------------------------------------------- range test
 
@@ -72,7 +62,7 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
     from classification.learning.step import TrainStep
     from classification.learning.task import SingleTask
 
-    config = make_config(min_lr=1e-4, max_lr=0.05, smooth_f=0.3, num_epochs=5, epochs_warmup=0)
+    config = search_config(min_lr=1e-4, max_lr=0.05, smooth_f=0.3, num_epochs=5, epochs_warmup=0)
     merge(config, {"optimizer": {"weight_decay": 0.0}})
     preprocessing = Preprocessing.from_config(config)
     torch.manual_seed(0)
@@ -117,7 +107,7 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
 
 
 def test_in_the_range_test_auxiliary_rates_keep_their_proportion() -> None:
-    main, auxiliary = (make_config(min_lr=0.001, max_lr=0.1, num_epochs=60) for _ in range(2))
+    main, auxiliary = (search_config(min_lr=0.001, max_lr=0.1, num_epochs=60) for _ in range(2))
     auxiliary.optimizer.base_learning_rate = main.optimizer.base_learning_rate / 5
     models = [nn.Linear(2, 2), nn.Linear(2, 2)]
     plain = Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -146,53 +136,6 @@ def test_in_the_range_test_auxiliary_rates_keep_their_proportion() -> None:
     assert [own / first for first, own in rates] == pytest.approx([0.2] * len(rates))
 
 
-# ----------------------------------------------------------------------------------- trials
-
-
-def pretend(
-    config: Config, best: float = 0.008, error: float = 0.1
-) -> tuple[list[Trial], list[float]]:
-    """Run the search on a made-up landscape with its top at `best`; return what was trained."""
-    trained = []
-
-    def train_at(rate, on_epoch):  # type: ignore[no-untyped-def]
-        trained.append(rate)
-        for epoch in range(1, 4):
-            distance = abs(math.log(rate / best))
-            on_epoch(
-                {
-                    "epoch": epoch,
-                    "images": 10,
-                    "val_top1": 60 + 10 * epoch - 10 * distance,
-                    "val_error": error,
-                    "val_loss": 0.5 + distance,
-                }
-            )
-
-    return run_trials(config, train_at, "top1"), trained
-
-
-def test_grid_tries_every_rate_once() -> None:
-    config = make_config(mode="grid_search", min_lr=0.002, max_lr=0.01, step=0.002)
-    trials, trained = pretend(config, error=1.0)
-    assert sorted(trained) == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
-    chosen, reason = choose(trials, "top-1")
-    assert chosen is not None and chosen.learning_rate == pytest.approx(0.008)
-    assert "val top-1 90.00 %" in reason
-
-
-def test_a_long_grid_is_thinned_to_its_budget() -> None:
-    rates = grid(make_config(mode="grid_search", min_lr=0.001, max_lr=0.03, step=0.001, n_trials=4))
-    assert rates == pytest.approx([0.001, 0.011, 0.020, 0.030], abs=1.1e-3)
-
-
-def test_a_grid_without_a_step_is_even_in_the_logarithm() -> None:
-    rates = grid(make_config(mode="grid_search", min_lr=0.001, max_lr=0.016, step=0, n_trials=3))
-    assert rates == pytest.approx([0.001, 0.004, 0.016])
-    config = make_config(mode="grid_search", min_lr=0.00123456, max_lr=0.0166666, step=0)
-    assert (min(grid(config)), max(grid(config))) == (0.00123456, 0.0166666)
-
-
 def test_a_trial_that_is_given_up_leaves_nothing_changed() -> None:
     task = SingleTask(nn.Linear(2, 2), nn.CrossEntropyLoss())
     weight, state = task.main.weight.clone(), get_random_state()
@@ -205,74 +148,12 @@ def test_a_trial_that_is_given_up_leaves_nothing_changed() -> None:
 
 
 def test_trials_last_some_steps_but_no_longer_than_half_the_training() -> None:
-    config = make_config(mode="grid_search", step=0, n_trials=3, num_epochs=3, num_steps=60)
+    config = search_config(mode="grid_search", step=0, n_trials=3, num_epochs=3, num_steps=60)
     assert planned_images(config, num_images=200, steps_per_epoch=6) == 3 * 10 * 200
     assert planned_images(config, num_images=1000, steps_per_epoch=31) == 3 * 3 * 1000
     config.defrost()
     config.training.epochs = 4
     assert planned_images(config, num_images=200, steps_per_epoch=6) == 3 * 2 * 200
-
-
-def test_tpe_closes_in_prunes_and_trains_no_rate_twice() -> None:
-    config = make_config(mode="tpe", min_lr=0.001, max_lr=0.03, step=0.001, n_trials=15)
-    trials, trained = pretend(config)
-    assert len(trained) == len(trials) == len({round(rate, 6) for rate in trained}) <= 15
-    assert "pruned" in {t.state for t in trials}
-    chosen, _ = choose(trials, "top-1")
-    assert chosen is not None and abs(chosen.learning_rate - 0.008) <= 0.002
-    again, _ = pretend(config)
-    assert again == trials  # the seed decides
-
-
-def test_diverged_and_nan_trials_are_not_chosen() -> None:
-    from classification.errors import DivergedError
-
-    config = make_config(mode="grid_search", min_lr=0.01, max_lr=0.03, step=0.01)
-
-    def train_at(rate, on_epoch):  # type: ignore[no-untyped-def]
-        if rate > 0.015:
-            raise DivergedError("not finite")
-        on_epoch(
-            {"epoch": 1, "images": 1, "val_top1": 50.0, "val_error": 5.0, "val_loss": math.nan}
-        )
-
-    trials = run_trials(config, train_at, "top1")
-    assert sorted(t.state for t in trials) == ["complete", "diverged", "diverged"]
-    chosen, _ = choose(trials, "top-1")
-    assert chosen is not None and chosen.learning_rate == pytest.approx(0.01)
-    assert choose([t for t in trials if t.state == "diverged"], "top-1")[0] is None
-
-
-def test_ties_within_the_noise_go_to_the_middle_rate() -> None:
-    def trials(error: float) -> list[Trial]:
-        return [
-            Trial(0.030, 3, 91.0, error, 0.10, "pruned"),
-            Trial(0.016, 3, 90.0, error, 0.10, "complete"),
-            Trial(0.001, 3, 80.0, error, 0.50, "complete"),
-            Trial(0.002, 3, 87.5, error, 0.30, "complete"),
-            Trial(0.004, 3, 88.0, error, 0.30, "complete"),
-        ]
-
-    small, large = choose(trials(3.0), "top-1")[0], choose(trials(0.1), "top-1")[0]
-    assert small is not None and small.learning_rate == 0.004  # of three within 90 +- 3
-    assert large is not None and large.learning_rate == 0.016
-    two = choose([t for t in trials(3.0) if t.learning_rate != 0.004], "top-1")[0]
-    assert two is not None and two.learning_rate == 0.016  # no middle: the better one
-    equal = [Trial(0.004, 3, 89.999, 3.0, 0.1, "complete"), trials(3.0)[1], trials(3.0)[2]]
-    two = choose(equal, "top-1")[0]
-    assert two is not None and two.learning_rate == 0.004  # equal but for the loss: the lower one
-
-
-def test_one_picture_of_a_tiny_set_decides_nothing() -> None:
-    """All of 36 right, or all but one: as found on ants and bees."""
-    right = {0.001: 36, 0.004: 35, 0.016: 36}
-    trials = [
-        Trial(rate, 9, 100 * k / 36, standard_error(100 * k / 36, 36), 0.05, "complete")
-        for rate, k in right.items()
-    ]
-    chosen, reason = choose(trials, "top-1")
-    assert chosen is not None and chosen.learning_rate == 0.004
-    assert "the middle of the 3 rates within one standard error (2.78)" in reason
 
 
 def test_auxiliary_rates_keep_their_proportion() -> None:
@@ -343,7 +224,7 @@ def test_the_found_rate_trains_and_is_explained(
     assert (
         0
         < report["images"]
-        <= planned_images(make_config(mode=mode, n_trials=3, num_epochs=1), 27, steps_per_epoch=4)
+        <= planned_images(search_config(mode=mode, n_trials=3, num_epochs=1), 27, steps_per_epoch=4)
     )
     assert (tmp_path / "run" / "lr_finder.png").read_bytes()[:4] == b"\x89PNG"
     checkpoint = read_checkpoint(tmp_path / "run" / "latest.pth")
@@ -392,6 +273,27 @@ def test_a_given_rate_is_not_searched(
     assert not (tmp_path / "run" / "lr_finder.json").exists()
     rate = read_checkpoint(tmp_path / "run" / "latest.pth")["config"]["optimizer"]
     assert rate["base_learning_rate"] == 0.004
+
+
+@pytest.mark.parametrize("key", ["optimizer.base_learning_rate", "lr_finder.enable"])
+def test_without_a_search_there_is_nothing_to_stop_after(
+    key: str, tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    value = {"optimizer.base_learning_rate": "0.004", "lr_finder.enable": "false"}[key]
+    settings = [["lr_finder.stop_after", "true"], [key, value]]
+    with pytest.raises(UserError, match="there is no search to stop after"):
+        run(tiny_template, data, tmp_path / "run", settings=settings)
+    settings[0][1] = "false"
+    run(tiny_template, data, tmp_path / "run", settings=settings)
+
+
+def test_a_place_for_tensorboard_is_looked_for_before_the_search(
+    tiny_template: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(UserError, match="taken: cannot write into this folder"):
+        run(tiny_template, data, tmp_path / "run", tensorboard_dir=tmp_path / "taken")
+    assert not (tmp_path / "run" / "lr_finder.json").exists()
 
 
 @pytest.mark.parametrize(

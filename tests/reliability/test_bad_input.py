@@ -102,6 +102,23 @@ def test_wrong_setting(
     assert hint in message and any(part in message for part in key.split("."))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "hint"),
+    [
+        (["model.backbone", "resnet18"], ["model.pad_type", "same"], "'resnet18' takes no"),
+        (["model.backbone", "dla46_c"], ["loss.name", "am_softmax"], "one linear layer"),
+    ],
+)
+def test_settings_that_do_not_go_together(
+    fails: Callable[..., str],
+    data: dict[str, Path],
+    first: list[str],
+    second: list[str],
+    hint: str,
+) -> None:
+    assert hint in fails("train", *data_flags(data), "--set", *first, "--set", *second)
+
+
 def test_auxiliary_weights_without_an_auxiliary(
     fails: Callable[..., str], data: dict[str, Path], trained: Path
 ) -> None:

@@ -269,9 +269,26 @@ def test_files_are_merged_and_contradictions_refused(tmp_path: Path) -> None:
         read_results([first, other])
     with pytest.raises(UserError, match="no results yet"):
         read_results([write(tmp_path / "d.json", [])])
-    (tmp_path / "e.json").write_text("{}")
-    with pytest.raises(UserError, match="not a results file"):
-        read_results([tmp_path / "e.json"])
+    for text in ("{}", json.dumps({"format": FORMAT})):
+        (tmp_path / "e.json").write_text(text)
+        with pytest.raises(UserError, match="not a results file"):
+            read_results([tmp_path / "e.json"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["run", "--seeds=-1"], "expected numbers from 0 on"),
+        (["run", "--seeds", ""], "expected numbers from 0 on"),
+        (["run", "--threads", "0"], "is not above 0"),
+        (["run", "--heartbeat", "-1"], "is not above 0"),
+        (["list", "--work-dir", "nowhere"], "there is no folder 'nowhere'"),
+    ],
+)
+def test_wrong_flags(flags: list[str], message: str, tmp_path: Path) -> None:
+    done = run_python(TOOL, *flags, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr and not list(tmp_path.iterdir())
 
 
 def test_the_command_needs_neither_torch_nor_optuna(tmp_path: Path) -> None:
