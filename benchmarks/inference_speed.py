@@ -38,7 +38,11 @@ from classification.config import Config
 from classification.config_limits import get
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.store import usable_cores
-from classification.deployment.openvino_backend import DEVICE, OpenVINOBackend
+from classification.deployment.openvino_backend import (
+    DEVICE,
+    OpenVINOBackend,
+    default_precision,
+)
 from classification.deployment.openvino_core import openvino_core
 from classification.evaluation.score import SCORES
 from classification.models.checkpoint import (
@@ -65,7 +69,7 @@ class Variant:
 
     name: str
     path: Path
-    precision_hint: str | None
+    precision_hint: str
 
 
 def main() -> None:
@@ -169,13 +173,13 @@ def export_variants(fp32: Path, int8: Path, folder: Path) -> list[Variant]:
     float_ir, half_ir, int8_ir = (
         folder / f"ir_{p}" / "model.xml" for p in ("fp32", "fp16", "int8")
     )
-    default = OpenVINOBackend(float_ir).precision.rpartition(" ")[2]
+    default = default_precision()
     variants = [Variant("FP32 IR at f32", float_ir, "f32")]
     if default != "f32":
-        variants.append(Variant(f"FP32 IR at {default} (default)", float_ir, None))
+        variants.append(Variant(f"FP32 IR at {default} (default)", float_ir, default))
     variants += [
-        Variant(f"FP16 IR at {default} (default)", half_ir, None),
-        Variant("int8 IR", int8_ir, None),
+        Variant(f"FP16 IR at {default} (default)", half_ir, default),
+        Variant("int8 IR", int8_ir, "f32"),
     ]
     return variants
 
@@ -243,13 +247,13 @@ def eager(model: torch.nn.Module, images: torch.Tensor) -> Run:
     return run
 
 
-def bare(path: Path, images: np.ndarray, mode: str, precision_hint: str | None) -> Run:
+def bare(path: Path, images: np.ndarray, mode: str, precision_hint: str) -> Run:
     """Return a call of the exported graph by OpenVINO alone, all its requests at once."""
     core = openvino_core()
     model = core.read_model(path)
     model.reshape(list(images.shape))
-    hint = {"INFERENCE_PRECISION_HINT": precision_hint} if precision_hint else {}
-    compiled = core.compile_model(model, DEVICE, {"PERFORMANCE_HINT": mode, **hint})
+    config = {"PERFORMANCE_HINT": mode, "INFERENCE_PRECISION_HINT": precision_hint}
+    compiled = core.compile_model(model, DEVICE, config)
     count = (
         1 if mode == "LATENCY" else 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     )

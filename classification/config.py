@@ -226,6 +226,9 @@ def default_config() -> Config:
     c.compression = CfgNode()
     c.compression.calibration_images = 300  # of the training set
     c.compression.preset = "mixed"  # mixed | performance: asymmetric or symmetric activations
+    # half | full: of int8 weights. The full range needs a CPU with VNNI, AMX or Arm's dot product;
+    # others add products of 8 bits in 16 bits, which overflow, and answer wrongly without a word.
+    c.compression.weight_range = "half"
     c.compression.max_accuracy_drop = 0.5  # points of the validation score that may be lost
     # Of fine-tuning, at most; it ends before, when the drop is small enough and no better epoch
     # comes. -1 = as many as 300 steps take, 3 to 30; 0 = none.

@@ -27,6 +27,7 @@ CHOICES = {
     "training.best_epoch": ("last_within_error", "highest"),
     "training.precision": ("auto", "fp32", "bf16"),
     "compression.preset": ("mixed", "performance"),
+    "compression.weight_range": ("half", "full"),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "model.dropout": (0, 0.95),

@@ -9,6 +9,7 @@ from pathlib import Path
 from classification.cli.arguments import (
     add_classes_flag,
     add_data_flags,
+    add_precision_hint_flag,
     add_set_flag,
     comma_list,
     parser_for,
@@ -27,6 +28,7 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         help="a checkpoint (.pth), an IR (.xml) or an ONNX file",
     )
     add_data_flags(parser, "test")
+    add_precision_hint_flag(parser)
     parser.add_argument(
         "--save-metrics-to",
         metavar="FILE",

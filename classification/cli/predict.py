@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classification.cli.arguments import parser_for
+from classification.cli.arguments import add_precision_hint_flag, parser_for
 from classification.cli.prediction_file import prediction_file
 from classification.cli.prediction_formats import (
     Renderer,
@@ -73,6 +73,7 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         help="print nothing but the paths of the pictures of this class, one a line, and timings "
         "on standard error; those of at least --threshold, else those that the model names so",
     )
+    add_precision_hint_flag(parser)
     parser.add_argument(
         "--predict-max-count", type=int, metavar="N", help="stop after so many pictures"
     )
@@ -96,6 +97,7 @@ def predict(
     threshold: float | None,
     positive: str | None,
     predict_max_count: int | None,
+    precision_hint: str,
 ) -> None:
     """Write the predictions and tell how many pictures could not be read.
 
@@ -118,7 +120,7 @@ def predict(
 
     if path is not None:
         check_writable(path.parent)
-    predictor = Predictor(load_weights)
+    predictor = Predictor(load_weights, precision_hint=precision_hint)
     print(f"{load_weights}: {predictor.backend.precision}", file=sys.stderr)
     multi_label = predictor.backend.task == MULTI_LABEL
     if not multi_label and predictor.backend.thresholds:

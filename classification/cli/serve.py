@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from classification.cli.arguments import add_precision_hint_flag
 from classification.cli.run import run_command
 from classification.errors import UserError
 
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="an IR (.xml) or an ONNX file; may be repeated, each with a name of its own; the "
         "first one answers where no name is asked for",
     )
+    add_precision_hint_flag(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument(
         "--port", type=int, default=8000, help="0 = any free one (default: %(default)s)"
@@ -93,6 +95,7 @@ def serve(arguments: argparse.Namespace) -> None:
         queue_size=arguments.queue_size,
         max_batch=arguments.max_batch,
         answer_seconds=arguments.timeout,
+        precision_hint=arguments.precision_hint,
         api_key=_read_key(arguments.api_key_file),
     )
     models = load_models(named_paths(arguments.load_weights), settings)

@@ -16,14 +16,14 @@ from classification.compression.pruning import prune, share_of_zeros
 from classification.compression.quantization import calibration_batches, quantize
 from classification.compression.sensitivity import describe_sensitivity, rank_layers
 from classification.compression.size import Size, deployed_size
-from classification.compression.stage import fine_tuning_config, run_stage
-from classification.compression.workbench import Workbench, describe_change
+from classification.compression.stage import fine_tuning_config, log_judged, run_stage
+from classification.compression.workbench import Judged, Workbench
 from classification.data.labels import check_task
 from classification.data.readers import check_outside, read_samples
 from classification.data.sample_set import MULTI_LABEL
 from classification.errors import AccuracyDropError, UserError
 from classification.evaluation.reject import check_target_accuracy
-from classification.evaluation.score import Outcome, log_answers
+from classification.evaluation.score import log_answers
 from classification.evaluation.thresholds import check_thresholds
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.interruption import StopSignal
@@ -51,12 +51,14 @@ PRUNED_FOLDER = "pruned"  # of the FP32 model, where an int8 one is made of it
 class CompressResult:
     """The compressed checkpoint, validation scores in percent, and what an IR's weights take.
 
-    The score is top-1, of several labels the mean of their accuracies.
+    The score is top-1, of several labels the mean of their accuracies; of the compressed model it
+    is the exported IR's, and beside it PyTorch's.
     """
 
     best: Path
     score_fp32: float
     score: float
+    score_in_pytorch: float
     size_fp32: Size
     size: Size
 
@@ -78,7 +80,8 @@ def compress(
     """Prune a trained checkpoint, quantize it to int8, or both; fine-tune; keep the best.
 
     An int8 model is fine-tuned only when it lost more than `compression.max_accuracy_drop` points
-    of the validation score, a pruned one always. The float model is the teacher.
+    of the validation score, a pruned one always. The float model is the teacher. `Verdict.passed`
+    has the whole rule; what is judged is the exported IR.
 
     Args:
         load_weights: a checkpoint of `train`, or a pruned one.
@@ -92,7 +95,8 @@ def compress(
 
     Raises:
         AccuracyDropError: more was lost than allowed; `best.pth` is there all the same.
-        UserError: the checkpoint or the data cannot be used, or nothing was asked for.
+        UserError: the checkpoint or the data cannot be used, nothing was asked for, or an int8 IR
+            computes something else than PyTorch.
         Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
     given = {**locals(), "accept_accuracy_drop": accept_accuracy_drop or None}
@@ -129,39 +133,35 @@ def compress(
             train_samples, val_samples, classifier.preprocessing, config, accelerator, stop
         )
         bench = Workbench(classifier, config, train_store, val_store, accelerator, stop)
-        reference = bench.measure(classifier.model)
-        logger.info("FP32: val %s %.2f %%", bench.score_name.words, reference.score)
+        logger.info("FP32: val %s %.2f %%", bench.score_name.words, bench.reference.score)
         if resume is not None:
-            _check_resumed(resume, bench, reference)
-        stages = partial(run_stage, bench, reference=reference)
+            _check_resumed(resume, bench)
         images = calibration_batches(train_store, classifier.preprocessing, config)
-        model, outcome = classifier.model, reference
+        model = classifier.model
         if nncf_pruning and not (resume and resume["compression"]["method"] == INT8):
             inner = RunFolder(folder / PRUNED_FOLDER, *keep) if both else run_folder
             model = _restore(classifier, resume) if resume else _prune(bench, images[0])
-            outcome = stages(
-                model, _describe(PRUNED, model, reference, bench), folder=inner,
+            judged = run_stage(
+                bench, model, _describe(PRUNED, model, bench), folder=inner,
                 tune_always=True, resume=resume,
             )  # fmt: skip
             resume = None
         if nncf_quantization:
             model = _restore(classifier, resume) if resume else _quantize(model, images, bench)
-            outcome = stages(
-                model, _describe(INT8, model, reference, bench), folder=run_folder,
+            judged = run_stage(
+                bench, model, _describe(INT8, model, bench), folder=run_folder,
                 tune_always=False, resume=resume,
             )  # fmt: skip
         best = folder / "best.pth"
-        excess = reference.score - outcome.score - config.compression.max_accuracy_drop
-        if excess > 1e-9 and nncf_quantization:
+        if not judged.verdict.passed and nncf_quantization:
             _name_what_hurts(model, classifier.model, images, bench)
-        change = describe_change(outcome, reference)
-        logger.info("%s: val %s %.2f %% (%s)", best, bench.score_name.words, outcome.score, change)
+        log_judged(str(best), judged, bench)
         compressed = load_classifier(best)
         log_answers(compressed.contents, config)
-        result = _report(best, classifier, compressed, reference, outcome)
+        result = _report(best, classifier, compressed, judged, bench)
         _write_card(bench, compressed, result, command_of("compress.py", given))
-        if excess > 1e-9:
-            _complain(excess, bench, change, best, accept_accuracy_drop)
+        if not judged.verdict.passed:
+            _complain(judged, bench, best, accept_accuracy_drop)
     return result
 
 
@@ -191,9 +191,9 @@ def _read_resumed(
     return contents
 
 
-def _check_resumed(resume: Mapping[str, Any], bench: Workbench, reference: Outcome) -> None:
+def _check_resumed(resume: Mapping[str, Any], bench: Workbench) -> None:
     """Refuse other data or another float model than the interrupted run's."""
-    found = [len(bench.train_store), reference.score, list(bench.classifier.class_names)]
+    found = [len(bench.train_store), bench.reference.score, list(bench.classifier.class_names)]
     saved = [
         resume["training"]["num_images"],
         resume["compression"][f"reference_{bench.score_name.key}"],
@@ -209,11 +209,11 @@ def _check_resumed(resume: Mapping[str, Any], bench: Workbench, reference: Outco
             )
 
 
-def _describe(
-    method: str, model: torch.nn.Module, reference: Outcome, bench: Workbench
-) -> dict[str, Any]:
-    description = describe_quantized(model) if method == INT8 else {"method": method}
-    score = {f"reference_{bench.score_name.key}": reference.score}
+def _describe(method: str, model: torch.nn.Module, bench: Workbench) -> dict[str, Any]:
+    description: dict[str, Any] = {"method": method}
+    if method == INT8:
+        description = describe_quantized(model) | {"images": bench.images_to_compare_on()}
+    score = {f"reference_{bench.score_name.key}": bench.reference.score}
     return description | {"zeros": share_of_zeros(model)} | score
 
 
@@ -242,7 +242,7 @@ def _quantize(
 
 
 def _report(
-    best: Path, classifier: Classifier, compressed: Classifier, reference: Outcome, outcome: Outcome
+    best: Path, classifier: Classifier, compressed: Classifier, judged: Judged, bench: Workbench
 ) -> CompressResult:
     before, after = deployed_size(classifier), deployed_size(compressed)
     logger.info(
@@ -255,7 +255,8 @@ def _report(
         before.gzip_bytes / 1e6,
         100 * share_of_zeros(compressed.model),
     )
-    return CompressResult(best, reference.score, outcome.score, before, after)
+    scores = (bench.reference.score, judged.outcome.score, judged.in_pytorch.score)
+    return CompressResult(best, *scores, before, after)
 
 
 def _write_card(
@@ -271,9 +272,10 @@ def _write_card(
         summary=f"The {made['method']} form of a trained {template}",
         command=command,
         ended=f"The FP32 model has a validation {bench.score_name.words} of "
-        f"{result.score_fp32:.2f} %, this one {result.score:.2f} %.",
+        f"{result.score_fp32:.2f} %, this one {result.score:.2f} % as exported IR.",
         more_figures=[
             (f"{bench.score_name.words} of the FP32 model", f"{result.score_fp32:.2f} %"),
+            (f"{bench.score_name.words} of the exported IR", f"{result.score:.2f} %"),
             ("weights of the exported IR", f"{result.size.bytes / 1e6:.2f} MB"),
             ("weights of the FP32 model's IR", f"{result.size_fp32.bytes / 1e6:.2f} MB"),
             ("weights that are zero", f"{100 * made['zeros']:.1f} %"),
@@ -295,13 +297,16 @@ def _name_what_hurts(
     logger.info("%s", describe_sensitivity(whole, errors, len(images)))
 
 
-def _complain(excess: float, bench: Workbench, change: str, best: Path, accept: bool) -> None:
-    allowed = bench.config.compression.max_accuracy_drop
+def _complain(judged: Judged, bench: Workbench, best: Path, accept: bool) -> None:
+    name = "compression.max_accuracy_drop"
+    what = (
+        f"loses more of the validation {bench.score_name.words}"
+        if not judged.verdict.is_accurate
+        else "changes more of the answers to training images"
+    )
     message = (
-        f"The compressed model loses {allowed + excess:.2f} points of validation "
-        f"{bench.score_name.words}, {excess:.2f} more than compression.max_accuracy_drop allows "
-        f"({change}). "
-        f"It is kept: {best}"
+        f"The compressed model {what} than {name} {judged.verdict.allowed:g} allows "
+        f"({judged.verdict}). It is kept: {best}"
     )
     if not accept:
         raise AccuracyDropError(f"{message}. --accept-accuracy-drop takes it as it is.")

@@ -40,7 +40,8 @@ def quantize(model: nn.Module, batches: Sequence[torch.Tensor], config: Config) 
     """Return an int8 copy of the model with ranges and biases set from training images.
 
     Weights are quantized per channel, activations per tensor; biases are then corrected for the
-    shift that quantization brings. Layers that NNCF leaves in floating point (squeeze and
+    shift that quantization brings. Weights have 7 bits unless `compression.weight_range` is "full":
+    see `deployment.int8`. Layers that NNCF leaves in floating point (squeeze and
     excitation, which suffers from quantized activations, and a cosine head) keep computing so,
     but their weights are int8 too: in a MobileNetV3 they are a third of all.
 
@@ -66,49 +67,69 @@ def quantize(model: nn.Module, batches: Sequence[torch.Tensor], config: Config) 
             patterns=[f"{re.escape(name.replace('.', '/'))}/.*" for name in in_float],
             validate=False,
         ),
-        # Its torch backend has the fast kind only, which sees each layer by itself: not enough for
-        # a MobileNetV3 (57.9 % top-1 falls to 42.2, with the full kind to 56.7, by NNCF's own
-        # reference figures). `correct_biases` is the full kind.
-        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.DISABLE,  # see `_quantize_all_weights`
+            # Its torch backend has the fast kind only, which sees each layer by itself: not enough
+            # for a MobileNetV3 (57.9 % top-1 falls to 42.2, with the full kind to 56.7, by NNCF's
+            # own reference figures). `correct_biases` is the full kind.
+            disable_bias_correction=True,
+        ),
     )
-    _quantize_remaining_weights(quantized, batches[0], ignored)
+    half_range = config.compression.weight_range == "half"
+    _quantize_all_weights(quantized, batches[0], ignored, half_range=half_range)
     correct_biases(quantized, model, torch.cat(list(batches))[:CORRECTION_IMAGES])
     return quantized
 
 
-def _quantize_remaining_weights(
-    model: nn.Module, images: torch.Tensor, ignored: Sequence[str]
+def _quantize_all_weights(
+    model: nn.Module, images: torch.Tensor, ignored: Sequence[str], *, half_range: bool
 ) -> None:
-    """Give each weight that NNCF left in floating point a quantizer of its own, per channel."""
-    from nncf.common.quantization.structs import QuantizationScheme
-    from nncf.torch.function_hook.wrapper import register_pre_function_hook
-    from nncf.torch.quantization.layers import PTQuantizerSpec, SymmetricQuantizer
+    """Give each weight a quantizer of its own per channel, in place of NNCF's where it has one.
 
-    done = weight_quantizers(model)
+    NNCF's torch backend makes the half range by a doubled scale, from which a fine-tuning may
+    wander, and leaves out depthwise convolutions and what it does not quantize at all.
+    """
+    from nncf.torch.function_hook.wrapper import get_hook_storage, register_pre_function_hook
+
+    storage = get_hook_storage(model)
+    taken = {module: name for name, module in storage.named_hooks()}
+    theirs = weight_quantizers(model)
     for name, module in weighty_layers(model):
-        if name in done or name in ignored:
+        if name in ignored:
             continue
-        operation = "conv2d" if isinstance(module, nn.Conv2d) else "linear"
-        weight = module.get_parameter("weight").detach()
-        if isinstance(module, CosineHead):
-            weight = nn.functional.normalize(weight)  # what arrives at the operation
-        scale = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
-        spec = PTQuantizerSpec(
-            num_bits=8,
-            mode=QuantizationScheme.SYMMETRIC,
-            signedness_to_force=True,
-            narrow_range=True,
-            half_range=False,
-            scale_shape=tuple(scale.shape),
-            logarithm_scale=False,
-        )
-        quantizer = SymmetricQuantizer(spec).to(weight.device)
-        quantizer.scale = nn.Parameter(scale - quantizer.eps)
-        operation_name = f"{name.replace('.', '/')}/{operation}/0"
-        register_pre_function_hook(model, operation_name, 1, quantizer)
+        quantizer = _weight_quantizer(module, half_range=half_range)
+        if name in theirs:
+            storage.set_submodule(taken[theirs[name]], quantizer)
+        else:
+            operation = "conv2d" if isinstance(module, nn.Conv2d) else "linear"
+            operation_name = f"{name.replace('.', '/')}/{operation}/0"
+            register_pre_function_hook(model, operation_name, 1, quantizer)
     missing = _never_called(model, images)
     if missing:
         raise RuntimeError(f"quantizers that act on nothing: {', '.join(missing)}")
+
+
+def _weight_quantizer(layer: nn.Module, *, half_range: bool) -> nn.Module:
+    """Return NNCF's symmetric quantizer of a layer's weights: -64 to 63, or -127 to 127."""
+    from nncf.common.quantization.structs import QuantizationScheme
+    from nncf.torch.quantization.layers import PTQuantizerSpec, SymmetricQuantizer
+
+    weight = layer.get_parameter("weight").detach()
+    if isinstance(layer, CosineHead):
+        weight = nn.functional.normalize(weight)  # what arrives at the operation
+    scale = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
+    spec = PTQuantizerSpec(
+        num_bits=8,
+        mode=QuantizationScheme.SYMMETRIC,
+        signedness_to_force=True,
+        narrow_range=not half_range,
+        half_range=half_range,
+        scale_shape=tuple(scale.shape),
+        logarithm_scale=False,
+    )
+    quantizer = SymmetricQuantizer(spec).to(weight.device)
+    quantizer.scale = nn.Parameter(scale - quantizer.eps)
+    return quantizer
 
 
 def _never_called(model: nn.Module, images: torch.Tensor) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,17 +21,22 @@ class Size(NamedTuple):
     xml_bytes: int
 
 
-def deployed_size(classifier: Classifier) -> Size:
-    """Write a classifier as IR into a temporary folder and return what it takes there."""
-    description = Description(
+def describe_ir(classifier: Classifier) -> Description:
+    """Return what an IR says that is measured and thrown away: its logits are not calibrated."""
+    return Description(
         class_names=classifier.class_names,
         preprocessing=classifier.preprocessing,
         input_format="RGB",
         precision=classifier.precision,
         parameters=0.0,
         gflops=0.0,
-        temperature=classifier.temperature,
+        task=classifier.task,
     )
+
+
+def deployed_size(classifier: Classifier) -> Size:
+    """Write a classifier as IR into a temporary folder and return what it takes there."""
+    description = replace(describe_ir(classifier), temperature=classifier.temperature)
     with tempfile.TemporaryDirectory() as folder:
         xml, weights = write_ir(classifier.model.cpu(), description, Path(folder) / "model.xml")
         data = weights.read_bytes()

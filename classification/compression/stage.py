@@ -11,7 +11,7 @@ import torch
 
 from classification.compression.distillation import DistillationTask, teachers_of
 from classification.compression.pruning import keep_zeros
-from classification.compression.workbench import Workbench, describe_change
+from classification.compression.workbench import Judged, Workbench
 from classification.config import Config, from_dict, merge, merge_settings, to_dict, validate
 from classification.config_limits import get
 from classification.data.labels import warn_of_another_label
@@ -93,22 +93,22 @@ def run_stage(
     model: torch.nn.Module,
     compression: Mapping[str, Any],
     *,
-    reference: Outcome,
     folder: RunFolder,
     tune_always: bool,
     resume: Mapping[str, Any] | None = None,
-) -> Outcome:
+) -> Judged:
     """Leave the best of a compressed model and its fine-tuned epochs in `best.pth`, and in `model`.
+
+    PyTorch's score chooses among the epochs; whether the model is good enough is judged by its IR.
 
     Args:
         model: compressed; changed in place.
         compression: what the checkpoint says of it.
-        reference: the float model's outcome, which may be missed by
-            `compression.max_accuracy_drop`.
         tune_always: fine-tune also when the accuracy is good enough as it is.
         resume: a checkpoint of this stage's fine-tuning to go on from.
     """
-    goal = reference.score - bench.config.compression.max_accuracy_drop
+    goal = bench.reference.score - bench.config.compression.max_accuracy_drop
+    path = folder.path / "best.pth"
     description = describe(
         template_name=bench.classifier.contents["template_name"],
         class_names=bench.classifier.class_names,
@@ -118,24 +118,33 @@ def run_stage(
     )
     best = EarlyStop(exact=True)
     if resume is None:
-        start = bench.measure(model)
-        logger.info(
-            "%s, before fine-tuning: val %s %.2f %% (%s)",
-            compression["method"],
-            bench.score_name.words,
-            start.score,
-            describe_change(start, reference),
-        )
+        start = bench.judge(bench.logits(model))
         folder.save(_as_it_comes(bench, model, description, start), epoch=0, is_best=True)
-        best.observe(-1, start.score, start.loss, start.error)
-        if start.score >= goal - 1e-9 and not tune_always:
+        judged = bench.judge_checkpoint(path)
+        log_judged(f"{compression['method']}, before fine-tuning", judged, bench)
+        if judged.verdict.passed and not tune_always:
             logger.info("the drop is small enough: no fine-tuning")
-            return start
+            return judged
         if not bench.config.compression.epochs:
-            return start
+            return judged
+        # What changed too many answers to training images has no right to be kept as the best.
+        if judged.verdict.agrees or tune_always:
+            best.observe(-1, start.score, start.loss, start.error)
     _fine_tune(bench, model, description, folder, goal, best, resume)
-    model.load_state_dict(read_checkpoint(folder.path / "best.pth")["state_dict"])
-    return bench.measure(model)
+    model.load_state_dict(read_checkpoint(path)["state_dict"])
+    return bench.judge_checkpoint(path)
+
+
+def log_judged(what: str, judged: Judged, bench: Workbench) -> None:
+    """Say how good a compressed model is."""
+    logger.info(
+        "%s: val %s %.2f %% as IR, %.2f %% in PyTorch (IR %s)",
+        what,
+        bench.score_name.words,
+        judged.outcome.score,
+        judged.in_pytorch.score,
+        judged.verdict,
+    )
 
 
 def _as_it_comes(

@@ -46,21 +46,21 @@ class Backend(Protocol):
         ...
 
 
-def load_backend(path: str | Path, *, precision_hint: str | None = None) -> Backend:
+def load_backend(path: str | Path, *, precision_hint: str = "f32") -> Backend:
     """Load a checkpoint with PyTorch, or an IR or ONNX file with OpenVINO and without PyTorch.
 
     Args:
         path: .pth (also .pth.tar-N), .xml or .onnx.
-        precision_hint: "f32" computes in float32, "bf16" and "f16" in less; None leaves it to the
-            device, which for OpenVINO may be bf16. A checkpoint is computed in float32.
+        precision_hint: "f32" computes float layers in float32, on every CPU alike; "bf16" and
+            "f16" in less. A checkpoint is computed in float32.
 
     Raises:
         UserError: the file is missing, unreadable, of another kind, or cannot be computed so.
     """
     path = Path(path)
-    if precision_hint not in (None, *PRECISION_HINTS):
+    if precision_hint not in PRECISION_HINTS:
         raise UserError(
-            f"precision_hint: '{precision_hint}' is none of {', '.join(PRECISION_HINTS)}."
+            f"--precision-hint: '{precision_hint}' is none of {', '.join(PRECISION_HINTS)}."
         )
     if not path.is_file():
         raise UserError(f"{path}: no such model file.")
@@ -69,9 +69,9 @@ def load_backend(path: str | Path, *, precision_hint: str | None = None) -> Back
 
         return OpenVINOBackend(path, precision_hint)
     if ".pth" in path.suffixes:
-        if precision_hint not in (None, "f32"):
+        if precision_hint != "f32":
             raise UserError(
-                f"precision_hint: '{precision_hint}' is for IR and ONNX files; the checkpoint "
+                f"--precision-hint: '{precision_hint}' is for IR and ONNX files; the checkpoint "
                 f"{path} is computed in f32."
             )
         from classification.deployment.torch_backend import TorchBackend

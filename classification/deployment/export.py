@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from classification.data.preprocessing import Preprocessing
 from classification.deployment.ir import write_ir
 from classification.deployment.metadata import Description
 from classification.deployment.onnx_model import write_onnx
 from classification.deployment.openvino_backend import default_precision
-from classification.deployment.parity import Parity, compare, comparison_images
+from classification.deployment.parity import ComparisonImages, Parity, compare, comparison_images
 from classification.deployment.torchscript import write_torchscript
 from classification.errors import UserError
 from classification.files import check_writable
@@ -78,7 +76,7 @@ def export(
         precision: "fp32" or "fp16", in which IR, ONNX and model.pth keep float weights.
         openvino_input_format: "BGR" or "RGB".
         classes: the classes that the checkpoint is believed to have, in order; None = any.
-        sample_images: pictures to compare on instead of scikit-learn's photographs.
+        sample_images: images to compare on; without any see `comparison_images`.
 
     Raises:
         UserError: the checkpoint or folder cannot be used, or a file does not agree with PyTorch.
@@ -94,7 +92,7 @@ def export(
     _check_options(names, precision, openvino_input_format)
     classifier = load_classifier(load_weights)
     _check_classifier(classifier, load_weights, names, classes)
-    images = comparison_images(classifier.preprocessing, sample_images)
+    images = comparison_images(classifier, sample_images)
     folder = Path(save_model_to)
     check_writable(folder)
     described = _describe(classifier, names, precision, openvino_input_format)
@@ -111,10 +109,12 @@ def export(
         ) from error
     logger.info("Written to %s: %s", folder, ", ".join(path.name for path in paths))
     _say_what_is_left_to_clients(classifier.preprocessing)
-    logger.info(
-        "OpenVINO computes float layers in %s on this CPU unless INFERENCE_PRECISION_HINT is set.",
-        default_precision(),
-    )
+    if default_precision() != "f32":
+        logger.info(
+            "Other clients: OpenVINO computes float layers in %s on this CPU unless "
+            "INFERENCE_PRECISION_HINT is set; what belongs to this framework computes in f32.",
+            default_precision(),
+        )
     return ExportResult(paths, parity)
 
 
@@ -215,7 +215,7 @@ def _compare_all(
     classifier: Classifier,
     described: dict[str, Description],
     folder: Path,
-    images: Sequence[np.ndarray],
+    images: ComparisonImages,
 ) -> tuple[Parity, ...]:
     """Compare each model file with PyTorch.
 
@@ -223,7 +223,7 @@ def _compare_all(
         UserError: one differs too much.
     """
     parity = tuple(
-        compare(folder / name, description, classifier, images)
+        compare(folder / name, description, classifier, *images)
         for name, description in described.items()
     )
     for result in parity:

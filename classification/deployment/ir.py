@@ -11,6 +11,7 @@ from openvino import opset13 as opset
 from openvino.preprocess import PrePostProcessor
 
 from classification.data.sample_set import MULTI_LABEL
+from classification.deployment.int8 import made_for
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
 from classification.deployment.resize import pillow_resize
 from classification.deployment.torchscript import trace
@@ -73,6 +74,8 @@ def convert_to_ir(model: torch.nn.Module, description: Description) -> ov.Model:
     ):
         for key, value in values.items():
             converted.set_rt_info(value, [section, key])
+    if description.precision == "INT8":
+        converted.set_rt_info(made_for(converted), [OWN_SECTION, "int8"])
     return converted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
+from classification.deployment.int8 import full_range_layers, int8_path
 from classification.deployment.metadata import OWN_SECTION, Description, read_description
 from classification.deployment.openvino_core import openvino_core
 from classification.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 DEVICE = "CPU"
 # Images a request. A fixed batch runs up to twice as fast as a dynamic one, and on an idle machine
@@ -24,7 +28,7 @@ REQUEST_SIZE = 8
 class OpenVINOBackend:
     """A file written by `export`, taking [N, H, W, 3] uint8 RGB: the rest happens in its graph."""
 
-    def __init__(self, path: Path, precision_hint: str | None = None) -> None:
+    def __init__(self, path: Path, precision_hint: str = "f32") -> None:
         """Read the file; it is compiled on first use, for the batch sizes that are used.
 
         Raises:
@@ -35,7 +39,7 @@ class OpenVINOBackend:
         model, description = read_exported(path)
         self._exported = model.clone()  # the file may be another one by the time this is used
         self._model = with_pixel_input(model, description)
-        self._precision = {"INFERENCE_PRECISION_HINT": precision_hint} if precision_hint else {}
+        self._precision = {"INFERENCE_PRECISION_HINT": precision_hint}
         self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
         self.path = path
         self.class_names = description.class_names
@@ -46,11 +50,11 @@ class OpenVINOBackend:
         self.embedded = description.embedded
         self.device = DEVICE.lower()
         kind = "ONNX" if path.suffix == ".onnx" else "IR"
-        part = "float layers" if description.precision == "INT8" else "computing"
-        self.precision = (
-            f"{description.precision} {kind} on {self.device}, {part} in "
-            f"{precision_hint or default_precision()}"
-        )
+        self.precision = f"{description.precision} {kind} on {self.device}, computing in "
+        if description.precision == "INT8":
+            _warn_of_overflow(model, path)
+            self.precision += f"int8 ({int8_path()}), float layers in "
+        self.precision += precision_hint
         self.parameters = description.parameters
         self.gflops = description.gflops
 
@@ -176,14 +180,27 @@ def default_precision() -> str:
     return str(hint.to_string())
 
 
-def _check_precision(precision_hint: str | None) -> None:
+def _warn_of_overflow(model: ov.Model, path: Path) -> None:
+    """Warn of an int8 model that this CPU computes wrongly, as some of version 0.1.0 are."""
+    layers = full_range_layers(model)
+    if layers and int8_path().saturates:
+        logger.warning(
+            "%s: %d of its int8 layers use the full range of weights, and this CPU (no VNNI) adds "
+            "their products in 16 bits, which overflow: its answers are not those of the model. "
+            "Compress the FP32 checkpoint again, with compression.weight_range half, and export.",
+            path,
+            len(layers),
+        )
+
+
+def _check_precision(precision_hint: str) -> None:
     """Refuse what OpenVINO would quietly compute in float32."""
     names = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
     capabilities = openvino_core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
-    if precision_hint and names[precision_hint] not in capabilities:
+    if names[precision_hint] not in capabilities:
         possible = [hint for hint, name in names.items() if name in capabilities]
         raise UserError(
-            f"precision_hint: this {DEVICE} cannot compute in {precision_hint}, only in "
+            f"--precision-hint: this {DEVICE} cannot compute in {precision_hint}, only in "
             f"{', '.join(possible)}."
         )
 

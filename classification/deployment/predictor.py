@@ -55,7 +55,7 @@ class Predictor:
         load_weights: str | Path,
         *,
         batch_size: int = 32,
-        precision_hint: str | None = None,
+        precision_hint: str = "f32",
     ) -> None:
         """Load the model.
 

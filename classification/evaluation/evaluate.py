@@ -62,6 +62,7 @@ def evaluate(
     save_output_to: str | Path | None = None,
     classes: Sequence[str] | None = None,
     roles: Sequence[str] = ("test",),
+    precision_hint: str = "f32",
     settings: Sequence[Sequence[str]] = (),
 ) -> dict[str, float]:
     """Measure a model on a test set, log the figures and write them where asked.
@@ -74,6 +75,7 @@ def evaluate(
         save_output_to: a folder for report.html, its figures, predictions and tables.
         classes: evaluate on images of these classes only; the model still chooses among all.
         roles: which images, where `data.split` divides them: "train", "val", "test".
+        precision_hint: what float layers are computed in; see `load_backend`.
         settings: pairs of a key of SETTINGS and a value, instead of what a checkpoint was trained
             with, or of the defaults of an exported file.
 
@@ -92,8 +94,7 @@ def evaluate(
     if save_metrics_to:
         read_metrics(Path(save_metrics_to))
         check_writable(Path(save_metrics_to).parent)
-    # In float32 on every machine; left alone, some CPUs compute an IR in bf16.
-    backend = load_backend(weights, precision_hint="f32")
+    backend = load_backend(weights, precision_hint=precision_hint)
     config = _evaluation_config(backend, settings)
     _check_roles(roles, config)
     samples = read_samples(

@@ -23,7 +23,7 @@ class ServedModel:
 
     def __init__(self, name: str, path: Path, settings: Settings) -> None:
         self.name = name
-        self.backend = OpenVINOBackend(path)
+        self.backend = OpenVINOBackend(path, settings.precision_hint)
         check_faces(self.backend)
         self.on_batch: OnBatch = lambda size, seconds: None
         self._max_batch = settings.max_batch

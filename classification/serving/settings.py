@@ -23,4 +23,5 @@ class Settings:
     queue_size: int = 64  # pictures received or waited for at once; more are told to come back
     body_seconds: float = 15.0  # for receiving one request
     answer_seconds: float = 30.0  # from its last byte to the answer
+    precision_hint: str = "f32"  # what float layers are computed in; see `load_backend`
     api_key: str | None = None  # wanted in the header X-API-Key

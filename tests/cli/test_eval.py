@@ -20,6 +20,7 @@ def test_flags():
         "--save-output-to",
         "--classes",
         "--roles",
+        "--precision-hint",
         "--set",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from classification.compression.quantization import quantize
+from classification.compression.size import describe_ir
 from classification.config import Config, default_config
 from classification.deployment.export import export
+from classification.deployment.ir import write_ir
 from classification.models.checkpoint import (
     Classifier,
     describe,
@@ -73,13 +77,25 @@ def checkpoint(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path
 def int8_checkpoint(
     config: Config, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    import nncf
+    return quantized(checkpoint, config, tmp_path_factory.mktemp("int8"))
 
-    model = load_classifier(checkpoint).model
+
+@pytest.fixture(scope="session")
+def full_range(config: Config, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An int8 IR of the full range of weights, as version 0.1.0 made them."""
+    config = config.clone()
+    config.defrost()
+    config.compression.weight_range = "full"
+    folder = tmp_path_factory.mktemp("full range")
+    classifier = load_classifier(quantized(checkpoint, config, folder))
+    description = replace(describe_ir(classifier), input_format="BGR", temperature=TEMPERATURE)
+    return write_ir(classifier.model, description, folder / "model.xml")[0]
+
+
+def quantized(checkpoint: Path, config: Config, folder: Path) -> Path:
     batches = torch.randn(5, 8, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
-    model = nncf.quantize(model, nncf.Dataset(list(batches)), subset_size=len(batches))
-    path = tmp_path_factory.mktemp("int8") / "best.pth"
-    return save(path, model, config, describe_quantized(model))
+    model = quantize(load_classifier(checkpoint).model, list(batches), config)
+    return save(folder / "best.pth", model, config, describe_quantized(model))
 
 
 @pytest.fixture

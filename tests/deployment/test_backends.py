@@ -103,11 +103,6 @@ def test_openvino_needs_no_torch(exported, picture_file, name):
     assert not heavy & set(modules.split())
 
 
-def test_int8_ir_names_its_precision(exported_int8):
-    backend = load_backend(exported_int8 / "model.xml", precision_hint="f32")
-    assert backend.precision == "INT8 IR on cpu, float layers in f32"
-
-
 def test_a_checkpoint_is_computed_in_f32_only(checkpoint):
     with pytest.raises(UserError, match="'bf16' is for IR and ONNX files"):
         load_backend(checkpoint, precision_hint="bf16")
