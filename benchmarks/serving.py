@@ -78,13 +78,7 @@ def picture_files(source: Path | None, pixels: int, folder: Path) -> list[Path]:
 def service(model: Path) -> Iterator[tuple[tuple[str, int], psutil.Process]]:
     """Run the service in a process of its own; yield its address and its process."""
     command = [sys.executable, "-m", "classification.serve"]
-    command += [
-        "--load-weights",
-        str(model),
-        "--port",
-        "0",
-        *(sys.argv[4:] if "cpu.py" in sys.argv[0] else []),
-    ]
+    command += ["--load-weights", str(model), "--port", "0"]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stderr=log)
         try:

@@ -5,12 +5,19 @@ The verbs are imported on first use, so that `import classification` stays fast.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 # OpenVINO and NNCF report their use to Intel unless told otherwise, which would need a file in the
 # user's home. Both do without this module if it cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+# Threads of PyTorch that wait for each other spin, which costs them most of their share of a busy
+# machine: the one that they wait for gets no processor. Some 100 turns (a few microseconds) cost a
+# quiet machine nothing. GCC's OpenMP reads it when PyTorch is loaded, in every process from here.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "100")
 
 __version__ = "0.1.0"
 

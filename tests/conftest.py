@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-# Before anything imports torch: threads that spin make small steps slow on a busy machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import classification  # noqa: F401  # before torch, as users do
 
+# isort: split
 from support import TINY_TEMPLATE, make_class_folders, train_into
 
 
