@@ -179,6 +179,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
         notes.append(f"{what}: {names}.")
     if not is_affordable(evaluation.logits):
         notes.append("So many pictures and classes: the mean average precision has no bounds.")
+    if evaluation.weights.suffix in (".xml", ".onnx"):
+        notes += _precision_notes(evaluation.precision)
     by_rule = len(evaluation.logits) - len(evaluation.model_logits)
     if by_rule:
         notes.append(
@@ -186,6 +188,20 @@ def _notes(evaluation: Evaluation) -> list[str]:
             "and galleries are of the others."
         )
     return notes
+
+
+def _precision_notes(precision: str) -> list[str]:
+    """Say where other clients of OpenVINO get other answers."""
+    from classification.deployment.openvino_backend import default_precision
+
+    theirs = default_precision()
+    if theirs == "f32" or not precision.endswith(" f32"):
+        return []
+    return [
+        f"Float layers were computed in f32. Other clients of OpenVINO get {theirs} on this CPU "
+        "unless they ask for f32: it is faster, and a few answers differ. "
+        f"eval.py --precision-hint {theirs} measures it."
+    ]
 
 
 def _confusion(evaluation: Evaluation) -> dict[str, Any]:
