@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from classification.config_limits import find_problems
 from classification.errors import UserError, nearest
+from classification.yaml_text import load_yaml, problem_of
 
 if TYPE_CHECKING:
     Config: TypeAlias = Any  # yacs has no types
@@ -316,9 +317,12 @@ def merge_settings(config: Config, settings: Sequence[Sequence[str]]) -> None:
 
 def _read_value(dotted: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text) if text else ""
-    except (yaml.YAMLError, ValueError) as error:  # the latter of dates like 2020-02-30
-        raise UserError(f"--set {dotted}: '{text}' is not a YAML value.") from error
+        return load_yaml(text)[1] if text else ""
+    except yaml.YAMLError as error:
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise UserError(
+            f"--set {dotted}: '{shown}' is not a YAML value: {problem_of(error)}."
+        ) from error
 
 
 def validate(config: Config, where: str = "config") -> None:

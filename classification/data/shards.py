@@ -27,6 +27,7 @@ from classification.data.decode import DecodeError
 from classification.data.packed import PackedPicture
 from classification.data.source import Source
 from classification.errors import UserError
+from classification.files import read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         UserError: it is missing, no index, of another version, or damaged.
     """
     try:
-        first, _, body = path.read_bytes().partition(b"\n")
+        first, _, body = read_regular(path).partition(b"\n")
     except FileNotFoundError:
         raise UserError(
             f"{path}: there is no such index. It is written last: if tools/shard_data.py was "
