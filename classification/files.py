@@ -8,8 +8,8 @@ import hashlib
 import os
 import stat
 import tempfile
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from classification.errors import UserError
 
@@ -38,7 +38,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         ) from error
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a file to be read, unless it is a pipe, a device or a socket, which might never end.
 
     Raises:

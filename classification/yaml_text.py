@@ -38,7 +38,7 @@ def load_yaml(text: str) -> tuple[yaml.Node | None, Any]:
         # PyYAML's own converters, of dates such as 2020-02-30 or of `!!bool x`.
         raise yaml.MarkedYAMLError(problem=f"a value that is none ({error})") from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def read_yaml_file(path: Path) -> tuple[yaml.Node | None, Any]:
