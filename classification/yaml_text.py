@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from classification.errors import UserError, shorten
 from classification.files import read_regular
 
 MOST_CHARACTERS = 1_000_000  # that aliases may stand for: lists of lists of them grow like powers
@@ -50,6 +51,16 @@ def read_yaml_file(path: Path) -> tuple[yaml.Node | None, Any]:
         yaml.YAMLError: it cannot be used.
     """
     return load_yaml(read_regular(path).decode("utf-8-sig"))
+
+
+def read_setting(dotted: str, text: str) -> Any:
+    """Return the value of a `--set` pair; raise a UserError where it is none."""
+    try:
+        return load_yaml(text)[1] if text else ""
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"--set {dotted}: '{shorten(text)}' is not a YAML value: {problem_of(error)}."
+        ) from error
 
 
 def problem_of(error: yaml.YAMLError) -> str:

@@ -67,6 +67,14 @@ def test_aliases_and_merges_within_bounds_are_taken() -> None:
     assert len(load_yaml(many)[1]["a"]) == 400_000
 
 
+def test_messages_are_short_though_aliases_stand_for_much() -> None:
+    text = f"[{', '.join(['&a ' + 'x' * 300] + ['*a'] * 900)}]"
+    for key in ("loss.name", "input.mean"):
+        with pytest.raises(UserError, match=r"expected|received") as raised:
+            merge_settings(default_config(), [[key, text]])
+        assert len(str(raised.value)) < 300
+
+
 @pytest.mark.parametrize("base", ['"a\\0b"', "/dev/zero", "pipe", "folder", "/dev/full"])
 def test_a_base_that_is_no_file_is_refused(base: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ def read_torch_file(path: Path, what: str, *, older: bool = False) -> Any:
     try:
         with open_regular(path) as file:
             if zipfile.is_zipfile(file):
-                _check_members(file)
+                _check_members(file, path, what)
             elif not older:
                 raise ValueError("no file of torch.save, or its end is missing")
             file.seek(0)
             # Given a name, torch.load would go by its suffix.
             return torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # the unpickler raises whatever the bytes make it raise
         raise unreadable(path, what, error) from error
 
@@ -49,20 +52,28 @@ def unreadable(path: Path, what: str, error: Exception) -> UserError:
     )
 
 
-def _check_members(file: BufferedReader) -> None:
-    """Raise a ValueError or BadZipFile that names what is wrong in the archive."""
+def _check_members(file: BufferedReader, path: Path, what: str) -> None:
+    """Raise a UserError that names the member which is damaged or no work of torch.save."""
     with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        if len({member.filename for member in members}) < len(members):
-            raise ValueError("a member comes twice")
-        for member in members:
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(
-                    f"'{member.filename}' is compressed, as torch.save leaves nothing; unpacked it "
-                    "might be of any size"
-                )
-            if member.filename.endswith(".pkl") and member.file_size > MOST_PICKLE_BYTES:
-                raise ValueError(f"'{member.filename}' has {member.file_size} bytes")
-        damaged = archive.testzip()
+        problem = next(_problems(archive), None)
+    if problem is not None:
+        raise UserError(f"{path}: not a readable {what}: {problem}.")
+
+
+def _problems(archive: zipfile.ZipFile) -> Iterator[str]:
+    names = set()
+    for member in archive.infolist():
+        name = member.filename
+        if name in names:
+            yield f"'{name}' is there twice"
+        if member.compress_type != zipfile.ZIP_STORED:
+            yield f"'{name}' is compressed, as torch.save leaves nothing; write it again with that"
+        if name.endswith(".pkl") and member.file_size > MOST_PICKLE_BYTES:
+            yield f"'{name}' has {member.file_size} bytes, more than names and settings need"
+        names.add(name)
+    damaged = archive.testzip()
     if damaged is not None:
-        raise ValueError(f"'{damaged}' is not what was written: its checksum is wrong")
+        yield (
+            f"damaged: '{damaged}' is not what was written, its checksum is wrong; use another "
+            "copy of the file"
+        )
