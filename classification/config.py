@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import yaml
 from yacs.config import CfgNode
 
 from classification.config_limits import find_problems
-from classification.errors import UserError, nearest
+from classification.errors import UserError, nearest, shorten
+from classification.yaml_text import read_setting
 
 if TYPE_CHECKING:
     Config: TypeAlias = Any  # yacs has no types
@@ -289,13 +289,15 @@ def _coerce(value: Any, default: Any) -> Any:
     elif isinstance(default, list):
         expected = isinstance(value, (list, tuple))
         if expected and default and len(value) != len(default):
-            raise ValueError(f"expected {len(default)} values, received {value!r}")
+            raise ValueError(f"expected {len(default)} values, received {shorten(repr(value))}")
         if expected:
             return [_coerce(item, default[0]) for item in value] if default else list(value)
     else:
         expected = isinstance(value, type(default))
     if not expected:
-        raise ValueError(f"expected {type(default).__name__} (such as {default!r}), got {value!r}")
+        raise ValueError(
+            f"expected {type(default).__name__} (such as {default!r}), got {shorten(repr(value))}"
+        )
     return value
 
 
@@ -311,17 +313,10 @@ def merge_settings(config: Config, settings: Sequence[Sequence[str]]) -> None:
     """Merge `--set section.key value` pairs; each value is read as YAML."""
     for dotted, text in settings:
         keys = dotted.split(".")
-        value: Any = _read_value(dotted, text)
+        value: Any = read_setting(dotted, text)
         for key in reversed(keys):
             value = {key: value}
         merge(config, value, where="--set")
-
-
-def _read_value(dotted: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text) if text else ""
-    except (yaml.YAMLError, ValueError) as error:  # the latter of dates like 2020-02-30
-        raise UserError(f"--set {dotted}: '{text}' is not a YAML value.") from error
 
 
 def validate(config: Config, where: str = "config") -> None:

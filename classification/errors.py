@@ -30,6 +30,12 @@ class Interrupted(Exception):
         self.exit_code = exit_code
 
 
+def shorten(text: str, most: int = 120) -> str:
+    """Return a text in one line, without what is too long for a message."""
+    line = " ".join(text[: 2 * most].split())
+    return line if len(line) <= most and len(text) <= 2 * most else f"{line[:most]}..."
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the closest valid name, or an empty string."""
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)

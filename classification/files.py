@@ -1,11 +1,14 @@
-"""Writing files so that a failure leaves the old one as it was; checksums."""
+"""Writing files so that a failure leaves the old one as it was; reading regular ones alone."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import tempfile
+from io import BufferedReader
 from pathlib import Path
 
 from classification.errors import UserError
@@ -35,9 +38,32 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         ) from error
 
 
+def open_regular(path: str | Path) -> BufferedReader:
+    """Open a file to be read, unless it is a pipe, a device or a socket, which might never end.
+
+    Raises:
+        OSError: it is none, cannot be opened, or its name is none.
+    """
+    try:
+        mode = Path(path).stat().st_mode  # a pipe waits for its other end when it is opened
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"Not the name of a file ({error})", str(path)) from error
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a regular file but a pipe, device or socket", str(path))
+    return Path(path).open("rb")
+
+
+def read_regular(path: str | Path) -> bytes:
+    """Return the contents of a file; raise an OSError as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal; raise an OSError if it cannot be read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from classification import __version__
 from classification.config import Config, auxiliary_configs
 from classification.errors import UserError
-from classification.files import check_writable, write_bytes
+from classification.files import check_writable, read_regular, write_bytes
 from classification.template import SCHEMA, Template, dump_template, load_template
 
 logger = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ def fetch_weights(
 def _read(path: Path) -> bytes | None:
     """Return the contents, or None when nothing is there."""
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -18,6 +18,7 @@ from classification.config import (
     validate,
 )
 from classification.errors import UserError, nearest
+from classification.yaml_text import problem_of, read_yaml_file
 
 # key -> expected type; a dict is a section, a one-element list is a list of such items.
 SCHEMA: dict[str, Any] = {
@@ -153,19 +154,13 @@ def _deep_merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read one template file and check its keys and types against SCHEMA and the config."""
     try:
-        text = path.read_text(encoding="utf-8")
+        node, values = read_yaml_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read the template: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the template is not UTF-8 text.") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # the latter of dates like 2020-02-30
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{path}:{line} not valid YAML: {problem}.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {problem_of(error)}.") from error
     if node is None or not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of template keys, such as 'name: ...'.")
     problems = [f"{path} line {line}: {text}" for line, text in _check(node, SCHEMA, "")]
@@ -198,7 +193,8 @@ def _check(node: yaml.Node, schema: Any, where: str) -> Iterator[tuple[int, str]
         elif not _is_null(node):
             yield line, f"{where}: expected a list."
     elif not _is_of_type(node, schema):
-        yield line, f"{where}: expected {schema.__name__}, got '{getattr(node, 'value', '')}'."
+        shown = node.value[:80] if isinstance(node, yaml.ScalarNode) else "a section or list"
+        yield line, f"{where}: expected {schema.__name__}, got '{shown}'."
 
 
 def _check_mapping(

@@ -122,3 +122,10 @@ def test_importing_the_library_imports_nothing_heavy():
     run = run_python("-X", "importtime", "-c", "import classification")
     assert "classification" in run.stderr
     assert "torch" not in run.stderr
+
+
+def test_no_message_advises_the_package_of_a_stranger() -> None:
+    """On the package index, `classification` is somebody else's."""
+    for folder in ("classification", "tools", "model_templates"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "classification[" not in path.read_text(encoding="utf-8"), path

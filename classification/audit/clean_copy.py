@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +13,7 @@ from classification import __version__
 from classification.audit.clean_plan import Decision, cleaned
 from classification.audit.json_report import check_replaceable
 from classification.data.listing import printable
+from classification.data.spreadsheet import csv_text
 from classification.data.store import usable_cores
 from classification.errors import UserError
 from classification.files import write_bytes
@@ -140,11 +139,7 @@ def render_decisions(source: Path, plan: Sequence[Decision], suffix: str) -> str
         for decision in plan
     ]
     if suffix == ".csv":
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return buffer.getvalue()
+        return csv_text([list(rows[0]), *(list(row.values()) for row in rows)])
     contents = {
         "format": FORMAT,
         "framework_version": __version__,

@@ -12,6 +12,7 @@ from classification.audit.check import Audit
 from classification.audit.findings import count_kinds
 from classification.data.listing import printable
 from classification.errors import UserError
+from classification.files import read_regular
 
 FORMAT = "classification-audit"
 
@@ -21,7 +22,7 @@ def check_replaceable(path: Path, form: str) -> None:
     if not os.path.lexists(path):
         return
     try:
-        contents = json.loads(path.read_bytes())
+        contents = json.loads(read_regular(path))
     except (OSError, ValueError):
         contents = None
     if not isinstance(contents, dict) or contents.get("format") != form:

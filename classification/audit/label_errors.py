@@ -201,8 +201,8 @@ def rank_issues(labels: np.ndarray, probabilities: np.ndarray) -> list[int]:
         from cleanlab.filter import find_label_issues
     except ImportError as error:
         raise UserError(
-            "Looking for label errors needs cleanlab: pip install 'classification[audit]', or "
-            "pip install cleanlab; or leave it out by --no-label-errors."
+            "Looking for label errors needs cleanlab: pip install -e '.[audit]' in the "
+            "framework's folder, or pip install cleanlab; or leave it out by --no-label-errors."
         ) from error
     issues = find_label_issues(
         labels,

@@ -43,8 +43,8 @@ def _hash(image: Image.Image) -> int:
         import imagehash
     except ImportError as error:
         raise UserError(
-            "Looking for near duplicates needs imagehash: pip install 'classification[audit]', or "
-            "pip install imagehash."
+            "Looking for near duplicates needs imagehash: pip install -e '.[audit]' in the "
+            "framework's folder, or pip install imagehash."
         ) from error
     return int(str(imagehash.phash(image)), 16)
 

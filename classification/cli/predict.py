@@ -22,6 +22,7 @@ from classification.cli.run import run_command
 from classification.data.faces import NO_FACE
 from classification.data.sample_set import MULTI_LABEL
 from classification.errors import UserError
+from classification.files import open_regular
 from classification.template import Template
 
 if TYPE_CHECKING:
@@ -172,16 +173,19 @@ def _pictures(sources: Sequence[str]) -> Iterator[Path]:
         if not source.startswith("@"):
             return pictures_of(source)
         try:
-            return read_list(Path(source[1:]).open("rb"))
+            return read_list(open_regular(source[1:]))
         except OSError as error:
-            raise UserError(f"--input {source}: cannot read the list: {error.strerror}.") from error
+            raise UserError(
+                f"--input {source}: cannot read the list: {error.strerror}. Of a pipe, `-` reads "
+                "one from standard input."
+            ) from error
 
     return chain.from_iterable([of(source) for source in sources])
 
 
 def _is_lasting(source: str) -> bool:
-    """Return whether a source can be read twice, unlike a pipe."""
-    return source != "-" and (not source.startswith("@") or Path(source[1:]).is_file())
+    """Return whether a source can be read twice, unlike standard input."""
+    return source != "-"
 
 
 def _count(

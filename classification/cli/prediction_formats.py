@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from classification.data.faces import NO_FACE
+from classification.data.spreadsheet import csv_text
 
 if TYPE_CHECKING:
     from classification.deployment.predictor import Prediction
@@ -24,24 +23,19 @@ def render_csv(
 ) -> Iterator[str]:
     """Yield lines of CSV: path, class_1, probability_1, ... class_k, probability_k, error, reason.
 
-    There are no more columns than classes; what is not named is empty.
+    There are no more columns than classes; what is not named is empty. A path or class that a
+    spreadsheet would take for a formula begins with an apostrophe.
     """
     del none
     numbers = range(1, min(top_k, len(class_names)) + 1)
     columns = [f"{name}_{i}" for i in numbers for name in ("class", "probability")]
-    yield _csv_line(["path", *columns, "error", "reason"])
+    yield csv_text([["path", *columns, "error", "reason"]])
     for prediction in predictions:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
         cells = [cell for name, value in pairs for cell in (name, f"{value:.6f}")]
         missing = [""] * (len(columns) - len(cells))
         notes = [prediction.error or "", prediction.reason or ""]
-        yield _csv_line([_text(prediction.path), *cells, *missing, *notes])
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
+        yield csv_text([[_text(prediction.path), *cells, *missing, *notes]])
 
 
 def render_jsonl(

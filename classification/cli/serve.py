@@ -82,7 +82,7 @@ def serve(arguments: argparse.Namespace) -> None:
         from classification.serving.http_server import run
     except ModuleNotFoundError as error:
         raise UserError(
-            f"Serving needs {error.name}: pip install 'classification[serve]'."
+            f"Serving needs {error.name}: pip install -e '.[serve]' in the framework's folder."
         ) from error
     from classification.serving.logs import log_as_json
     from classification.serving.models import load_models, named_paths

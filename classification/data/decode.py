@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from classification.files import open_regular
 
 # An allow-list: Pillow also opens formats (EPS, FITS, ...) that run other programs or are risky.
 # Pictures are found in folders by suffix; what a file holds is told by its contents.
@@ -61,7 +64,7 @@ def decode(
         DecodeError: the file is missing, no picture, damaged, truncated or too large.
     """
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with _opened(source) as file, Image.open(file, formats=FORMATS) as image:
             megapixels = image.width * image.height / 1e6
             if megapixels > max_megapixels:
                 raise DecodeError(
@@ -82,6 +85,10 @@ def decode(
         raise DecodeError(error.strerror or str(error)) from error
     except Exception as error:  # Pillow raises a dozen kinds for damaged files.
         raise DecodeError(f"damaged file: {type(error).__name__}: {error}") from error
+
+
+def _opened(source: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    return open_regular(source) if isinstance(source, (str, Path)) else nullcontext(source)
 
 
 def orientation(image: Image.Image) -> int:

@@ -15,6 +15,7 @@ from classification.data.decode import DecodeError, decode
 from classification.data.detection_cache import DetectionCache
 from classification.data.faces import FaceCrop, FaceDetector, Faces, crop_part, largest
 from classification.errors import UserError
+from classification.files import read_regular
 
 # Pixels of the longer side in which faces are looked for. The filter is 80 px wide: it misses the
 # faces of smaller pictures, and takes half a second for larger ones.
@@ -36,8 +37,8 @@ class DlibDetector:
             import dlib
         except ImportError as error:
             raise UserError(
-                "Finding faces (faces.crop) needs dlib: pip install 'classification[faces]', or "
-                "pip install dlib-bin."
+                "Finding faces (faces.crop) needs dlib: pip install -e '.[faces]' in the "
+                "framework's folder, or pip install dlib-bin."
             ) from error
         self.identity = f"dlib-hog {dlib.__version__} {SMALLEST_SIDE}-{LARGEST_SIDE}"
         self._create = dlib.get_frontal_face_detector
@@ -146,6 +147,6 @@ def _read(source: str | Path | BinaryIO) -> bytes:
     if not isinstance(source, (str, Path)):
         return source.read()
     try:
-        return Path(source).read_bytes()
+        return read_regular(source)
     except OSError as error:
         raise DecodeError(error.strerror or str(error)) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from classification.data.decode import DecodeError
+from classification.files import read_regular
 
 
 class PackedPicture(Protocol):
@@ -25,6 +26,6 @@ def read_file(path: Path, packed: PackedPicture | None) -> bytes:
     if packed is not None:
         return packed.read()
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise DecodeError(error.strerror or str(error)) from error

@@ -25,8 +25,10 @@ import numpy as np
 
 from classification.data.decode import DecodeError
 from classification.data.packed import PackedPicture
+from classification.data.shard_schema import check_index
 from classification.data.source import Source
 from classification.errors import UserError
+from classification.files import read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +200,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         UserError: it is missing, no index, of another version, or damaged.
     """
     try:
-        first, _, body = path.read_bytes().partition(b"\n")
+        first, _, body = read_regular(path).partition(b"\n")
     except FileNotFoundError:
         raise UserError(
             f"{path}: there is no such index. It is written last: if tools/shard_data.py was "
@@ -208,7 +210,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise UserError(f"{path}: cannot read the index: {error.strerror}.") from error
     try:
         header = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} line 1: not an index that tools/shard_data.py wrote.")
@@ -219,7 +221,14 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         )
     if header.pop("sha256", None) != index_checksum(header, body):
         raise UserError(f"{path}: damaged or edited: its checksum is wrong. {_AGAIN}")
-    return header, [json.loads(line) for line in body.splitlines()]
+    try:
+        rows = [json.loads(line) for line in body.splitlines()]
+        check_index(header, rows)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: not as tools/shard_data.py writes it: {error}. {_AGAIN}"
+        ) from error
+    return header, rows
 
 
 def index_checksum(header: dict[str, Any], body: bytes) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,13 +71,9 @@ def read_split(path: Path) -> dict[tuple[str, str], SplitRow]:
     body = "".join(lines).encode("utf-8", "surrogateescape")
     if hashlib.sha256(body).hexdigest() != header.get("sha256"):
         logger.warning("%s was edited since tools/split_data.py wrote it.", path)
-    cells = csv.reader(lines)
-    if tuple(next(cells, ())) != COLUMNS:
-        raise UserError(f"{path} line 2: expected the columns {','.join(COLUMNS)}.")
     rows: dict[tuple[str, str], SplitRow] = {}
     problems = []
-    for row in cells:
-        place = f"{path} line {cells.line_num + 1}"
+    for place, row in _cells(path, lines):
         if len(row) != len(COLUMNS):
             problems.append(f"{place}: expected {len(COLUMNS)} cells, got {len(row)}.")
             continue
@@ -91,10 +87,23 @@ def read_split(path: Path) -> dict[tuple[str, str], SplitRow]:
     return rows
 
 
+def _cells(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the cells of each row below the header."""
+    reader = csv.reader(lines, strict=True)
+    try:
+        if tuple(next(reader, ())) != COLUMNS:
+            raise UserError(f"{path} line 2: expected the columns {','.join(COLUMNS)}.")
+        for row in reader:
+            yield f"{path} line {reader.line_num + 1}", row
+    except csv.Error as error:
+        place = f"{path} line {reader.line_num + 1}"
+        raise UserError(f"{place}: not a row of a CSV: {error}.") from error
+
+
 def _read_header(path: Path, line: str) -> dict[str, Any]:
     try:
         header = json.loads(line.removeprefix("#"))
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from classification.data.listing import listing
 from classification.errors import UserError
+from classification.files import open_regular
 
 
 class Form(NamedTuple):
@@ -154,7 +156,8 @@ def read_lines(file: Path, errors: str = "strict") -> list[str]:
     """
     try:
         newline = "" if file.suffix.lower() == ".csv" else None  # csv reads the ends itself
-        with file.open(encoding="utf-8-sig", errors=errors, newline=newline) as text:
+        opened = open_regular(file)
+        with io.TextIOWrapper(opened, "utf-8-sig", errors=errors, newline=newline) as text:
             return list(text)
     except OSError as error:
         raise UserError(f"{file}: cannot read the annotations: {error.strerror}.") from error

@@ -11,6 +11,7 @@ from openvino import opset13 as opset
 from openvino.preprocess import PrePostProcessor
 
 from classification.data.sample_set import MULTI_LABEL
+from classification.deployment.identity import PLACE, WEIGHTS_KEY, stamp_ir
 from classification.deployment.int8 import made_for
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
 from classification.deployment.resize import pillow_resize
@@ -39,10 +40,12 @@ def write_ir(
     converted = convert_to_ir(model, description)
     if fp16:
         _halve_weights(converted)
+    converted.set_rt_info(PLACE, [OWN_SECTION, WEIGHTS_KEY])
     try:
         ov.save_model(converted, path, compress_to_fp16=False)
     except RuntimeError as error:  # all that OpenVINO says of a full disk is "iostream error"
         raise OSError(f"cannot write {path.name} and its weights ({error})") from error
+    stamp_ir(path)
     return path, path.with_suffix(".bin")
 
 

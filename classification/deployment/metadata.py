@@ -8,13 +8,24 @@ ours, which loses nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from classification import __version__
+from classification.data.model_schema import (
+    check_class_names,
+    check_preprocessing,
+    check_reject_below,
+    check_task,
+    check_temperature,
+    check_thresholds,
+    number,
+    wrong,
+)
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, TASKS
+from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL
 from classification.errors import UserError
 
 MODEL_API_SECTION = "model_info"
@@ -104,25 +115,37 @@ def read_description(values: Mapping[str, str], path: Path) -> Description:
         UserError: the section is missing or incomplete, as in files of other programs.
     """
     try:
-        task = values.get("task", MULTI_CLASS)  # older files do not say
-        if task not in TASKS:
-            raise ValueError(f"task '{task}' is none of {', '.join(TASKS)}")
-        return Description(
-            class_names=tuple(json.loads(values["class_names"])),
-            preprocessing=Preprocessing.from_dict(json.loads(values["preprocessing"])),
-            input_format=values["input_format"],
-            precision=values["precision"],
-            parameters=float(values["parameters"]),
-            gflops=float(values["gflops"]),
+        class_names = check_class_names(json.loads(values["class_names"]))
+        task = check_task(values.get("task", MULTI_CLASS))  # older files do not say
+        thresholds = json.loads(values.get("thresholds", "[]"))
+        check_thresholds(thresholds, len(class_names), task)
+        description = Description(
+            class_names=class_names,
+            preprocessing=check_preprocessing(json.loads(values["preprocessing"])),
+            input_format=_one_of("input_format", values["input_format"], ("BGR", "RGB")),
+            precision=_one_of("precision", values["precision"], ("FP32", "FP16", "INT8")),
+            parameters=number("parameters", float(values["parameters"]), 0, math.inf),
+            gflops=number("gflops", float(values["gflops"]), 0, math.inf),
             task=task,
-            embedded=values.get("embedded") == "True",
-            thresholds=tuple(map(float, json.loads(values.get("thresholds", "[]")))),
+            embedded=_one_of("embedded", values.get("embedded", "False"), ("True", "False"))
+            == "True",
+            thresholds=tuple(map(float, thresholds)),
             temperature=float(values.get("temperature", "1")),
             reject_below=float(values.get("reject_below", "0")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+        check_temperature(description.temperature)
+        check_reject_below(description.reject_below)
+        return description
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path}: does not say which classes it knows and which input it expects "
-            f"(section '{OWN_SECTION}': {type(error).__name__} {error}). Only files written by "
+            f"(section '{OWN_SECTION}': {type(error).__name__} {reason}). Only files written by "
             "export.py can be used here; export the checkpoint again."
         ) from error
+
+
+def _one_of(key: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise wrong(key, f"one of {', '.join(choices)}", value)
+    return value

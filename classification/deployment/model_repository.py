@@ -22,7 +22,7 @@ import openvino as ov
 
 from classification.deployment.openvino_backend import DEVICE, read_exported
 from classification.errors import UserError
-from classification.files import check_writable, write_text
+from classification.files import check_writable, read_regular, write_text
 
 SERVERS = ("openvino", "triton")
 CONFIG_JSON, CONFIG_PBTXT, LABELS = "config.json", "config.pbtxt", "labels.txt"
@@ -141,7 +141,7 @@ def _with_model(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     contents: Any = {"model_config_list": []}
     try:
         if path.exists():
-            contents = json.loads(path.read_text(encoding="utf-8"))
+            contents = json.loads(read_regular(path))
         models = contents["model_config_list"]
         others = [model for model in models if model["config"]["name"] != entry["name"]]
     except (OSError, ValueError, KeyError, TypeError) as error:

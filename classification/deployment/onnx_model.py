@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir
 import torch
 
+from classification.deployment.identity import FILE_KEY, PLACE, stamp_onnx
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
 from classification.models.calibrated import calibrated
 from classification.models.half_precision import halved
@@ -56,7 +57,9 @@ def write_onnx(
     ):
         for key, value in values.items():
             program.model.metadata_props[f"{section} {key}"] = value
+    program.model.metadata_props[f"{OWN_SECTION} {FILE_KEY}"] = PLACE
     program.save(path, external_data=False)
+    stamp_onnx(path)
     return path
 
 

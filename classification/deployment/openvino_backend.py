@@ -12,10 +12,12 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
+from classification.deployment.identity import check_ir, check_onnx
 from classification.deployment.int8 import full_range_layers, int8_path
 from classification.deployment.metadata import OWN_SECTION, Description, read_description
 from classification.deployment.openvino_core import openvino_core
 from classification.errors import UserError
+from classification.files import read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class OpenVINOBackend:
         """
         _check_precision(precision_hint)
         model, description = read_exported(path)
-        self._exported = model.clone()  # the file may be another one by the time this is used
+        self._exported = model.clone()
         self._model = with_pixel_input(model, description)
         self._precision = {"INFERENCE_PRECISION_HINT": precision_hint}
         self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
@@ -234,23 +236,38 @@ def read_exported(path: Path) -> tuple[ov.Model, Description]:
     """Return the graph of an IR or ONNX file as it is, and what the file says of it.
 
     Raises:
-        UserError: it cannot be read or was not written by `export`.
+        UserError: it cannot be read, was not written by `export`, or its weights are not those
+            that it was written with.
     """
-    model = _read_model(path)
-    description = read_description(_own_section(model), path)
-    _check_interface(model, description, path)
-    return model, description
-
-
-def _read_model(path: Path) -> ov.Model:
-    weights = path.with_suffix(".bin")
-    if path.suffix == ".xml" and not weights.is_file():
-        raise UserError(f"{path}: its weights are missing: there is no {weights.name} beside it.")
+    # Given a path, OpenVINO maps the weights: a running model would then compute with whatever
+    # is written over them, and the process dies when there is less.
+    contents = _read(path)
+    weights = b""
+    if path.suffix == ".xml":
+        file = path.with_suffix(".bin")
+        if not file.is_file():
+            raise UserError(f"{path}: its weights are missing: there is no {file.name} beside it.")
+        weights = _read(file)
     try:
-        return openvino_core().read_model(path)
+        model = openvino_core().read_model(contents, weights)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{path}: OpenVINO cannot read this model: {reason}") from error
+    own = _own_section(model)
+    description = read_description(own, path)
+    _check_interface(model, description, path)
+    if path.suffix == ".xml":
+        check_ir(own, weights, path)
+    else:
+        check_onnx(own, contents, path)
+    return model, description
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}.") from error
 
 
 def _own_section(model: ov.Model) -> dict[str, str]:

@@ -15,6 +15,7 @@ import yaml
 
 from classification.errors import UserError
 from classification.files import sha256_of, write_text
+from classification.yaml_text import read_yaml_file
 
 # The lists of the file and the field that tells their entries apart.
 _SECTIONS = {"files": "name", "metrics": "key"}
@@ -44,7 +45,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read or is not laid out as a metrics file.
     """
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _, contents = read_yaml_file(path)
     except FileNotFoundError:
         return {}
     except OSError as error:

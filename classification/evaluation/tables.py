@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from classification.data.sample_set import MULTI_LABEL, SampleSet
+from classification.data.spreadsheet import csv_text, harmless
 from classification.deployment.probabilities import named, sigmoid, softmax
 from classification.evaluation.label_metrics import PerLabel
 from classification.evaluation.metrics import PerClass, answers
@@ -31,7 +31,7 @@ _SHORT = {
 
 def per_class_csv(class_names: Sequence[str], table: PerName) -> str:
     """Return one line a class or label; scores in percent, empty where they are undefined."""
-    return _csv([_columns(table), *_per_class_rows(class_names, table, digits=4)])
+    return csv_text([_columns(table), *_per_class_rows(class_names, table, digits=4)])
 
 
 def per_source_csv(class_names: Sequence[str], parts: Mapping[str, PerName]) -> str:
@@ -42,7 +42,7 @@ def per_source_csv(class_names: Sequence[str], parts: Mapping[str, PerName]) -> 
         for row in _per_class_rows(class_names, table, digits=4)
     )
     first = next(iter(parts.values()))
-    return _csv([("source", *_columns(first)), *rows])
+    return csv_text([("source", *_columns(first)), *rows])
 
 
 def per_class_rows(class_names: Sequence[str], table: PerName) -> tuple[list[str], list[list[str]]]:
@@ -73,14 +73,14 @@ def as_plain_text(table: Table, width: int = 200) -> str:
 def confusion_csv(class_names: Sequence[str], matrix: np.ndarray) -> str:
     """Return counts, one row a true class, one column a predicted class."""
     rows = ([name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True))
-    return _csv([["true \\ predicted", *class_names], *rows])
+    return csv_text([["true \\ predicted", *class_names], *rows])
 
 
 def thresholds_csv(rows: Sequence[PositiveFigures]) -> str:
     """Return precision, recall and F1 of the second of two classes, one line a threshold."""
     lines = ((row["threshold"], row["precision"], row["recall"], row["f1"]) for row in rows)
     cells = (["" if np.isnan(value) else f"{value:.4g}" for value in line] for line in lines)
-    return _csv([("threshold", "precision", "recall", "f1"), *cells])
+    return csv_text([("threshold", "precision", "recall", "f1"), *cells])
 
 
 def predictions_csv(
@@ -105,20 +105,21 @@ def predictions_csv(
 
     columns = (f"probability_{name}" for name in names)
     header = ["path", "target", "predicted", "correct", "confidence", *columns, "source"]
-    return _csv([header, *rows()])
+    return csv_text([header, *rows()])
 
 
 def _label_predictions_csv(
     samples: SampleSet, logits: np.ndarray, thresholds: Sequence[float]
 ) -> str:
-    names = np.asarray(samples.class_names)
+    names = samples.class_names
+    shown = np.asarray([harmless(name) for name in names])  # some spreadsheets divide at semicolons
     probabilities, truth = sigmoid(logits), samples.targets > 0.5
     taken_for = named(probabilities, MULTI_LABEL, thresholds)
     rows = (
         [
             path,
-            ";".join(names[true]),
-            ";".join(names[taken]),
+            ";".join(shown[true]),
+            ";".join(shown[taken]),
             int((true == taken).sum()),
             *(f"{value:.7g}" for value in row),
             source,
@@ -128,7 +129,7 @@ def _label_predictions_csv(
         )
     )
     columns = (f"probability_{name}" for name in names)
-    return _csv([["path", "target", "predicted", "correct", *columns, "source"], *rows])
+    return csv_text([["path", "target", "predicted", "correct", *columns, "source"], *rows])
 
 
 def _columns(table: PerName) -> tuple[str, ...]:
@@ -146,9 +147,3 @@ def _per_class_rows(class_names: Sequence[str], table: PerName, digits: int) -> 
 
     columns = [cells(name) for name in _columns(table)[1:]]
     return [list(row) for row in zip(class_names, *columns, strict=True)]
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

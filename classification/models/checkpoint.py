@@ -18,12 +18,11 @@ from classification.data.sample_set import MULTI_CLASS
 from classification.errors import UserError
 from classification.files import write_bytes
 from classification.models.calibrated import calibrated
+from classification.models.checkpoint_schema import FORMAT, FORMAT_VERSION, check_contents
 from classification.models.classifier import create_classifier
 from classification.models.half_precision import halved
 from classification.models.quantized import INT8, restore_quantized
-
-FORMAT = "classification-checkpoint"
-FORMAT_VERSION = 1
+from classification.models.torch_file import read_torch_file
 
 
 @dataclass(frozen=True)
@@ -127,29 +126,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint without running any code that it may contain.
 
     Raises:
-        UserError: it is missing, damaged, unsafe or of another kind.
+        UserError: it is missing, damaged, unsafe, incomplete or of another kind.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint.")
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever the bytes make it raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path}: not a readable checkpoint: it is damaged, or holds objects other than "
-            f"tensors and plain containers, which are never loaded ({reason})."
-        ) from error
+    contents: Any = read_torch_file(path, "checkpoint")
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise UserError(
             f"{path}: not a checkpoint of this framework. Plain weights can be used as "
             "initial weights: `train.py --load-weights`."
         )
-    if contents["format_version"] > FORMAT_VERSION:
-        raise UserError(
-            f"{path}: written by framework {contents['framework_version']}, newer than this "
-            f"{__version__}. Update the framework."
-        )
+    check_contents(contents, path)
     return contents
 
 
@@ -165,14 +153,46 @@ def load_classifier(path: str | Path) -> Classifier:
         UserError: the checkpoint cannot be used.
     """
     contents = read_checkpoint(path)
-    config = from_dict(contents["config"])
     class_names = tuple(contents["class_names"])
     preprocessing = Preprocessing.from_dict(contents["preprocessing"])
-    model = create_classifier(config, len(class_names))
-    if is_quantized(contents):
-        model = restore_quantized(model, contents["compression"])
     try:
-        model.load_state_dict(contents["state_dict"])
-    except RuntimeError as error:
-        raise UserError(f"{path}: weights do not fit the model they claim: {error}") from error
+        config = from_dict(contents["config"])
+        model = create_classifier(config, len(class_names))
+    except UserError as error:
+        raise UserError(f"{path}: its settings cannot be used: {_in_short(error)}") from error
+    if is_quantized(contents):
+        model = _with_quantizers(model, contents["compression"], path)
+    _load(model, contents["state_dict"], path)
     return Classifier(model.eval(), class_names, preprocessing, config, contents)
+
+
+def _with_quantizers(
+    model: torch.nn.Module, compression: Mapping[str, Any], path: str | Path
+) -> torch.nn.Module:
+    try:
+        return restore_quantized(model, compression)
+    except Exception as error:  # NNCF's own, of many kinds
+        reason = f"{type(error).__name__}: {_in_short(error)}"
+        raise UserError(
+            f"{path}: damaged: its quantizers cannot be restored ({reason})."
+        ) from error
+
+
+def _load(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    own = model.state_dict()
+    for name, value in weights.items():
+        if name in own and own[name].is_floating_point() != value.is_floating_point():
+            raise UserError(
+                f"{path}: damaged: '{name}' has values of {value.dtype}, expected "
+                f"{own[name].dtype}."
+            )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: weights do not fit the model they claim: {_in_short(error)}"
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -29,9 +29,9 @@ import classification.models.slimnet  # noqa: F401 - registers it with timm
 from classification.errors import UserError, nearest
 from classification.files import sha256_of, write_bytes
 from classification.models.torchvision_models import weights_url
+from classification.models.weight_files import is_safetensors
 from classification.models.weights import (
     check_same,
-    is_safetensors,
     other_classifier,
     read_weights,
     with_linear_classifier,
@@ -210,12 +210,14 @@ def _unavailable(what: str, destination: Path, error: Exception) -> UserError:
 def _is_current(destination: Path, source: str, backbone: str, sha256: str | None) -> bool:
     """Tell whether the file in place is the wanted one; one without our note is the user's."""
     note: Mapping[str, str] = {}
-    if is_safetensors(destination):
-        try:
+    try:
+        if is_safetensors(destination):
             with safe_open(destination, framework="pt") as file:
                 note = file.metadata() or {}
-        except SafetensorError as error:
-            raise UserError(f"{destination}: damaged ({error}); delete it and repeat.") from error
+    except SafetensorError as error:
+        raise UserError(f"{destination}: damaged ({error}); delete it and repeat.") from error
+    except OSError as error:
+        raise UserError(f"{destination}: cannot read the weights: {error.strerror}.") from error
     if "source" in note:
         return note["source"] == source and sha256 in (None, note["source_sha256"])
     _verify(destination, sha256, None)

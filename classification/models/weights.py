@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from classification.errors import UserError
+from classification.models.checkpoint_schema import FORMAT, check_contents
+from classification.models.weight_files import read_weights_file, tensors_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +39,16 @@ def load_initial_weights(
         UserError: the file cannot be read, is compressed, has other classes, or differs from the
             model in anything but its classifier.
     """
-    contents = _read(Path(path))
+    contents = read_weights_file(Path(path))
+    if contents.get("format") == FORMAT:
+        check_contents(contents, Path(path))
     if contents.get("compression"):
         raise UserError(
             f"{path}: a compressed checkpoint cannot be trained on; give the one it was made from."
         )
     if not reset_classifier:
         _check_classes(contents, class_names, path)
-    weights = with_linear_classifier(model, _tensors(contents, path))
+    weights = with_linear_classifier(model, tensors_of(contents, path))
     if reset_classifier:
         left_out = [
             k for k in (*model.state_dict(), *weights) if k.startswith(classifier_prefix(model))
@@ -68,42 +71,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: the file is missing, damaged, or holds anything but tensors.
     """
-    return _tensors(_read(Path(path)), path)
-
-
-def is_safetensors(path: Path) -> bool:
-    """Tell by the contents: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file.")
-    try:
-        if is_safetensors(path):
-            contents: Any = load_file(path)
-        else:
-            with path.open("rb") as file:  # given a name, torch.load would go by its suffix
-                contents = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever the bytes make it raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path}: not a readable weights file: it is damaged, or holds objects other than "
-            f"tensors and plain containers, which are never loaded ({reason})."
-        ) from error
-    if not isinstance(contents, Mapping):
-        raise UserError(f"{path}: expected tensors by name, got a {type(contents).__name__}.")
-    return contents
-
-
-def _tensors(contents: Mapping[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
-    weights = contents.get("state_dict", contents)
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
-    ):
-        raise UserError(f"{path}: expected a state dict: tensors by name.")
-    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+    return tensors_of(read_weights_file(Path(path)), path)
 
 
 def _check_classes(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classification.errors import UserError
-from classification.files import write_text
+from classification.files import read_regular, write_text
 
 if TYPE_CHECKING:
     from classification.study.job_queue import JobQueue
@@ -88,6 +88,8 @@ def identity(result: Mapping[str, Any]) -> tuple[Any, ...]:
 def _read(path: Path) -> Iterable[dict[str, Any]]:
     contents = _contents(path)
     for result in contents["results"]:
+        if not isinstance(result, dict):
+            raise UserError(f"{path}: a result is no mapping of figures.")
         missing = [key for key in _REQUIRED if key not in result]
         if missing:
             raise UserError(f"{path}: a result lacks {', '.join(missing)}.")
@@ -97,10 +99,10 @@ def _read(path: Path) -> Iterable[dict[str, Any]]:
 
 def _contents(path: Path) -> dict[str, Any]:
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
+        contents = json.loads(read_regular(path))
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON: {error}.") from error
     known = isinstance(contents, dict) and contents.get("format") == FORMAT
     if not known or not isinstance(contents.get("results"), list):

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from classification.errors import UserError, nearest
+from classification.yaml_text import problem_of, read_yaml_file
 
 _NAME = re.compile(r"[\w.+-]+")
 
@@ -21,11 +22,13 @@ def read_names(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or a name cannot be part of a file name.
     """
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _, contents = read_yaml_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {problem_of(error)}.") from error
     if not isinstance(contents, dict) or not contents:
         raise UserError(f"{path}: expected a mapping of names, such as 'DTD: ...'.")
     for name in contents:

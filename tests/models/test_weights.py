@@ -7,7 +7,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from classification.config import default_config
 from classification.errors import UserError
+from classification.models.checkpoint import describe
 from classification.models.weights import load_initial_weights, read_weights
 
 BACKBONE = "mobilenetv3_small_050"  # the smallest of timm with this layout
@@ -19,8 +21,10 @@ def network(num_classes: int, seed: int = 0, backbone: str = BACKBONE) -> torch.
 
 
 def checkpoint(model: torch.nn.Module, class_names: list[str], **more) -> dict:
-    return {"format": "classification-checkpoint", "state_dict": model.state_dict(),
-            "class_names": class_names, "compression": None, **more}  # fmt: skip
+    contents = describe(
+        template_name="tiny", class_names=tuple(class_names), config=default_config()
+    )
+    return {**contents, "state_dict": model.state_dict(), **more}
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -107,7 +111,9 @@ def test_a_checkpoint_of_the_same_classes_is_taken_whole(tmp_path):
 
 
 def test_a_compressed_checkpoint_is_refused(tmp_path):
-    torch.save(checkpoint(network(2), ["a", "b"], compression={"x": 1}), tmp_path / "int8.pth")
+    torch.save(
+        checkpoint(network(2), ["a", "b"], compression={"method": "pruned"}), tmp_path / "int8.pth"
+    )
     with pytest.raises(UserError, match="compressed checkpoint"):
         load_initial_weights(network(2), tmp_path / "int8.pth", class_names=["a", "b"])
 

@@ -1,0 +1,121 @@
+"""What a checkpoint must hold, checked before any of it is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classification import __version__
+from classification.data import model_schema as schema
+from classification.data.sample_set import MULTI_CLASS
+from classification.errors import UserError
+from classification.models.quantized import INT8, PRUNED
+
+FORMAT = "classification-checkpoint"
+FORMAT_VERSION = 1
+REQUIRED = ("format_version", "class_names", "preprocessing", "config", "compression", "state_dict")
+# Of the state of a training, by type; all but `ema` must be there.
+_TRAINING: dict[str, Any] = {
+    "task": Mapping,
+    "ema": (Mapping, type(None)),
+    "step": Mapping,
+    "learners": list,
+    "early_stop": Mapping,
+    "history": list,
+    "frozen": list,
+    "meter": list,
+    "random": list,
+}
+_COUNTS = ("epoch", "step_in_epoch", "num_images")
+
+
+def check_contents(contents: Mapping[str, Any], path: Path) -> None:
+    """Check keys, types and ranges.
+
+    Raises:
+        UserError: an entry is missing or wrong, or the file is of a newer framework.
+    """
+    try:
+        missing = [key for key in REQUIRED if key not in contents]
+        if missing:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        version = schema.count("format_version", contents["format_version"], low=1)
+        if version > FORMAT_VERSION:
+            writer = schema.shown(contents.get("framework_version"))
+            raise UserError(
+                f"{path}: written by framework {writer}, newer than this {__version__}. Update the "
+                "framework."
+            )
+        _check_answers(contents)
+        schema.check_preprocessing(contents["preprocessing"])
+        schema.mapping("config", contents["config"])
+        _check_compression(contents["compression"])
+        check_tensors("state_dict", contents["state_dict"])
+        for key in ("epoch", "step"):
+            schema.count(key, contents.get(key, 0))
+        _check_training(contents.get("training"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged, or not written by this framework: {error}. Use another copy of it, "
+            "or train again."
+        ) from error
+
+
+def _check_answers(contents: Mapping[str, Any]) -> None:
+    names = schema.check_class_names(contents["class_names"])
+    task = schema.check_task(contents.get("task", MULTI_CLASS))
+    schema.check_thresholds(contents.get("thresholds", ()), len(names), task)
+    schema.check_temperature(contents.get("temperature", 1.0))
+    reject = schema.mapping("reject", contents.get("reject", {"threshold": 0.0}))
+    schema.check_reject_below(reject.get("threshold", 0.0))
+
+
+def _check_compression(value: Any) -> None:
+    if value is None:
+        return
+    compression = schema.mapping("compression", value, required=("method",))
+    if compression["method"] not in (INT8, PRUNED):
+        expected = f"one of {INT8}, {PRUNED}"
+        raise schema.wrong("compression.method", expected, compression["method"])
+    if compression["method"] == INT8:
+        config = compression.get("nncf_config")
+        try:
+            is_json = isinstance(json.loads(config), dict)  # type: ignore[arg-type]
+        except (TypeError, ValueError, RecursionError):
+            is_json = False
+        if not is_json:
+            raise schema.wrong("compression.nncf_config", "NNCF's config in JSON", config)
+    images = compression.get("images", [])  # of version 0.1.0 there are none
+    if not isinstance(images, list) or not all(map(_is_named_image, images)):
+        raise schema.wrong("compression.images", "a path and a SHA-256 each", images)
+
+
+def _is_named_image(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
+
+
+def check_tensors(where: str, value: Any) -> None:
+    """Raise a ValueError unless these are tensors of real numbers by name."""
+    for name, tensor in schema.mapping(where, value).items():
+        if not isinstance(tensor, torch.Tensor):
+            raise schema.wrong(f"{where} '{name[:80]}'", "a tensor", tensor)
+        if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+            kind = f"{tensor.dtype}, {tensor.layout}"
+            raise ValueError(f"{where} '{name[:80]}': expected plain real numbers, got {kind}")
+
+
+def _check_training(value: Any) -> None:
+    if value is None:
+        return
+    training = schema.mapping("training", value, required=(*_TRAINING, *_COUNTS))
+    for key, kind in _TRAINING.items():
+        if not isinstance(training[key], kind):
+            raise schema.wrong(f"training.{key}", "the state of a training", training[key])
+    for key in _COUNTS:
+        schema.count(f"training.{key}", training[key])
+    if not all(isinstance(entry, Mapping) for entry in training["history"]):
+        raise ValueError("training.history: expected figures of each epoch")
