@@ -143,8 +143,7 @@ def ask(path: Path, work: Path) -> dict[str, Any]:
     if not folder.exists():
         write_questions(folder)
     pictures = root if kind == "faces" else folder
-    hint = None if path.suffix == ".pth" else "f32"
-    predictor = Predictor(path, precision_hint=hint)
+    predictor = Predictor(path, precision_hint="f32")
     number = len(predictor.class_names)
     shown = predictor.predict(pictures)
     every = predictor.predict(pictures, top_k=number, threshold=0.0)
