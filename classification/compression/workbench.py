@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +45,8 @@ class Workbench:
     val_store: ImageStore
     accelerator: Accelerator
     stop: StopSignal
+    data: Mapping[str, Mapping[str, Any]]  # fingerprints of "train" and "val"
+    arguments: Mapping[str, Any]  # that count, for the checkpoints to remember
 
     @property
     def score_name(self) -> ScoreName:

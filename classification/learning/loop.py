@@ -66,6 +66,8 @@ def fit(
     scalars: ScalarWriter | None = None,
     to_beat: EarlyStop | None = None,
     resume: Mapping[str, Any] | None = None,
+    more_epochs: bool = False,
+    arguments: Mapping[str, Any] | None = None,
     frozen: Sequence[bool] = (),
     judge_start: bool = False,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
@@ -79,6 +81,9 @@ def fit(
         folder: where to save; None for a trial that leaves nothing behind.
         to_beat: a best result that exists already as `best.pth`.
         resume: the contents of a checkpoint to go on from, bit for bit on the CPU.
+        more_epochs: where the resumed run had ended by itself, it goes on all the same: the rate
+            follows the plan of the new budget from here, and patience counts anew.
+        arguments: what the run was started with, for the checkpoints to remember.
         frozen: for each model whether its batch norms keep their statistics; default is none.
         judge_start: the model as it comes is a candidate for `best.pth` too, as epoch 0.
         on_epoch: called with each epoch's entry of the history; what it raises ends the training.
@@ -163,6 +168,7 @@ def fit(
                 "step_in_epoch": step_in_epoch,
                 "meter": meter.tolist(),
                 "num_images": len(train_loader.store),
+                "arguments": dict(arguments or {}),
                 "random": randoms,
             },
         }
@@ -210,6 +216,13 @@ def fit(
                 )
             outcomes[name] = judge(logits, val_store.samples.targets, config.evaluation)
         return outcomes
+
+    if more_epochs and epoch < epochs and start_step == 0 and is_over():
+        for learner in learners:
+            learner.restart_schedule()
+        schedule = learners[0].schedule
+        early_stop.since = epoch - 1
+        logger.info("the run had ended after epoch %d; it goes on to epoch %d", epoch, epochs)
 
     # ---------------------------------------------------------------------- judge the start
     if judge_start and step == 0 and math.isinf(early_stop.kept_score):
