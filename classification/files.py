@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -42,8 +43,19 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         kept = " The older file was kept." if path.is_file() else ""
         raise UserError(
             f"{path}: cannot write {len(data) / 1e6:.1f} MB: {error.strerror}.{kept} "
-            "Free some space, mend the permissions or choose another place."
+            f"{_advice(error)}"
         ) from error
+
+
+def _advice(error: OSError) -> str:
+    """Return what to do about a file that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Free some space or choose another place."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Mend the permissions or choose another place."
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        return "Was its folder removed or moved meanwhile? Put it back or choose another place."
+    return "Choose another place if it stays so."
 
 
 def sha256_of(path: Path) -> str:

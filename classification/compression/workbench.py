@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from classification.config import Config
 from classification.data.store import ImageStore
+from classification.errors import UserError
 from classification.evaluation.score import SCORES, Outcome, ScoreName, judge
 from classification.learning.interruption import StopSignal
 from classification.learning.validate import compute_logits
@@ -68,4 +69,6 @@ class Workbench:
         )
         if logits is None:
             raise self.stop.interruption("interrupted while validating; what was saved is kept")
+        if self.val_store.lost:
+            raise UserError("Validation images were lost on the way; compress again without them.")
         return judge(logits, self.val_store.samples.targets, self.config.evaluation)

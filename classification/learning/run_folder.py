@@ -91,11 +91,17 @@ class RunFolder:
 
         Numbered ones of later epochs are of an earlier run and removed, as its `latest.pth` is.
         """
-        path = self.path / "model" / f"model.pth.tar-{epoch}"
+        path, best = self.path / "model" / f"model.pth.tar-{epoch}", self.path / "best.pth"
         write_checkpoint(path, contents)
         if is_best:
-            self._point(self.path / "best.pth", path)
+            self._point(best, path)
         self._point(self.path / "latest.pth", path)
+        if not best.exists():
+            raise UserError(
+                f"{self.path}: was removed, moved or emptied while the run wrote into it. The "
+                f"point reached is saved; go on with --resume-from {self.path}, after putting "
+                "best.pth back, else it begins anew."
+            )
         if epoch % self.save_every:
             path.unlink()
         numbers = sorted(map(_number, path.parent.glob("model.pth.tar-*")))

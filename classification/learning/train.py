@@ -217,7 +217,7 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
     frozen = frozen_batch_norms(configs, starts) if run is None else []
     seed_everything(config.training.seed + accelerator.process_index)
 
-    with StopSignal() as stop:
+    with StopSignal(several=accelerator.num_processes > 1) as stop:
         preprocessing = Preprocessing.from_config(config)
         train_store, val_store = open_stores(
             data.train, data.val, preprocessing, config, accelerator, stop

@@ -105,6 +105,19 @@ def test_pruned_model_is_an_ordinary_one(
     assert share_of_zeros(load_classifier(compressed.best).model) >= share_of_zeros(pruned.model)
 
 
+def test_standard_output_has_nothing_of_nncf(
+    compressed: CompressResult, data: dict[str, Path], tiny_work_dir: Path
+) -> None:
+    """Its log begins when it is imported, and goes to standard output if left alone."""
+    red = data["val"] / "red"
+    done = run_python(
+        *("predict.py", "--load-weights", compressed.best, "--input", red, "--positive", "red"),
+        cwd=tiny_work_dir,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) <= set(map(str, red.iterdir()))
+
+
 def test_sizes_are_reported(compressed: CompressResult, tmp_path: Path) -> None:
     export(compressed.best, save_model_to=tmp_path)
     # Class names are longer in an exported .xml, but the weights are the same.
