@@ -6,16 +6,21 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
 from classification.errors import UserError
+from classification.locks import claim, open_locked
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write to a temporary file beside `path`, sync it, rename it.
+
+    Another program that is writing the same file is waited for.
 
     Raises:
         UserError: the folder is not writable or the disk is full; an older file is kept.
@@ -23,18 +28,24 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
+        file, _ = open_locked(temporary, wait=True)
+        try:
+            file.truncate()
+            with open(file.fileno(), "wb", closefd=False) as buffered:
+                buffered.write(data)
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)  # while it is still ours
+            raise
+        finally:
+            file.close()
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         kept = " The older file was kept." if path.is_file() else ""
         raise UserError(
             f"{path}: cannot write {len(data) / 1e6:.1f} MB: {error.strerror}.{kept} "
-            "Free some space, mend the permissions or choose another place."
+            f"{_advice(error)}"
         ) from error
 
 
@@ -61,6 +72,17 @@ def read_regular(path: str | Path) -> bytes:
         return file.read()
 
 
+def _advice(error: OSError) -> str:
+    """Return what to do about a file that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Free some space or choose another place."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Mend the permissions or choose another place."
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        return "Was its folder removed or moved meanwhile? Put it back or choose another place."
+    return "Choose another place if it stays so."
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal; raise an OSError if it cannot be read."""
     with open_regular(path) as file:
@@ -70,6 +92,27 @@ def sha256_of(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def staging(folder: Path, prefix: str) -> Iterator[Path]:
+    """Yield an empty folder inside of an existing one, which this program alone may write to then.
+
+    It goes in the end. What a killed program has left of such is removed first.
+
+    Args:
+        prefix: of the name.
+
+    Raises:
+        UserError: a running program has claimed the folder.
+        OSError: it cannot be written.
+    """
+    with claim(folder) as locked:
+        for leftover in folder.glob(f"{prefix}*") if locked else ():
+            shutil.rmtree(leftover, ignore_errors=True)
+        # Inside the folder and not beside it: the same file system, and surely writable.
+        with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
+            yield Path(temporary)
 
 
 def check_writable(folder: Path) -> None:

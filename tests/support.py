@@ -119,8 +119,8 @@ def data_flags(data: dict[str, Path], roles: Sequence[str] = ("train", "val")) -
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Return the paths at which two checkpoints differ; timings are left out."""
-    if where.rpartition(".")[2] in ("seconds", "images_per_second"):
+    """Return the paths at which two checkpoints differ; timings and places are left out."""
+    if where.rpartition(".")[2] in ("seconds", "images_per_second", "arguments"):
         return []
     if isinstance(a, dict) and isinstance(b, dict):
         if a.keys() != b.keys():

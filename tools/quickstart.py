@@ -25,10 +25,12 @@ from sklearn.model_selection import train_test_split
 from classification.cli.run import run_command
 from classification.data.preprocessing import load_image
 from classification.deployment.backends import Backend, load_backend
+from classification.errors import UserError
 from classification.instantiation import instantiate
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "model_templates/custom-classification/efficientnet_lite0/template.yaml"
+MARK = ".quickstart"  # in a folder of this program, which may replace what it made there
 SIZE = 96  # pixels; the scans have 8
 TRAIN_IMAGES, VAL_IMAGES = 800, 400
 BATCH, ROUNDS = 32, 3  # of the speed measurement
@@ -63,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(folder: Path, epochs: int) -> None:
     """Do the steps that a user would do, and show each command."""
     start = time.perf_counter()
+    take(folder)
     lay_out_digits(folder / "digits")
     work_dir = folder / "my_model"
     arguments = ["tools/instantiate_template.py", str(TEMPLATE.relative_to(ROOT)), str(work_dir)]
@@ -75,11 +78,11 @@ def run(folder: Path, epochs: int) -> None:
         subprocess.run([sys.executable, script, *flags], cwd=work_dir, check=True)
 
     python("train.py", *TRAIN_DATA, *VAL_DATA, "--epochs", str(epochs), *SETTINGS,
-           "--save-checkpoints-to", "outputs")  # fmt: skip
+           "--save-checkpoints-to", "outputs", "--overwrite")  # fmt: skip
     python("export.py", "--load-weights", "outputs/best.pth", "--save-model-to", "export")
     python("compress.py", *TRAIN_DATA, *VAL_DATA, "--load-weights", "outputs/best.pth",
            "--nncf-quantization", "--accept-accuracy-drop",
-           "--save-checkpoints-to", "outputs_int8")  # fmt: skip
+           "--save-checkpoints-to", "outputs_int8", "--overwrite")  # fmt: skip
     python("export.py", "--load-weights", "outputs_int8/best.pth",
            "--save-model-to", "export_int8")  # fmt: skip
     for model in MODELS.values():
@@ -87,6 +90,18 @@ def run(folder: Path, epochs: int) -> None:
                "--save-metrics-to", metrics_file(model))  # fmt: skip
     print_table(work_dir, sorted((folder / "digits/val").rglob("*.png")))
     print(f"{time.perf_counter() - start:.0f} s in all; everything is in {folder}")
+
+
+def take(folder: Path) -> None:
+    """Make the folder this program's own, or see that it is.
+
+    Raises:
+        UserError: somebody else's files are in it.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise UserError(f"{folder}: was not made by quickstart.py; remove it or name another one.")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
 
 
 def lay_out_digits(folder: Path) -> None:

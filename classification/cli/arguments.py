@@ -62,6 +62,25 @@ def add_data_flags(
         )
 
 
+def add_run_flags(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Add the flags of a run's folder: where it is, going on in it, replacing what it holds."""
+    parser.add_argument(
+        "--save-checkpoints-to",
+        metavar="FOLDER",
+        help=f"the folder of this run and no other (default: {folder}; with --resume-from the "
+        "run's own)",
+    )
+    parser.add_argument(
+        "--resume-from",
+        metavar="RUN",
+        help="go on with a run: its folder or a checkpoint; whatever else is not given is as it "
+        "was",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the run that the folder holds"
+    )
+
+
 def add_whole_data_flags(parser: argparse.ArgumentParser) -> None:
     """Add --data-roots and --ann-files, for tools that take data of all roles together."""
     parser.add_argument(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from classification.cli.arguments import (
     add_data_flags,
+    add_run_flags,
     add_set_flag,
     optional_template,
     parser_for,
@@ -22,27 +23,19 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         "compress",
         "Quantize or prune a trained checkpoint; fine-tune it where that costs accuracy.",
     )
-    add_data_flags(parser, "train", "val")
-    parser.add_argument(
-        "--load-weights", required=True, metavar="CHECKPOINT", help="a checkpoint of train.py"
-    )
-    parser.add_argument(
-        "--save-checkpoints-to", default="outputs_int8", metavar="FOLDER", help="where results go"
-    )
+    add_data_flags(parser, "train", "val", required=())
+    parser.add_argument("--load-weights", metavar="CHECKPOINT", help="a checkpoint of train.py")
+    add_run_flags(parser, "outputs_int8")
     parser.add_argument(
         "--nncf-quantization",
         action=argparse.BooleanOptionalAction,
-        default=_default(template, "nncf_quantization"),
-        help="int8 weights and activations",
+        help="int8 weights and activations" + _words(template, "nncf_quantization"),
     )
     parser.add_argument(
         "--nncf-pruning",
         action=argparse.BooleanOptionalAction,
-        default=_default(template, "nncf_pruning"),
-        help="set the smallest weights to zero: compression.pruned_share of them",
-    )
-    parser.add_argument(
-        "--resume-from", metavar="CHECKPOINT", help="go on with this interrupted fine-tuning"
+        help="set the smallest weights to zero: compression.pruned_share of them"
+        + _words(template, "nncf_pruning"),
     )
     parser.add_argument(
         "--accept-accuracy-drop",
@@ -58,11 +51,21 @@ def _default(template: Template | None, key: str) -> bool:
     return bool(((optimisations or {}).get(key) or {}).get("default", False))
 
 
+def _words(template: Template | None, key: str) -> str:
+    """Return the default for the help; the flag's own is None, since a run that goes on decides."""
+    return " (default: True)" if _default(template, key) else ""
+
+
 def main(argv: Sequence[str] | None = None, template_path: Path | None = None) -> int:
     """Run the command; return its exit code."""
 
     def command() -> None:
-        arguments = vars(build_parser(optional_template(template_path)).parse_args(argv))
+        template = optional_template(template_path)
+        arguments = vars(build_parser(template).parse_args(argv))
+        if not arguments["resume_from"]:
+            for key in ("nncf_quantization", "nncf_pruning"):
+                if arguments[key] is None:
+                    arguments[key] = _default(template, key)
         from classification.compression.compress import compress
 
         compress(**arguments)

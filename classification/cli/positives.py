@@ -33,7 +33,7 @@ def print_positives(
             names it: as the most probable class, or from its own threshold on.
 
     Raises:
-        UserError: the model has no such class.
+        UserError: the model has no such class, or none of the pictures can be used.
     """
     names = predictor.class_names
     if positive not in names:
@@ -52,8 +52,7 @@ def print_positives(
                 print(f"{prediction.path}: {prediction.error}", file=sys.stderr)
             elif positive in prediction.class_names:
                 found += 1
-                sys.stdout.buffer.write(os.fsencode(prediction.path) + b"\n")
-                sys.stdout.buffer.flush()
+                _print_path(prediction.path)
     seconds = time.perf_counter() - start
     print(
         f"{found} of {seen} pictures are {positive}; {unusable} unusable.\n"
@@ -61,6 +60,18 @@ def print_positives(
         f"the model alone {milliseconds:.2f} ms (median of {_TIMED}, one at a time).",
         file=sys.stderr,
     )
+    if unusable and unusable == seen:
+        raise UserError("None of the pictures could be used; the reasons stand above.")
+
+
+def _print_path(path: str) -> None:
+    """Print a path in the bytes that it has, for other programs to open it."""
+    out = getattr(sys.stdout, "buffer", None)
+    if out is None:  # some other program's own standard output
+        print(path, flush=True)
+    else:
+        out.write(os.fsencode(path) + b"\n")
+        out.flush()
 
 
 def _seconds_of_the_model(predictor: Predictor) -> float:

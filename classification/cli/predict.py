@@ -82,7 +82,7 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, template_path: Path | None = None) -> int:
-    """Run the command; return its exit code, which bad pictures do not change."""
+    """Run the command; return its exit code, which bad pictures do not change unless all are."""
 
     def command() -> None:
         predict(**vars(build_parser().parse_args(argv)))
@@ -103,7 +103,7 @@ def predict(
     """Write the predictions and tell how many pictures could not be read.
 
     Raises:
-        UserError: the model, the pictures or the output cannot be used.
+        UserError: the model, the output or all of the pictures cannot be used.
         Interrupted: Ctrl-C or SIGTERM; it tells where the predictions so far are.
     """
     path, render = _destination(output)
@@ -137,7 +137,7 @@ def predict(
     # On a terminal the predictions themselves show the progress.
     show = path is not None or not sys.stdout.isatty()
     with (
-        prediction_file(path, lambda: _seen(tally)) as out,
+        prediction_file(path, lambda: _seen(tally), header_rows=int(render is render_csv)) as out,
         progress_bar("predicting", show=show) as report,
     ):
         for line in render(
@@ -157,6 +157,8 @@ def predict(
         f"{tally['bad']} unusable."
     )
     print(summary, file=sys.stderr)
+    if tally["bad"] and not tally["good"]:
+        raise UserError("None of the pictures could be used; the reason stands in each row.")
 
 
 def _pictures(sources: Sequence[str]) -> Iterator[Path]:

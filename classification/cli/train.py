@@ -11,6 +11,7 @@ from pathlib import Path
 from classification.cli.arguments import (
     add_classes_flag,
     add_data_flags,
+    add_run_flags,
     add_set_flag,
     optional_template,
     parser_for,
@@ -24,9 +25,12 @@ from classification.template import Template
 def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
     """Return the parser; defaults come from the template."""
     parser = parser_for("train", "Train the model of this work directory.")
-    add_data_flags(parser, "train", "val")
+    add_data_flags(parser, "train", "val", required=())
+    add_run_flags(parser, "outputs")
     parser.add_argument(
-        "--save-checkpoints-to", default="outputs", metavar="FOLDER", help="where results go"
+        "--allow-other-data",
+        action="store_true",
+        help="go on with other images of the same classes than the run's",
     )
     parser.add_argument(
         "--load-weights", metavar="FILE", help="initial weights instead of snapshot.safetensors"
@@ -36,7 +40,6 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         metavar="FILES",
         help="comma-separated initial weights of the auxiliary models, in the template's order",
     )
-    parser.add_argument("--resume-from", metavar="CHECKPOINT", help="go on with this run")
     default = partial(template_default, template)
     parser.add_argument(
         "--batch-size",
@@ -81,6 +84,10 @@ def main(argv: Sequence[str] | None = None, template_path: Path | None = None) -
         if template.config(arguments["settings"]).data.num_workers:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         gpu_num = arguments["gpu_num"]
+        if gpu_num is None and arguments["resume_from"]:
+            from classification.learning.resume import open_run
+
+            gpu_num = open_run(arguments["resume_from"]).arguments.get("gpu_num")
         processes = processes_to_start(template.gpu_num if gpu_num is None else gpu_num)
         if processes > 1:
             launch(processes, template.path.with_name("train.py"), argv)

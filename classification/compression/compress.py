@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,27 +12,25 @@ from typing import Any
 
 import torch
 
-from classification.compression.layers import matching_layers
+from classification.compression.plan import Plan, check_resumed, make_plan, name_other_data
 from classification.compression.pruning import prune, share_of_zeros
 from classification.compression.quantization import calibration_batches, quantize
 from classification.compression.sensitivity import describe_sensitivity, rank_layers
 from classification.compression.size import Size, deployed_size
-from classification.compression.stage import fine_tuning_config, log_judged, run_stage
+from classification.compression.stage import log_judged, run_stage
 from classification.compression.workbench import Judged, Workbench
+from classification.data.fingerprint import fingerprint
 from classification.data.labels import check_task
-from classification.data.readers import check_outside, read_samples
-from classification.data.sample_set import MULTI_LABEL
-from classification.errors import AccuracyDropError, UserError
-from classification.evaluation.reject import check_target_accuracy
+from classification.data.readers import read_samples
+from classification.errors import AccuracyDropError
 from classification.evaluation.score import log_answers
-from classification.evaluation.thresholds import check_thresholds
 from classification.learning.allocator import keep_freed_memory
 from classification.learning.interruption import StopSignal
 from classification.learning.model_card import command_of, write_card
+from classification.learning.plan import create_accelerator
 from classification.learning.random_state import seed_everything
-from classification.learning.resume import read_resumable
-from classification.learning.run_folder import RunFolder
-from classification.learning.train import create_accelerator, open_stores
+from classification.learning.run_folder import PRUNED_FOLDER, RunFolder, open_run_folder
+from classification.learning.train import open_stores
 from classification.models.checkpoint import Classifier, load_classifier
 from classification.models.classifier import create_classifier
 from classification.models.quantized import (
@@ -44,7 +43,6 @@ from classification.models.quantized import (
 logger = logging.getLogger(__name__)
 
 SENSITIVITY_IMAGES = 32
-PRUNED_FOLDER = "pruned"  # of the FP32 model, where an int8 one is made of it
 
 
 @dataclass(frozen=True)
@@ -64,17 +62,18 @@ class CompressResult:
 
 
 def compress(
-    load_weights: str | Path,
+    load_weights: str | Path | None = None,
     *,
-    train_data_roots: str | Path | Sequence[str | Path],
-    val_data_roots: str | Path | Sequence[str | Path],
+    train_data_roots: str | Path | Sequence[str | Path] = "",
+    val_data_roots: str | Path | Sequence[str | Path] = "",
     train_ann_files: str | Path | Sequence[str | Path] = "",
     val_ann_files: str | Path | Sequence[str | Path] = "",
-    save_checkpoints_to: str | Path = "outputs_int8",
-    nncf_quantization: bool = True,
-    nncf_pruning: bool = False,
+    save_checkpoints_to: str | Path | None = None,
+    nncf_quantization: bool | None = None,
+    nncf_pruning: bool | None = None,
     resume_from: str | Path | None = None,
     accept_accuracy_drop: bool = False,
+    overwrite: bool = False,
     settings: Sequence[Sequence[str]] = (),
 ) -> CompressResult:
     """Prune a trained checkpoint, quantize it to int8, or both; fine-tune; keep the best.
@@ -86,11 +85,15 @@ def compress(
     Args:
         load_weights: a checkpoint of `train`, or a pruned one.
         train_data_roots: the training images; they calibrate the ranges and fine-tune.
-        nncf_quantization: make it int8.
+        save_checkpoints_to: the folder of this run, "outputs_int8" by default; one that holds
+            another run is refused.
+        nncf_quantization: make it int8, which is the default.
         nncf_pruning: set `compression.pruned_share` of the weights to zero. With both flags the
             pruned FP32 model is kept in the folder `pruned`.
-        resume_from: an interrupted fine-tuning's checkpoint; all else is to be as before.
+        resume_from: a run's folder, or a checkpoint, whose fine-tuning goes on with the same model
+            and data. All that is not given is as it was, the folder too.
         accept_accuracy_drop: warn instead of raising AccuracyDropError.
+        overwrite: replace the run that the folder holds.
         settings: pairs of "section.key" and a value that override the checkpoint's config.
 
     Raises:
@@ -99,114 +102,96 @@ def compress(
             computes something else than PyTorch.
         Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
-    given = {**locals(), "accept_accuracy_drop": accept_accuracy_drop or None}
-    if not (nncf_quantization or nncf_pruning):
-        raise UserError("Nothing to do: give --nncf-quantization, --nncf-pruning or both.")
-    both = nncf_quantization and nncf_pruning
-    _check_folders(Path(load_weights), Path(save_checkpoints_to), both=both)
-    flag = "--save-checkpoints-to"
-    check_outside(save_checkpoints_to, flag, train_data_roots, train_ann_files, "train")
-    check_outside(save_checkpoints_to, flag, val_data_roots, val_ann_files, "val")
-    classifier = load_classifier(load_weights)
-    if classifier.precision == "INT8":
-        raise UserError(f"{load_weights}: is int8 already; give the checkpoint it was made from.")
-    config = fine_tuning_config(classifier.config, settings)
-    matching_layers(classifier.model, config.compression.ignored_layers)  # typos are found now
-    check_thresholds(config, classifier.class_names, classifier.task)
-    check_target_accuracy(config, multi_label=classifier.task == MULTI_LABEL)
-    resume = _read_resumed(resume_from, quantized=nncf_quantization, pruned=nncf_pruning)
+    flags = {"accept_accuracy_drop": accept_accuracy_drop or None, "overwrite": overwrite or None}
+    given = {key: value for key, value in locals().items() if key != "flags"} | flags
+    plan = make_plan(given)
+    given |= {"nncf_quantization": plan.quantize, "nncf_pruning": plan.prune}
+    open_folder = partial(
+        open_run_folder, config=plan.config, overwrite=overwrite, goes_on=plan.goes_on
+    )
+    with open_folder(plan.folder) as run_folder, contextlib.ExitStack() as stack:
+        inner = run_folder
+        if plan.both:
+            inner = stack.enter_context(open_folder(plan.folder / PRUNED_FOLDER))
+        return _compress(plan, run_folder, inner, command_of("compress.py", given))
+
+
+def _compress(plan: Plan, run_folder: RunFolder, inner: RunFolder, command: str) -> CompressResult:
+    """Do what the plan says.
+
+    Args:
+        inner: the folder of the pruned model.
+        command: for the card.
+    """
+    classifier, config, folder = plan.classifier, plan.config, plan.folder
+    run, resume = plan.run, plan.run.contents if plan.run else None
     keep_freed_memory()
     accelerator = create_accelerator(config, gpu_num=1)
-    folder = Path(save_checkpoints_to)
-    keep = config.training.keep_checkpoints, config.training.save_every
-    run_folder = RunFolder(folder, *keep)
     # A model of some of the folders' classes is compressed with pictures of those.
     names = classifier.class_names
     read = partial(read_samples, class_names=names, classes=names, data=config.data)
-    train_samples = read(train_data_roots, train_ann_files, role="train")
-    check_task(train_samples, classifier.task, load_weights, "train")
-    val_samples = read(val_data_roots, val_ann_files, role="val")
+    counts = plan.counts
+    train_samples = read(counts["train_data_roots"], counts["train_ann_files"] or "", role="train")
+    check_task(train_samples, classifier.task, plan.weights, "train")
+    val_samples = read(counts["val_data_roots"], counts["val_ann_files"] or "", role="val")
+    data = {"train": fingerprint(train_samples), "val": fingerprint(val_samples)}
+    name_other_data(plan, data)
     seed_everything(config.training.seed)
 
     with StopSignal() as stop:
         train_store, val_store = open_stores(
             train_samples, val_samples, classifier.preprocessing, config, accelerator, stop
         )
-        bench = Workbench(classifier, config, train_store, val_store, accelerator, stop)
+        bench = Workbench(
+            classifier, config, train_store, val_store, accelerator, stop, data, plan.counts
+        )
         logger.info("FP32: val %s %.2f %%", bench.score_name.words, bench.reference.score)
-        if resume is not None:
-            _check_resumed(resume, bench)
+        if run is not None:
+            check_resumed(plan, run, data, _as_it_must_be(run.contents, bench))
+        if plan.overwrite:
+            run_folder.clear()
         images = calibration_batches(train_store, classifier.preprocessing, config)
         model = classifier.model
-        if nncf_pruning and not (resume and resume["compression"]["method"] == INT8):
-            inner = RunFolder(folder / PRUNED_FOLDER, *keep) if both else run_folder
+        if plan.prune and not (resume and resume["compression"]["method"] == INT8):
             model = _restore(classifier, resume) if resume else _prune(bench, images[0])
             judged = run_stage(
                 bench, model, _describe(PRUNED, model, bench), folder=inner,
                 tune_always=True, resume=resume,
             )  # fmt: skip
             resume = None
-        if nncf_quantization:
+        if plan.quantize:
             model = _restore(classifier, resume) if resume else _quantize(model, images, bench)
             judged = run_stage(
                 bench, model, _describe(INT8, model, bench), folder=run_folder,
                 tune_always=False, resume=resume,
             )  # fmt: skip
         best = folder / "best.pth"
-        if not judged.verdict.passed and nncf_quantization:
+        if not judged.verdict.passed and plan.quantize:
             _name_what_hurts(model, classifier.model, images, bench)
         log_judged(str(best), judged, bench)
         compressed = load_classifier(best)
         log_answers(compressed.contents, config)
         result = _report(best, classifier, compressed, judged, bench)
-        _write_card(bench, compressed, result, command_of("compress.py", given))
+        _write_card(bench, compressed, result, command)
         if not judged.verdict.passed:
-            _complain(judged, bench, best, accept_accuracy_drop)
+            _complain(judged, bench, best, plan.accept_accuracy_drop)
     return result
 
 
-def _check_folders(weights: Path, folder: Path, *, both: bool) -> None:
-    """Refuse to write where the float model lies: it would be overwritten."""
-    place = weights.resolve().parent
-    for written in (folder, folder / PRUNED_FOLDER) if both else (folder,):
-        if written.resolve() in (place, place.parent if place.name == "model" else place):
-            raise UserError(
-                f"--save-checkpoints-to {folder}: {weights} lies in {written} and would be "
-                "overwritten; choose another folder."
-            )
-
-
-def _read_resumed(
-    path: str | Path | None, *, quantized: bool, pruned: bool
-) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    contents = read_resumable(path)
-    method = (contents["compression"] or {}).get("method")
-    if not ((method == INT8 and quantized) or (method == PRUNED and pruned)):
-        raise UserError(
-            f"--resume-from {path}: is no point of a compression with these flags. Use the flags, "
-            "--load-weights and data of the interrupted run."
-        )
-    return contents
-
-
-def _check_resumed(resume: Mapping[str, Any], bench: Workbench) -> None:
-    """Refuse other data or another float model than the interrupted run's."""
-    found = [len(bench.train_store), bench.reference.score, list(bench.classifier.class_names)]
-    saved = [
-        resume["training"]["num_images"],
-        resume["compression"][f"reference_{bench.score_name.key}"],
-        resume["class_names"],
-    ]
-    words = bench.score_name.words
-    names = ("number of training images", f"val {words} of --load-weights", "classes")
-    for name, now, then in zip(names, found, saved, strict=True):
-        if now != then:
-            raise UserError(
-                f"--resume-from: the {name} was {then} in the interrupted run, now it is {now}. "
-                "Use the same --load-weights and data."
-            )
+def _as_it_must_be(resume: Mapping[str, Any], bench: Workbench) -> dict[str, tuple[Any, Any]]:
+    """Return in words what an interrupted run must find again, as it is now and as it was."""
+    key, words = bench.score_name
+    return {
+        "the number of training images": (
+            len(bench.train_store),
+            resume["training"]["num_images"],
+        ),
+        f"the val {words} of --load-weights": (
+            bench.reference.score,
+            resume["compression"][f"reference_{key}"],
+        ),
+        "the list of classes": (list(bench.classifier.class_names), resume["class_names"]),
+    }
 
 
 def _describe(method: str, model: torch.nn.Module, bench: Workbench) -> dict[str, Any]:

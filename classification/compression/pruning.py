@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from classification.compression.layers import weighty_layers
+from classification.models.nncf_log import load_nncf
 
 
 def prune(model: nn.Module, share: float, images: torch.Tensor) -> nn.Module:
@@ -23,6 +24,7 @@ def prune(model: nn.Module, share: float, images: torch.Tensor) -> nn.Module:
     Args:
         images: one or more, normalised, to find the layers with.
     """
+    load_nncf()
     import nncf
     from nncf.torch.function_hook.hook_storage import decode_hook_name
     from nncf.torch.function_hook.wrapper import get_hook_storage

@@ -15,6 +15,7 @@ from classification.config import Config
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.store import ImageStore
 from classification.models.cosine_head import CosineHead
+from classification.models.nncf_log import load_nncf
 from classification.models.quantized import weight_quantizers
 
 CALIBRATION_BATCH = 10  # images
@@ -52,6 +53,7 @@ def quantize(model: nn.Module, batches: Sequence[torch.Tensor], config: Config) 
     Raises:
         UserError: `compression.ignored_layers` is no list of regular expressions of layer names.
     """
+    load_nncf()
     import nncf
 
     device = next(model.parameters()).device

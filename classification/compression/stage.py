@@ -18,6 +18,7 @@ from classification.data.labels import warn_of_another_label
 from classification.data.loader import TrainLoader
 from classification.errors import DivergedError, UserError
 from classification.evaluation.score import Outcome
+from classification.learning.arguments import remember
 from classification.learning.early_stop import EarlyStop
 from classification.learning.loop import fit
 from classification.learning.losses import create_loss
@@ -115,6 +116,7 @@ def run_stage(
         config=bench.config,
         task=bench.classifier.task,
         compression=compression,
+        data=bench.data,
     )
     best = EarlyStop(exact=True)
     if resume is None:
@@ -207,6 +209,7 @@ def _fine_tune(
             stop=bench.stop,
             to_beat=best,
             resume=resume,
+            arguments=remember(bench.arguments, folder.path, config.data.split),
             frozen=[config.training.freeze_batch_norm],
             on_epoch=_GoodEnough(goal, best.best_score, f"val_{bench.score_name.key}", resume),
         )

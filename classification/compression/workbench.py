@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from classification.deployment.int8 import int8_path
 from classification.deployment.ir import write_ir
 from classification.deployment.openvino_backend import OpenVINOBackend
 from classification.deployment.parity import named_images
+from classification.errors import UserError
 from classification.evaluation.score import SCORES, Outcome, ScoreName, judge
 from classification.learning.interruption import StopSignal
 from classification.learning.validate import compute_logits
@@ -54,6 +55,8 @@ class Workbench:
     val_store: ImageStore
     accelerator: Accelerator
     stop: StopSignal
+    data: Mapping[str, Mapping[str, Any]]  # fingerprints of "train" and "val"
+    arguments: Mapping[str, Any]  # that count, for the checkpoints to remember
 
     @property
     def score_name(self) -> ScoreName:
@@ -101,6 +104,8 @@ class Workbench:
         )
         if logits is None:
             raise self._interruption()
+        if store.lost:
+            raise UserError("Images were lost on the way; compress again without them.")
         return logits
 
     def judge_checkpoint(self, path: Path) -> Judged:

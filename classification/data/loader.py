@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
 from typing import NamedTuple
@@ -25,9 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 from classification.config import Config
 from classification.data.mixing import mix_batch, mixes
 from classification.data.sampling import count_repeats, create_draw, mean_counts, plan_epoch
-from classification.data.store import ImageStore
+from classification.data.store import ImageStore, LostError
 from classification.data.transforms import augment
-from classification.errors import UserError
+from classification.errors import UserError, memory_advice
 
 _MIXING = 1  # tells the stream of a shard's mixing from all others
 
@@ -39,7 +40,8 @@ class Batch:
     `images` [N, 3, H, W] uint8 RGB in channels_last memory, `targets` [N] int64 or, of several
     labels, [N, L] float32, `indices` [N] int64 into the store, and `total`, the number of images of
     the whole step over all shards. Where pictures are mixed, `soft_targets` [N, C] float32 are the
-    classes' shares, and `targets` and `indices` those of the first picture of each mixture.
+    classes' shares, and `targets` and `indices` those of the first picture of each mixture. `lost`
+    are pictures that were left out, by index into the store, and why.
     """
 
     images: torch.Tensor
@@ -47,6 +49,7 @@ class Batch:
     indices: torch.Tensor
     total: int
     soft_targets: torch.Tensor | None = None
+    lost: Mapping[int, str] = field(default_factory=dict)
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory; DataLoader calls this when CUDA is there."""
@@ -124,11 +127,10 @@ class TrainLoader:
             for step, repeats in islice(steps, start_step, None)
             for indices, shard_repeats in zip(step[mine], repeats[mine], strict=True)
         ]
-        batches = iter(self._loader)
+        batches = _batches_of(self._loader)
         while step_batches := list(islice(batches, self._training.accumulation)):
             for batch in step_batches:
-                if isinstance(batch, UserError):
-                    raise UserError(str(batch))  # anew: a raised local would be a reference cycle
+                self.store.note_lost(batch.lost)
             yield step_batches
 
 
@@ -139,7 +141,9 @@ def eval_batches(
     mine = np.arange(rank, len(store), world_size)
     for start in range(0, len(mine), batch_size):
         indices = mine[start : start + batch_size]
-        yield _load_batch(store, indices, len(indices), lambda index, _: store[index])
+        batch = _load_batch(store, indices, len(indices), lambda index, _: store[index])
+        store.note_lost(batch.lost)
+        yield batch
 
 
 class _Shard(NamedTuple):
@@ -171,9 +175,15 @@ class _ShardDataset(Dataset):
 
         try:
             batch = _load_batch(self._store, shard.indices, shard.total, load)
+            batch = self._mix(batch, shard) if mixes(self._augmentation) else batch
+            return batch if torch.utils.data.get_worker_info() is None else _shared(batch)
         except UserError as error:
             return error
-        return self._mix(batch, shard) if mixes(self._augmentation) else batch
+        except (MemoryError, RuntimeError, OSError) as error:
+            advice = _advice(error)
+            if advice is None:
+                raise
+            return UserError(advice)
 
     def _mix(self, batch: Batch, shard: _Shard) -> Batch:
         # One number longer than the key of any picture, and no other shard begins with this one.
@@ -197,10 +207,16 @@ def _load_batch(
     images = np.empty((len(indices), *size, 3), dtype=np.uint8)
 
     positions = iter(range(len(indices)))  # shared: each thread takes the next one that is left
+    lost: dict[int, str] = {}  # by position
 
     def fill() -> None:
         for position in positions:
-            images[position] = load(int(indices[position]), position)
+            try:
+                images[position] = load(int(indices[position]), position)
+            except LostError as error:
+                if not store.skips:
+                    raise
+                lost[position] = str(error)
 
     count = torch.get_num_threads() - 1
     helpers = [_threads(os.getpid(), count).submit(fill) for _ in range(count)]
@@ -208,12 +224,65 @@ def _load_batch(
     for helper in helpers:
         if not helper.cancel():  # else it has not begun, and nothing is left for it
             helper.result()
+    reasons = {int(indices[position]): reason for position, reason in sorted(lost.items())}
+    if lost:
+        kept = [position for position in range(len(indices)) if position not in lost]
+        if not kept:
+            raise UserError(f"No picture of a whole batch can be read any longer: {lost[0]}")
+        images, indices = images[kept], indices[kept]
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.from_numpy(store.samples.targets[indices]),
         torch.from_numpy(indices),
         total,
+        lost=reasons,
     )
+
+
+def _shared(batch: Batch) -> Batch:
+    """Return the batch in memory that processes share.
+
+    The queue would move it there by itself, but in a thread of its own, where a lack of space is no
+    error that reaches the trainer: it would wait for ever.
+    """
+    for tensor in (batch.images, batch.targets, batch.indices, batch.soft_targets):
+        if tensor is not None:
+            tensor.share_memory_()
+    return batch
+
+
+def _advice(error: BaseException) -> str | None:
+    """Return what to do about a lack of memory, also of that which processes share; else None."""
+    text = str(error)
+    if "shared memory" in text or "/torch_" in text:
+        return (
+            "The memory that loader processes share (/dev/shm) is not enough: "
+            f"{' '.join(text.split())[:120]}. Start the container with --shm-size 2g, or use a "
+            "smaller --batch-size or data.num_workers 0."
+        )
+    return memory_advice(error)
+
+
+def _batches_of(loader: DataLoader) -> Iterator[Batch]:
+    """Yield the batches; raise the UserError that comes in place of one, or for a dead process.
+
+    torch would raise it by a signal handler, in the middle of whatever runs, as of a step.
+    """
+    try:
+        for batch in loader:
+            if loader.num_workers and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if isinstance(batch, UserError):
+                raise UserError(str(batch))  # anew: a raised local would be a reference cycle
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"A loader process has died: {str(error).splitlines()[0]} Most often memory is not "
+            "enough: use data.num_workers 0, a smaller --batch-size or a smaller "
+            "data.cache_fraction; in a container, --shm-size 2g."
+        ) from None
 
 
 @cache

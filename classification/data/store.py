@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,12 +19,18 @@ from classification.errors import UserError
 logger = logging.getLogger(__name__)
 
 
+class LostError(UserError):
+    """A picture could be read when its store was opened and cannot be any longer."""
+
+
 class ImageStore:
     """`store[i]` is the i-th picture of `store.samples` as [H, W, 3] uint8 RGB, read-only.
 
     `indices` [N] int64 are the places of its pictures among those that it was opened with, and
     `faceless` [K] int64 the places of those left out since they show no face, which makes them
     members of the negative class by rule (`faces.no_face negative`).
+
+    `skips` says that loaders leave out a picture that can no longer be read, and `lost` which.
     """
 
     def __init__(
@@ -34,12 +40,16 @@ class ImageStore:
         cache: list[np.ndarray | None] | None = None,
         indices: np.ndarray | None = None,
         faceless: np.ndarray | None = None,
+        *,
+        skips: bool = False,
     ) -> None:
         self.samples = samples
         self.preprocessing = preprocessing
         self._cache = cache or [None] * len(samples)
         self.indices = np.arange(len(samples)) if indices is None else indices
         self.faceless = np.empty(0, np.int64) if faceless is None else faceless
+        self.skips = skips
+        self.lost: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -53,14 +63,25 @@ class ImageStore:
         """Return a store of these pictures, in this order, which shares what is in RAM."""
         cache = [self._cache[i] for i in indices.tolist()]
         return ImageStore(
-            self.samples.subset(indices), self.preprocessing, cache, self.indices[indices]
+            self.samples.subset(indices),
+            self.preprocessing,
+            cache,
+            self.indices[indices],
+            skips=self.skips,
         )
+
+    def note_lost(self, reasons: Mapping[int, str]) -> None:
+        """Say once of each picture why it is left out from now on."""
+        for index, reason in reasons.items():
+            if index not in self.lost:
+                logger.warning("%s It is left out.", reason)
+                self.lost.add(index)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return one picture from RAM or, when it is not kept there, from its file.
 
         Raises:
-            UserError: the file has vanished or been damaged since it was checked.
+            LostError: the file has vanished or been damaged since it was checked.
         """
         image = self._cache[index]
         if image is not None:
@@ -68,7 +89,7 @@ class ImageStore:
         try:
             return _load(self.samples, index, self.preprocessing)
         except DecodeError as error:
-            raise UserError(
+            raise LostError(
                 f"{self.samples.place(index)}: could be read at the start but no longer: {error}."
             ) from error
 
@@ -137,7 +158,8 @@ def open_store(
     cache = [cache[i] for i in good]
     num_kept = sum(image is not None for image in cache)
     logger.info("%d of %d decoded pictures are kept in RAM.", num_kept, len(kept))
-    return ImageStore(kept, preprocessing, cache, good, faceless)
+    skips = on_bad_image == "skip"
+    return ImageStore(kept, preprocessing, cache, good, faceless, skips=skips)
 
 
 def _load(samples: SampleSet, index: int, preprocessing: Preprocessing) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from classification.deployment.openvino_backend import default_precision
 from classification.deployment.parity import ComparisonImages, Parity, compare, comparison_images
 from classification.deployment.torchscript import write_torchscript
 from classification.errors import UserError
-from classification.files import check_writable
+from classification.files import check_writable, staging
 from classification.models.checkpoint import (
     Classifier,
     load_classifier,
@@ -97,10 +96,9 @@ def export(
     check_writable(folder)
     described = _describe(classifier, names, precision, openvino_input_format)
     try:
-        # Inside the folder and not beside it: the same file system, and surely writable.
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
-            written = _write(classifier, described, Path(temporary), fp16=precision == "fp16")
-            parity = _compare_all(classifier, described, Path(temporary), images)
+        with staging(folder, ".export-") as temporary:
+            written = _write(classifier, described, temporary, fp16=precision == "fp16")
+            parity = _compare_all(classifier, described, temporary, images)
             paths = _replace(written, folder)
     except OSError as error:
         raise UserError(

@@ -18,6 +18,7 @@ from classification.config import (
     validate,
 )
 from classification.data.faces import check_negative_class, no_face_logits
+from classification.data.fingerprint import fingerprint, is_same
 from classification.data.labels import check_task, warn_of_another_label
 from classification.data.readers import check_outside, read_samples
 from classification.data.sample_set import MULTI_LABEL, SampleSet
@@ -38,7 +39,7 @@ from classification.evaluation.report import (
     source_entries,
     write_report,
 )
-from classification.files import check_writable
+from classification.files import check_writable, staging
 from classification.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ def evaluate(
         )
     if save_output_to:
         check_writable(Path(save_output_to))
+    _name_known_data(weights, backend, samples)
     logger.info("Evaluating %s: %s, %d images", weights, backend.precision, len(store))
     with progress_bar("evaluating") as progress:
         started = time.perf_counter()
@@ -150,8 +152,11 @@ def evaluate(
     if save_output_to:
         from classification.evaluation.html_report import write_page
 
-        write_report(Path(save_output_to), evaluation)
-        write_page(Path(save_output_to), evaluation, store, getattr(backend, "classifier", None))
+        with staging(Path(save_output_to), ".report-") as folder:
+            write_report(folder, evaluation)
+            write_page(folder, evaluation, store, getattr(backend, "classifier", None))
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == PAGE):
+                path.replace(Path(save_output_to) / path.name)  # the page last
         logger.info("The report: %s", Path(save_output_to) / PAGE)
     if save_metrics_to:
         write_metrics(
@@ -162,6 +167,23 @@ def evaluate(
             replaced=KEYS,
         )
     return evaluation.figures()
+
+
+def _name_known_data(weights: Path, backend: Backend, samples: SampleSet) -> None:
+    """Say where a checkpoint is tested on the images that it was made by."""
+    classifier = getattr(backend, "classifier", None)
+    known = classifier.contents.get("data") if classifier is not None else None
+    if not known:
+        return
+    found = fingerprint(samples)
+    if is_same(known.get("train"), found):
+        logger.warning(
+            "%s was trained on these very images: the figures say nothing of others.", weights
+        )
+    elif is_same(known.get("val"), found):
+        logger.info(
+            "%s: these are its validation images, which chose its epoch and temperature.", weights
+        )
 
 
 def measure(

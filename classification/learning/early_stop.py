@@ -27,6 +27,7 @@ class EarlyStop:
     kept_score: float = -math.inf
     kept_epoch: int = -1
     exact: bool = False
+    since: int = -1  # the last epoch before a run that had ended went on: patience counts from it
 
     def observe(self, epoch: int, score: float, loss: float, error: float) -> bool:
         """Return whether this epoch (from 0) is to be kept; ties go to the lower loss.
@@ -50,7 +51,7 @@ class EarlyStop:
         came in the last `patience` epochs.
         """
         changed = schedule.waits_since()
-        return changed is not None and epoch - max(self.best_epoch, changed) >= patience
+        return changed is not None and epoch - max(self.best_epoch, changed, self.since) >= patience
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classification.errors import Interrupted, UserError
+from classification.signals import ending_signals
 
 
 def processes_to_start(gpu_num: int) -> int:
@@ -32,14 +33,12 @@ def launch(processes: int, script: Path, argv: Sequence[str] | None) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={processes}", str(script), *arguments]
     # A session of its own: signals reach it through us alone, and so once; also the terminal's end.
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     torchrun = subprocess.Popen(command, start_new_session=True)
     try:
         code = torchrun.wait()
     except (Interrupted, KeyboardInterrupt):
         # Killed, torchrun would leave its processes behind; asked, it passes the signal on.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, *ending_signals()):
             signal.signal(number, signal.SIG_IGN)
         torchrun.terminate()
         torchrun.wait()

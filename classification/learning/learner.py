@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -20,7 +21,12 @@ class Learner:
 
     def __init__(self, model: nn.Module, config: Config, steps_per_epoch: int) -> None:
         self.optimizer = create_optimizer(model, config)
-        self.schedule: Schedule = create_schedule(config, steps_per_epoch)
+        self._new_schedule = partial(create_schedule, config, steps_per_epoch)
+        self.schedule: Schedule = self._new_schedule()
+
+    def restart_schedule(self) -> None:
+        """Forget how the rate fell so far: it goes by the plan of the config from here on."""
+        self.schedule = self._new_schedule()
 
     def set_rate(self, step: int) -> float:
         """Set the scheduled rate of step `step` and return it."""
@@ -35,6 +41,10 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore both; raises UserError when the optimizer's groups differ."""
+        """Restore both; raises UserError when the optimizer's groups differ.
+
+        Without a state of the schedule it begins anew.
+        """
         load_optimizer_state(self.optimizer, state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        if state["schedule"] is not None:
+            self.schedule.load_state_dict(state["schedule"])

@@ -21,8 +21,8 @@ from classification.config import Config
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
-from classification.errors import DivergedError
-from classification.evaluation.score import SCORES, Outcome, judge, saved_answers
+from classification.errors import DivergedError, UserError, memory_advice
+from classification.evaluation.score import SCORES, Outcome, saved_answers
 from classification.learning.batch_norm import average_buffers
 from classification.learning.early_stop import EarlyStop
 from classification.learning.interruption import StopSignal
@@ -37,7 +37,7 @@ from classification.learning.tracking import (
     epoch_line,
     write_scalars,
 )
-from classification.learning.validate import compute_logits
+from classification.learning.validate import compute_logits, judge_present
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ def fit(
     scalars: ScalarWriter | None = None,
     to_beat: EarlyStop | None = None,
     resume: Mapping[str, Any] | None = None,
+    more_epochs: bool = False,
+    arguments: Mapping[str, Any] | None = None,
     frozen: Sequence[bool] = (),
     judge_start: bool = False,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
@@ -79,6 +81,9 @@ def fit(
         folder: where to save; None for a trial that leaves nothing behind.
         to_beat: a best result that exists already as `best.pth`.
         resume: the contents of a checkpoint to go on from, bit for bit on the CPU.
+        more_epochs: where the resumed run had ended by itself, it goes on all the same: the rate
+            follows the plan of the new budget from here, and patience counts anew.
+        arguments: what the run was started with, for the checkpoints to remember.
         frozen: for each model whether its batch norms keep their statistics; default is none.
         judge_start: the model as it comes is a candidate for `best.pth` too, as epoch 0.
         on_epoch: called with each epoch's entry of the history; what it raises ends the training.
@@ -104,6 +109,7 @@ def fit(
     epoch = start_step = step = 0
     selected = "raw"
     answers: Mapping[str, Any] = {}  # how the logits of the selected weights become answers
+    done = 0  # steps of the epoch
     meter = np.zeros(3)  # summed loss, correct, images of the epoch so far
 
     # ---------------------------------------------------------------------- resume
@@ -116,7 +122,7 @@ def fit(
         history = list(state["history"])
         epoch, start_step, step = state["epoch"], state["step_in_epoch"], resume["step"]
         selected, answers = resume["selected"], saved_answers(resume)
-        meter = np.array(state["meter"])
+        meter, done = np.array(state["meter"]), start_step
         frozen = state["frozen"]
         set_random_state(state["random"][accelerator.process_index % len(state["random"])])
 
@@ -163,6 +169,7 @@ def fit(
                 "step_in_epoch": step_in_epoch,
                 "meter": meter.tolist(),
                 "num_images": len(train_loader.store),
+                "arguments": dict(arguments or {}),
                 "random": randoms,
             },
         }
@@ -172,17 +179,35 @@ def fit(
         for model in [*task.models, *([ema.module] if ema is not None else [])]:
             average_buffers(model, world_size)
 
-    def interrupt(step_in_epoch: int) -> NoReturn:
-        """Save the point reached and leave."""
+    def save_point() -> str:
+        """Save the point reached; return how to go on from it."""
+        if not folder:
+            return "interrupted in a trial; nothing of it was saved"
         average()  # or the resumed run would go on from one process's statistics alone
-        state = contents(step_in_epoch)
-        if is_main and folder:
+        state = contents(done)
+        if is_main:
             folder.save_interrupted(state)
-        raise stop.interruption(
-            f"interrupted in epoch {epoch + 1}; go on with --resume-from {folder.path}/latest.pth"
-            if folder
-            else "interrupted in a trial; nothing of it was saved"
-        )
+        return f"interrupted in epoch {epoch + 1}; go on with --resume-from {folder.path}"
+
+    def interrupt() -> NoReturn:
+        """Save the point reached and leave."""
+        with stop.changing():
+            told = save_point()
+        raise stop.interruption(told)
+
+    def fail(error: BaseException) -> NoReturn:
+        """Save the point reached, if the weights are whole, before an error is passed on."""
+        told = memory_advice(error) or str(error)
+        if folder and world_size == 1 and not train_step.applying:
+            for learner in learners:  # the gradients' memory may be what is lacking
+                learner.optimizer.zero_grad(set_to_none=True)
+            with stop.changing(), contextlib.suppress(UserError, MemoryError, RuntimeError):
+                save_point()
+                told += f"\nThe steps so far are saved; go on with --resume-from {folder.path}."
+        raise UserError(told) from error
+
+    # What a thread can save while this one waits; with several processes all must do so together.
+    stop.save = save_point if world_size == 1 else None
 
     def is_over() -> bool:
         return schedule.has_ended(step) or (
@@ -208,14 +233,21 @@ def fit(
                     f"After {step} steps the model's outputs for validation images are not finite. "
                     "Lower --base-learning-rate."
                 )
-            outcomes[name] = judge(logits, val_store.samples.targets, config.evaluation)
+            outcomes[name] = judge_present(logits, val_store, config.evaluation)
         return outcomes
+
+    if more_epochs and epoch < epochs and start_step == 0 and is_over():
+        for learner in learners:
+            learner.restart_schedule()
+        schedule = learners[0].schedule
+        early_stop.since = epoch - 1
+        logger.info("the run had ended after epoch %d; it goes on to epoch %d", epoch, epochs)
 
     # ---------------------------------------------------------------------- judge the start
     if judge_start and step == 0 and math.isinf(early_stop.kept_score):
         outcomes = validate({"raw": main})
         if outcomes is None:
-            interrupt(0)
+            interrupt()
         start = outcomes["raw"]
         answers = start.answers()
         early_stop.observe(-1, start.score, start.loss, start.error)
@@ -234,67 +266,78 @@ def fit(
         reporter = StepReporter(epoch, epochs, num_steps, start_step, name=score_name, show=show)
         started, images_before = time.monotonic(), meter[2]
         steps = train_loader.epoch(epoch, start_step)
-        with contextlib.closing(reporter), contextlib.closing(steps):
-            for step_in_epoch, batches in enumerate(steps, start=start_step):
-                rates = [learner.set_rate(step) for learner in learners]
-                result = train_step(batches, step, rates[0], stop=stop.requested)
-                step += 1
-                if ema is not None:
-                    ema.update(main, step=step)
-                meter += result[:3]
-                reporter.update(
-                    step_in_epoch + 1,
-                    loss=meter[0] / meter[2],
-                    score=100 * meter[1] / meter[2],
-                    images=int(meter[2] - images_before),
-                )
-                if result.stop:
-                    interrupt(step_in_epoch + 1)
-        seconds = time.monotonic() - started
+        failure: BaseException | None = None
+        try:
+            with contextlib.closing(reporter), contextlib.closing(steps):
+                for batches in steps:
+                    with stop.changing():
+                        rates = [learner.set_rate(step) for learner in learners]
+                        result = train_step(batches, step, rates[0], stop=stop.requested)
+                        step, done = step + 1, done + 1
+                        if ema is not None:
+                            ema.update(main, step=step)
+                        meter += result[:3]
+                        train_step.applying = False
+                    reporter.update(
+                        done,
+                        loss=meter[0] / meter[2],
+                        score=100 * meter[1] / meter[2],
+                        images=int(meter[2] - images_before),
+                    )
+                    if result.stop:
+                        interrupt()
+            seconds = time.monotonic() - started
 
-        # ------------------------------------------------------------------ validate
-        average()
-        outcomes = validate({"raw": main} | ({"ema": ema.module} if ema is not None else {}))
+            # -------------------------------------------------------------- validate
+            average()
+            outcomes = validate({"raw": main} | ({"ema": ema.module} if ema is not None else {}))
+        except (UserError, MemoryError, RuntimeError, OSError) as error:
+            ours = isinstance(error, UserError) and not isinstance(error, DivergedError)
+            if not ours and memory_advice(error) is None:
+                raise
+            failure = error.with_traceback(None)  # which holds on to memory
+        if failure is not None:
+            fail(failure)
         if outcomes is None:
-            interrupt(num_steps)
-        selected = max(outcomes, key=lambda name: _fitness(outcomes[name]))
-        chosen = outcomes[selected]
-        answers = chosen.answers()
-
+            interrupt()
         # ------------------------------------------------------------------ schedule, save, stop
-        train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)
-        for learner in learners:
-            learner.schedule.end_epoch(
-                epoch, step, train_loss=train_loss, val_loss=chosen.loss, val_score=chosen.score
-            )
-        is_best = early_stop.observe(epoch, chosen.score, chosen.loss, chosen.error)
-        entry = {
-            "epoch": epoch + 1,
-            "step": step,
-            "learning_rate": rate,
-            "train_loss": train_loss,
-            f"train_{score_name.key}": float(100 * meter[1] / meter[2]),
-            "val_loss": chosen.loss,
-            f"val_{score_name.key}": chosen.score,
-            f"val_{score_name.key}_raw": outcomes["raw"].score,
-            f"val_{score_name.key}_ema": outcomes["ema"].score if ema is not None else None,
-            "val_error": chosen.error,  # standard error of the score
-            "selected": selected,
-            "is_best": is_best,
-            "images": int(meter[2]),
-            "images_per_second": float((meter[2] - images_before) / max(seconds, 1e-9)),
-            "seconds": seconds,
-        }
-        history.append(entry)
-        meter = np.zeros(3)
-        epoch, start_step = epoch + 1, 0
-        state = contents(step_in_epoch=0) if folder else {}
-        if is_main and folder:
-            logger.info(epoch_line(entry, epochs, score_name))
-            folder.save(state, epoch, is_best=is_best)
-            folder.write_history(history)
-            if scalars is not None:
-                write_scalars(scalars, entry, score_name)
+        with stop.changing():
+            selected = max(outcomes, key=lambda name: _fitness(outcomes[name]))
+            chosen = outcomes[selected]
+            answers = chosen.answers()
+            train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)
+            for learner in learners:
+                learner.schedule.end_epoch(
+                    epoch, step, train_loss=train_loss, val_loss=chosen.loss, val_score=chosen.score
+                )
+            is_best = early_stop.observe(epoch, chosen.score, chosen.loss, chosen.error)
+            entry = {
+                "epoch": epoch + 1,
+                "step": step,
+                "learning_rate": rate,
+                "train_loss": train_loss,
+                f"train_{score_name.key}": float(100 * meter[1] / meter[2]),
+                "val_loss": chosen.loss,
+                f"val_{score_name.key}": chosen.score,
+                f"val_{score_name.key}_raw": outcomes["raw"].score,
+                f"val_{score_name.key}_ema": outcomes["ema"].score if ema is not None else None,
+                "val_error": chosen.error,  # standard error of the score
+                "selected": selected,
+                "is_best": is_best,
+                "images": int(meter[2]),
+                "images_per_second": float((meter[2] - images_before) / max(seconds, 1e-9)),
+                "seconds": seconds,
+            }
+            history.append(entry)
+            meter = np.zeros(3)
+            epoch, start_step, done = epoch + 1, 0, 0
+            state = contents(step_in_epoch=0) if folder else {}
+            if is_main and folder:
+                logger.info(epoch_line(entry, epochs, score_name))
+                folder.save(state, epoch, is_best=is_best)
+                folder.write_history(history)
+                if scalars is not None:
+                    write_scalars(scalars, entry, score_name)
         if on_epoch is not None:
             on_epoch(entry)
     if epoch >= epochs:

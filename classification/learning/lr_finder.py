@@ -28,13 +28,13 @@ from classification.learning.learner import Learner
 from classification.learning.loop import fit
 from classification.learning.lr_range_test import num_test_epochs, range_test, steepest, untouched
 from classification.learning.lr_trials import choose, grid, run_trials
+from classification.learning.run_folder import SEARCH_REPORT
 from classification.learning.schedule import epochs_of
 from classification.learning.step import Task, TrainStep
 from classification.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-REPORT = "lr_finder.json"
 Choice = tuple[float, str, Sequence[Mapping[str, Any]]]  # rate, reason, what was tried
 
 
@@ -101,7 +101,7 @@ def find_learning_rate(search: Search, folder: Path) -> FoundRate:
     logger.info("base learning rate %.3g: %s", found.learning_rate, found.reason)
     if is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / REPORT, json.dumps(vars(found), indent=2) + "\n")
+        write_text(folder / SEARCH_REPORT, json.dumps(vars(found), indent=2) + "\n")
         if config.lr_finder.path_to_savefig:
             words = SCORES[search.val_store.samples.task].words
             _draw(found, folder / config.lr_finder.path_to_savefig, words)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from classification.config import (
     AUXILIARY_SECTIONS,
@@ -14,14 +14,20 @@ from classification.config import (
     auxiliary_configs,
     flatten,
     from_dict,
+    merge,
+    merge_settings,
     to_dict,
+    validate,
 )
+from classification.data.fingerprint import is_same
 from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, SampleSet
 from classification.errors import UserError
 from classification.evaluation.score import SCORES
+from classification.learning.arguments import DATA, relocated
 from classification.learning.early_stop import EarlyStop
-from classification.learning.run_folder import RunFolder
+from classification.learning.run_folder import PRUNED_FOLDER, RunFolder
 from classification.models.checkpoint import read_checkpoint
+from classification.template import BASIC_KEYS, Template
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +42,46 @@ _AS_IT_WAS = (
     "mutual_learning.enable",
 )
 _MAY_CHANGE = ("model.dropout", "model.reset_classifier")
+_ROLES = {"train": "training", "val": "validation"}
+
+
+class Resumed(NamedTuple):
+    """A run that goes on: the checkpoint, the folder it is in now, what it was started with."""
+
+    path: Path
+    folder: Path
+    contents: Mapping[str, Any]
+    arguments: Mapping[str, Any]  # as `arguments.relocated` returns them; {} before 0.2
+
+    @property
+    def config(self) -> Config:
+        return from_dict(self.contents["config"])
+
+
+def open_run(path: str | Path) -> Resumed:
+    """Read the checkpoint that a run goes on from: the file, or `latest.pth` of the run's folder.
+
+    Raises:
+        UserError: there is none, or it holds no training's state.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = newest_in(path)
+    contents = read_resumable(path)
+    folder = path.parent.parent if path.parent.name == "model" else path.parent
+    arguments = relocated(contents["training"].get("arguments") or {}, folder)
+    return Resumed(path, folder, contents, arguments)
+
+
+def newest_in(folder: Path) -> Path:
+    """Return the checkpoint to go on from in a run's folder."""
+    found = [folder / "latest.pth", folder / PRUNED_FOLDER / "latest.pth"]
+    for path in found:
+        if path.is_file() and read_checkpoint(path).get("training") is not None:
+            return path
+    if not any(path.is_file() for path in found):
+        raise UserError(f"--resume-from {folder}: there is no latest.pth in this folder.")
+    return found[0]
 
 
 def read_resumable(path: str | Path) -> dict[str, Any]:
@@ -46,55 +92,125 @@ def read_resumable(path: str | Path) -> dict[str, Any]:
     return contents
 
 
-def check_resumable(
-    resume: Mapping[str, Any], samples: SampleSet, configs: Sequence[Config]
-) -> None:
-    """Refuse other classes and another kind of training; say which other settings changed.
+def goes_on_in(folder: Path, run: Resumed) -> bool:
+    """Return whether a folder holds this very run, whose checkpoint may be a copy elsewhere.
+
+    What tells runs apart is their history, which has the times of each epoch.
+    """
+    if folder.resolve() == run.folder.resolve():
+        return True
+    try:
+        there = read_checkpoint(folder / "latest.pth").get("training") or {}
+    except UserError:
+        return False
+    pairs = list(zip(there.get("history", ()), run.contents["training"]["history"], strict=False))
+    return bool(pairs) and all(one == other for one, other in pairs)
+
+
+def config_of(run: Resumed, settings: Sequence[Sequence[str]], **flags: Any) -> Config:
+    """Return the config of a run that goes on: its own, with what is given now.
 
     Args:
-        configs: the config, and that of each auxiliary model.
+        settings: as of `train`.
+        flags: of the template's `hyper_parameters.basic`; None = not given.
     """
-    if resume["class_names"] != list(samples.class_names):
+    config = run.config.clone()
+    config.defrost()
+    merge_settings(config, settings)
+    for key, value in flags.items():
+        if value is not None:
+            section, name = BASIC_KEYS[key].split(".")
+            merge(config, {section: {name: value}}, f"--{key.replace('_', '-')}")
+    split, here = run.arguments.get("split"), config.data.split
+    if split and here == run.config.data.split and not Path(here).is_file():
+        config.data.split = split[0]
+    validate(config)
+    config.freeze()
+    return config
+
+
+def check_resumable(
+    run: Resumed,
+    train: SampleSet,
+    configs: Sequence[Config],
+    data: Mapping[str, Mapping[str, Any]],
+    arguments: Mapping[str, Any],
+    *,
+    allow_other_data: bool = False,
+) -> None:
+    """Refuse what cannot change on the way, all of it at once; say in one line what else changed.
+
+    Args:
+        train: the training images.
+        configs: the config, and that of each auxiliary model.
+        data: the fingerprints of "train" and "val".
+        arguments: those that count now, as `arguments.remember` returns them.
+        allow_other_data: other images of the same classes are said only.
+    """
+    others, changed = data_changes(run, data)
+    refused = [] if allow_other_data else others
+    changed += others if allow_other_data else []
+    hint = "; --allow-other-data takes other images of the same classes" if refused else ""
+    if run.contents["class_names"] != list(train.class_names):
+        names = [", ".join(n) for n in (train.class_names, run.contents["class_names"])]
+        refused.append(f"the classes are {names[0]} (were {names[1]})")
+    if run.contents.get("task", train.task) != train.task:
+        refused.append(f"the data are {train.task} (were {run.contents['task']}): see data.labels")
+    for key, now, then, fixed in _setting_changes(run, configs, train.task):
+        (refused if fixed else changed).append(f"{key} is {now!r} (was {then!r})")
+    changed += argument_changes(run.arguments, arguments, vain=("load_weights",))
+    if refused:
         raise UserError(
-            f"--resume-from: the checkpoint's classes are {', '.join(resume['class_names'])}; "
-            f"the training data has {', '.join(samples.class_names)}."
+            f"--resume-from {run.path}: this cannot change on the way:\n  "
+            + "\n  ".join(refused)
+            + f"\nLeave it as it was, or start a new run with --load-weights{hint}."
         )
-    if resume.get("task", samples.task) != samples.task:
-        raise UserError(
-            f"--resume-from: the checkpoint is {resume['task']}, the training data are "
-            f"{samples.task}; data.labels says which."
-        )
-    _check_settings(flatten(resume["config"]), flatten(to_dict(configs[0])), samples.task)
-    old = auxiliary_configs(from_dict(resume["config"]))
-    if len(old) != len(configs) - 1:
-        raise UserError(
-            f"--resume-from: mutual_learning.auxiliaries has {len(configs) - 1} sections, in the "
-            f"run it had {len(old)}."
-        )
-    for i, (was, config) in enumerate(zip(old, configs[1:], strict=True)):
+    if changed:
+        logger.warning("The run goes on with what has changed: %s.", "; ".join(changed))
+
+
+def data_changes(
+    run: Resumed, data: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[str], list[str]]:
+    """Return which roles have other images, and which have the same in another order."""
+    others, orders = [], []
+    for role, words in _ROLES.items():
+        then = (run.contents.get("data") or {}).get(role)
+        if then is None:
+            continue
+        now = data[role]
+        if now["sha256"] != then["sha256"]:
+            others.append(
+                f"the {words} images are others, {now['images']} (were {then['images']}): "
+                "paths below the data root, labels or sizes differ"
+            )
+        elif now["order"] != then["order"]:
+            orders.append(f"the {words} images are in another order")
+    return others, orders
+
+
+def _setting_changes(
+    run: Resumed, configs: Sequence[Config], task: str
+) -> Iterator[tuple[str, Any, Any, bool]]:
+    """Yield each changed setting, its value now and before, and whether it must not change."""
+    pairs = [("", flatten(run.contents["config"]), flatten(to_dict(configs[0])))]
+    old, new = auxiliary_configs(run.config), configs[1:]
+    if old and new and len(old) != len(new):
+        yield "the number of mutual_learning.auxiliaries", len(new), len(old), True
+        old = []
+    for i, (was, config) in enumerate(zip(old, new, strict=False)):
         where = f"mutual_learning.auxiliaries[{i}]."
-        _check_settings(_own_settings(was), _own_settings(config), samples.task, where)
+        pairs.append((where, _own_settings(was), _own_settings(config)))
+    for where, before, now in pairs:
+        for key in now:
+            if _meant(before, key, task) != _meant(now, key, task):
+                fixed = key in before and key.startswith(_AS_IT_WAS) and key not in _MAY_CHANGE
+                yield f"{where}{key}", now[key], before.get(key), fixed
 
 
 def _own_settings(auxiliary: Config) -> dict[str, Any]:
     values = to_dict(auxiliary)
     return flatten({section: values[section] for section in AUXILIARY_SECTIONS})
-
-
-def _check_settings(
-    old: Mapping[str, Any], new: Mapping[str, Any], task: str, where: str = ""
-) -> None:
-    """Refuse a changed setting of what was saved; say which others changed."""
-    for key in new:
-        if _meant(old, key, task) == _meant(new, key, task):
-            continue
-        if key in old and key.startswith(_AS_IT_WAS) and key not in _MAY_CHANGE:
-            raise UserError(
-                f"--resume-from: {where}{key} was {old[key]!r} in the run and is {new[key]!r} now, "
-                "which cannot change on the way. Leave it as it was, or start a new run with "
-                "--load-weights."
-            )
-        logger.warning("resuming with %s%s = %s, was %s", where, key, new[key], old.get(key))
 
 
 def _meant(settings: Mapping[str, Any], key: str, task: str) -> Any:
@@ -103,10 +219,72 @@ def _meant(settings: Mapping[str, Any], key: str, task: str) -> Any:
     return settings.get(key)
 
 
-def saved_rates(resume: Mapping[str, Any]) -> list[float]:
-    """Return the base learning rates of a run: the main model's, then each auxiliary's."""
-    config = from_dict(resume["config"])
-    return [c.optimizer.base_learning_rate for c in (config, *auxiliary_configs(config))]
+def argument_changes(
+    then: Mapping[str, Any], now: Mapping[str, Any], *, vain: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield in words which of the remembered arguments are others now.
+
+    Args:
+        vain: those that have no effect on a run that goes on.
+    """
+    for key in (*DATA, "classes", "gpu_num", "tensorboard_dir", "load_weights"):
+        if then and now.get(key) != then.get(key):
+            effect = ", which has no effect" if key in vain else ""
+            flag = f"--{key.replace('_', '-')}"
+            yield f"{flag} {_words(now.get(key))}{effect} (was {_words(then.get(key))})"
+
+
+def _words(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return text or "nothing"
+
+
+def template_changes(run: Resumed, template: Template) -> list[str]:
+    """Return in words what the template says otherwise than when the run was started.
+
+    The run goes by its own config, so none of this acts.
+    """
+    then = run.arguments
+    if not then:
+        return []
+    flags = {key: then.get(key) for key in BASIC_KEYS}
+    says = flatten(to_dict(template.config(then["settings"], **flags)))
+    was = flatten(run.contents["config"])
+    found = () if not run.config.lr_finder.enable else ("optimizer.base_learning_rate",)
+    keys = [key for key in says if says[key] != was.get(key, says[key]) and key not in found]
+    changes = [f"{key} {says[key]!r} (the run has {was[key]!r})" for key in keys]
+    if template.name != run.contents["template_name"]:
+        changes.insert(0, f"name {template.name} (the run has {run.contents['template_name']})")
+    return changes
+
+
+def with_other_data(run: Resumed, data: Mapping[str, Mapping[str, Any]], num_steps: int) -> Resumed:
+    """Return a run that goes on with other images: what cannot be compared with them counts anew.
+
+    With other training images it goes on at the beginning of the epoch. The schedule and the
+    patience begin anew. With other validation images so does the best epoch.
+
+    Args:
+        data: the fingerprints of "train" and "val".
+        num_steps: of an epoch.
+    """
+    then = run.contents.get("data") or {}
+    same = {role: is_same(then.get(role), data[role]) is not False for role in _ROLES}
+    if all(same.values()):
+        return run
+    training = dict(run.contents["training"])
+    here = training["epoch"] - 1
+    learners = [{**learner, "schedule": None} for learner in training["learners"]]
+    stop = {**training["early_stop"], "since": here}
+    contents = {**run.contents}
+    if not same["train"]:
+        training |= {"step_in_epoch": 0, "meter": [0.0, 0.0, 0.0]}
+        contents["step"] = training["epoch"] * num_steps
+    if not same["val"]:
+        stop = EarlyStop(best_epoch=here, kept_epoch=here, since=here).state_dict()
+        logger.warning("The validation images are others, so the best epoch counts anew from here.")
+    contents["training"] = {**training, "learners": learners, "early_stop": stop}
+    return run._replace(contents=contents)
 
 
 def restore_best(
@@ -127,6 +305,8 @@ def restore_best(
     training = resume["training"]
     best = EarlyStop.from_state(training["early_stop"], exact=False)
     if math.isinf(best.kept_score):
+        if is_main and training["history"] and not (folder.path / "best.pth").exists():
+            folder.adopt_best(source)  # until an epoch has been judged by the new images
         return dict(resume)
     parent = source.parent.parent if source.parent.name == "model" else source.parent
     numbered = f"model/model.pth.tar-{best.kept_epoch + 1}"

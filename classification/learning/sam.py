@@ -73,14 +73,16 @@ class SharpnessAware:
         gradients = [_gradient(p) for p in self.parameters]
         if self.reuse:
             self._plain = _add(self._plain, gradients)
-        with torch.no_grad():
-            for parameters in self.models:
-                self._ascend(parameters, [_gradient(p) for p in parameters])
-        for parameter, gradient in zip(self.parameters, self._accumulated, strict=True):
-            parameter.grad = gradient
-        yield
-        with torch.no_grad():
-            torch._foreach_copy_(self.parameters, origin)
+        try:
+            with torch.no_grad():
+                for parameters in self.models:
+                    self._ascend(parameters, [_gradient(p) for p in parameters])
+            for parameter, gradient in zip(self.parameters, self._accumulated, strict=True):
+                parameter.grad = gradient
+            yield
+        finally:  # also when memory runs out: what is saved then are the weights themselves
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, origin)
 
     def _ascend(self, parameters: Tensors, gradients: Tensors) -> None:
         lengthened = direction = gradients

@@ -69,6 +69,7 @@ class TrainStep:
         self.frozen = [m for m, keep in zip(task.models, keeps, strict=True) if keep]
         self.sam = SharpnessAware(task.models, config) if config.sam.enable else None
         self.wrapped = accelerator.prepare(task) if accelerator.num_processes > 1 else task
+        self.applying = False  # the weights have begun to change; who counts the step ends it
 
     def __call__(
         self, batches: Sequence[Batch], step: int, rate: float, *, stop: bool = False
@@ -96,6 +97,7 @@ class TrainStep:
                 norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
                 if not math.isfinite(norm):
                     raise DivergedError(_describe_bad_step(batches, self.samples, rate, "gradient"))
+        self.applying = True
         for learner in self.learners:
             learner.optimizer.step()
             learner.optimizer.zero_grad(set_to_none=True)

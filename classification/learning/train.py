@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 
 from classification.config import Config, auxiliary_configs
 from classification.data.faces import FaceCrop, check_negative_class
+from classification.data.fingerprint import fingerprint
 from classification.data.listing import listing
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
-from classification.data.readers import check_outside, read_samples, split_paths
+from classification.data.readers import read_samples, split_paths
 from classification.data.sample_set import SampleSet
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
 from classification.evaluation.reject import check_target_accuracy
 from classification.evaluation.score import SCORES, ScoreName, log_answers
 from classification.evaluation.thresholds import check_thresholds
-from classification.files import check_writable
-from classification.learning.allocator import keep_freed_memory
 from classification.learning.build import (
     Start,
     build_task,
@@ -43,22 +40,24 @@ from classification.learning.lr_finder import (
     Search,
     find_learning_rate,
     with_base_rate,
-    with_rates,
 )
 from classification.learning.model_card import command_of, write_card
 from classification.learning.optimizer import check_optimizer
+from classification.learning.plan import Plan, make_plan
 from classification.learning.random_state import seed_everything
 from classification.learning.resume import (
+    Resumed,
     check_resumable,
-    read_resumable,
+    goes_on_in,
     restore_best,
-    saved_rates,
+    template_changes,
+    with_other_data,
 )
-from classification.learning.run_folder import RunFolder
+from classification.learning.run_folder import RunFolder, open_run_folder
 from classification.learning.tracking import create_scalar_writer, draw_curves
 from classification.models.checkpoint import describe, read_checkpoint
 from classification.progress import progress_bar
-from classification.template import Template, load_template
+from classification.template import Template
 
 logger = logging.getLogger(__name__)
 
@@ -78,14 +77,23 @@ class TrainResult:
     ended_because: str
 
 
+@dataclass(frozen=True)
+class _Data:
+    """The images that were found, and the fingerprints of "train" and "val"."""
+
+    train: SampleSet
+    val: SampleSet
+    fingerprints: Mapping[str, Mapping[str, Any]]
+
+
 def train(
     template: str | Path,
     *,
-    train_data_roots: str | Path | Sequence[str | Path],
-    val_data_roots: str | Path | Sequence[str | Path],
+    train_data_roots: str | Path | Sequence[str | Path] = "",
+    val_data_roots: str | Path | Sequence[str | Path] = "",
     train_ann_files: str | Path | Sequence[str | Path] = "",
     val_ann_files: str | Path | Sequence[str | Path] = "",
-    save_checkpoints_to: str | Path = "outputs",
+    save_checkpoints_to: str | Path | None = None,
     load_weights: str | Path | None = None,
     load_aux_weights: str | Path | Sequence[str | Path] | None = None,
     resume_from: str | Path | None = None,
@@ -95,6 +103,8 @@ def train(
     gpu_num: int | None = None,
     classes: Sequence[str] | None = None,
     tensorboard_dir: str | Path | None = None,
+    overwrite: bool = False,
+    allow_other_data: bool = False,
     settings: Sequence[Sequence[str]] = (),
 ) -> TrainResult:
     """Train the model that a template describes.
@@ -104,109 +114,146 @@ def train(
         train_data_roots: folders with one sub-folder a class, or other forms such as
             "celeba:FOLDER" (see data/readers.py); also a comma-separated string.
         train_ann_files: annotation files of "path label" lines, one a root; '' = class folders.
+        save_checkpoints_to: the folder of this run, "outputs" by default; one that holds another
+            run is refused.
         load_weights: initial weights (.safetensors, .pth); default is the work directory's
             snapshot.safetensors.
         load_aux_weights: the same for the auxiliary models, in their order; also a
             comma-separated string.
-        resume_from: a checkpoint to go on from, with the same data.
+        resume_from: a run's folder, or a checkpoint, to go on from with the same data. All that is
+            not given is as it was, the folder too. A run that had ended goes on if `epochs` is
+            another number, above that of the epochs trained.
         gpu_num: 0 trains on the CPU; more than one process is started with torchrun.
+        overwrite: replace the run that the folder holds.
+        allow_other_data: go on with other images of the same classes.
         settings: pairs of "section.key" and a value, as of `--set`.
 
     Raises:
-        UserError: for wrong data, weights, settings, or a loss that is not finite.
+        UserError: for wrong data, weights, settings, a folder that holds another run, or a loss
+            that is not finite.
         Interrupted: SIGTERM or Ctrl-C; `latest.pth` holds the point to resume from.
     """
-    given = dict(locals())
-    opened = open_template(template)
-    config = opened.config(
-        settings, batch_size=batch_size, epochs=epochs, base_learning_rate=base_learning_rate
-    )
-    configs = [config, *auxiliary_configs(config)]
-    flag = "--save-checkpoints-to"
-    check_outside(save_checkpoints_to, flag, train_data_roots, train_ann_files, "train")
-    check_outside(save_checkpoints_to, flag, val_data_roots, val_ann_files, "val")
-    searches = config.lr_finder.enable and not _states_rate(base_learning_rate, settings)
-    if config.lr_finder.stop_after and not searches:
-        raise UserError("lr_finder.stop_after: there is no search to stop after; use false.")
-    keep_freed_memory()
-    accelerator = create_accelerator(config, opened.gpu_num if gpu_num is None else gpu_num)
-    folder = RunFolder(
-        Path(save_checkpoints_to), config.training.keep_checkpoints, config.training.save_every
-    )
-    if tensorboard_dir is not None:
-        check_writable(Path(tensorboard_dir))
-    resume = read_resumable(resume_from) if resume_from else None
+    plan = make_plan(dict(locals()))
+    run = plan.run
+    with open_run_folder(
+        plan.folder,
+        plan.config,
+        overwrite=overwrite,
+        goes_on=run is not None and goes_on_in(plan.folder, run),
+        is_main=plan.accelerator.is_main_process,
+    ) as folder:
+        return _train(plan, folder)
 
-    read = partial(read_samples, classes=classes, data=config.data)
-    train_samples = read(train_data_roots, train_ann_files, role="train")
-    names = train_samples.class_names
-    val_samples = read(val_data_roots, val_ann_files, class_names=names, role="val")
+
+def _read_data(plan: Plan, configs: Sequence[Config]) -> _Data:
+    """Find the images and check that the recipe fits them."""
+    counts, config = plan.counts, plan.config
+    read = partial(read_samples, classes=counts["classes"], data=config.data)
+    train = read(counts["train_data_roots"] or "", counts["train_ann_files"] or "", role="train")
+    names = train.class_names
+    val = read(
+        counts["val_data_roots"] or "",
+        counts["val_ann_files"] or "",
+        class_names=names,
+        role="val",
+    )
     for each in configs:
-        check_loss(each, multi_label=train_samples.multi_label)
+        check_loss(each, multi_label=train.multi_label)
         check_optimizer(each)
-    check_thresholds(config, names, train_samples.task)
-    check_target_accuracy(config, multi_label=train_samples.multi_label)
-    check_negative_class(FaceCrop.from_config(config), names, train_samples.task)
+    check_thresholds(config, names, train.task)
+    check_target_accuracy(config, multi_label=train.multi_label)
+    check_negative_class(FaceCrop.from_config(config), names, train.task)
+    return _Data(train, val, {"train": fingerprint(train), "val": fingerprint(val)})
+
+
+def _check_run(plan: Plan, run: Resumed, data: _Data, configs: Sequence[Config]) -> None:
+    ignored = template_changes(run, plan.template)
+    if ignored:
+        logger.info(
+            "the run goes on by its own settings; the template says otherwise now: %s",
+            "; ".join(ignored),
+        )
+    check_resumable(
+        run,
+        data.train,
+        configs,
+        data.fingerprints,
+        plan.remembered,
+        allow_other_data=plan.given["allow_other_data"],
+    )
+
+
+def _check_number(plan: Plan, run: Resumed, store: ImageStore) -> None:
+    """Refuse a file that cannot be used any more, or one that can be now."""
+    then = run.contents["training"]["num_images"]
+    if then != len(store) and not plan.given["allow_other_data"]:
+        raise UserError(
+            f"{run.path}: the run had {then} training images, now there are {len(store)}. Resume "
+            "with the same data, or start a new run with --load-weights; --allow-other-data takes "
+            "other images of the same classes."
+        )
+
+
+def _train(plan: Plan, folder: RunFolder) -> TrainResult:
+    """Read the data, choose a learning rate, train, and describe the result."""
+    config, accelerator, run = plan.config, plan.accelerator, plan.run
+    configs = [config, *auxiliary_configs(config)]
+    data = _read_data(plan, configs)
+    names, task_name = data.train.class_names, data.train.task
     seed_everything(config.training.seed)
     starts: list[Start] = []
-    models = create_models(configs, len(train_samples.class_names))
-    if resume is not None:
-        if searches:  # found in the first run
-            configs = with_rates(configs, saved_rates(resume))
-        check_resumable(resume, train_samples, configs)
+    models = create_models(configs, len(names))
+    if run is not None:
+        _check_run(plan, run, data, configs)
     else:
         starts = load_start_weights(
             models,
             configs,
-            load_weights=load_weights,
-            load_aux_weights=split_paths(load_aux_weights or ""),
-            work_dir=opened.path.parent,
-            class_names=train_samples.class_names,
+            load_weights=plan.given["load_weights"],
+            load_aux_weights=split_paths(plan.given["load_aux_weights"] or ""),
+            work_dir=plan.template.path.parent,
+            class_names=names,
         )
-    frozen = frozen_batch_norms(configs, starts) if resume is None else []
+    frozen = frozen_batch_norms(configs, starts) if run is None else []
     seed_everything(config.training.seed + accelerator.process_index)
 
-    with StopSignal() as stop:
+    with StopSignal(several=accelerator.num_processes > 1) as stop:
         preprocessing = Preprocessing.from_config(config)
         train_store, val_store = open_stores(
-            train_samples, val_samples, preprocessing, config, accelerator, stop
+            data.train, data.val, preprocessing, config, accelerator, stop
         )
-        if resume is not None and resume["training"]["num_images"] != len(train_store):
-            raise UserError(
-                f"{resume_from}: the run had {resume['training']['num_images']} training images, "
-                f"now there are {len(train_store)}. Resume with the same data, or start a new run "
-                "with --load-weights."
-            )
+        if run is not None:
+            _check_number(plan, run, train_store)
         loader = TrainLoader(
             train_store,
             config,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
         )
-        log_plan(opened, train_store, val_store, loader, configs[0], accelerator)
-        if tensorboard_dir is None and opened.values.get("tensorboard"):
-            tensorboard_dir = folder.path / "tensorboard"
+        log_plan(plan.template, train_store, val_store, loader, configs[0], accelerator)
         task = build_task(models, configs, *loader.mean_counts())
-        if resume is None:
+        if plan.given["overwrite"] and accelerator.is_main_process:
+            folder.clear()
+        if run is None:
             to_fit = [i for i, start in enumerate(starts) if start.pretrained and start.new_head]
             chosen = [(models[i], configs[i]) for i in to_fit]
             start_heads(chosen, train_store, accelerator, stop)
-            if searches:
-                search = Search(
-                    task, configs, loader, val_store, preprocessing, accelerator, stop, frozen
-                )
-                found = find_learning_rate(search, folder.path)
-                configs = with_base_rate(configs, found.learning_rate)
-        if searches and config.lr_finder.stop_after:
-            logger.info("the training itself was not asked for: lr_finder.stop_after")
-            return TrainResult(None, None, math.nan, 0, 0, "lr_finder.stop_after")
+        if plan.searches:
+            search = Search(
+                task, configs, loader, val_store, preprocessing, accelerator, stop, frozen
+            )
+            configs = with_base_rate(configs, find_learning_rate(search, folder.path).learning_rate)
+            if config.lr_finder.stop_after:
+                logger.info("the training itself was not asked for: lr_finder.stop_after")
+                return TrainResult(None, None, math.nan, 0, 0, "lr_finder.stop_after")
         scalars = None
-        if accelerator.is_main_process and tensorboard_dir is not None:
-            epochs_done = resume["epoch"] if resume else 0
-            scalars = create_scalar_writer(Path(tensorboard_dir), epochs_done)
-        if resume is not None and resume_from:
+        if accelerator.is_main_process:
+            scalars = create_scalar_writer(plan.tensorboard, run.contents["epoch"] if run else 0)
+        resume = None
+        if run is not None:
+            run = with_other_data(run, data.fingerprints, loader.num_steps)
             is_main = accelerator.is_main_process
-            resume = restore_best(resume, Path(resume_from), folder, is_main=is_main)
+            resume = restore_best(run.contents, run.path, folder, is_main=is_main)
         result = fit(
             task,
             loader,
@@ -214,69 +261,42 @@ def train(
             configs=configs,
             preprocessing=preprocessing,
             description=describe(
-                template_name=opened.name,
-                class_names=train_samples.class_names,
+                template_name=run.contents["template_name"] if run else plan.template.name,
+                class_names=names,
                 config=configs[0],
-                task=train_samples.task,
+                task=task_name,
+                data=data.fingerprints,
             ),
             folder=folder,
             accelerator=accelerator,
             stop=stop,
             scalars=scalars,
             resume=resume,
+            more_epochs=run is not None and run.config.training.epochs != config.training.epochs,
+            arguments=plan.remembered,
             frozen=frozen,
             judge_start=config.model.head_start == "probe",
         )
     if scalars is not None:
         scalars.close()
     if accelerator.is_main_process:
-        ended = f"{len(result.history)} epochs were trained: {result.ended_because}."
-        write_card(
-            folder.path / "best.pth",
-            (train_store, val_store),
-            SCORES[train_samples.task],
-            title=opened.name,
-            summary=str(opened.values["summary"]),
-            command=command_of("train.py", given),
-            ended=ended,
-        )
-    return _finish(result, folder, configs[0], accelerator, SCORES[train_samples.task])
+        _write_card(plan, folder, (train_store, val_store), result)
+    return _finish(result, folder, configs[0], accelerator, SCORES[task_name])
 
 
-def _states_rate(flag: float | None, settings: Sequence[Sequence[str]]) -> bool:
-    """Return whether the user gave a learning rate: then it is not searched, which is said."""
-    stated = flag is not None or any(key == "optimizer.base_learning_rate" for key, _ in settings)
-    if stated:
-        logger.info("the learning rate is given, so it is not searched")
-    return stated
-
-
-def open_template(template: str | Path) -> Template:
-    """Load the template of a work directory, or the file itself."""
-    path = Path(template)
-    return load_template(path / "template.yaml" if path.is_dir() else path)
-
-
-def create_accelerator(config: Config, gpu_num: int) -> Accelerator:
-    """Return the device and process group to train on; says what it is."""
-    if gpu_num < 0:
-        raise UserError(f"--gpu-num: {gpu_num} is below 0.")
-    use_cpu = gpu_num == 0 or not torch.cuda.is_available()
-    precision = config.training.precision
-    if precision == "auto":
-        precision = "bf16" if not use_cpu and torch.cuda.is_bf16_supported() else "fp32"
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        # What an earlier training in this process chose is no choice for this one.
-        AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(
-        cpu=use_cpu,
-        mixed_precision="bf16" if precision == "bf16" else "no",
-        # Batch-norm statistics are averaged before they are used: see batch_norm.py.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+def _write_card(
+    plan: Plan, folder: RunFolder, stores: tuple[ImageStore, ImageStore], result: FitResult
+) -> None:
+    flags = {key: plan.given[key] or None for key in ("overwrite", "allow_other_data")}
+    write_card(
+        folder.path / "best.pth",
+        stores,
+        SCORES[stores[0].samples.task],
+        title=plan.template.name,
+        summary=str(plan.template.values["summary"]),
+        command=command_of("train.py", {**plan.given, **flags}),
+        ended=f"{len(result.history)} epochs were trained: {result.ended_because}.",
     )
-    if not accelerator.is_main_process:
-        logging.getLogger("classification").setLevel(logging.ERROR)
-    return accelerator
 
 
 def open_stores(

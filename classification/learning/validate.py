@@ -8,9 +8,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from classification.config import Config
 from classification.data.loader import eval_batches
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.store import ImageStore
+from classification.evaluation.score import Outcome, judge
 from classification.learning.interruption import StopSignal
 
 
@@ -25,6 +27,7 @@ def compute_logits(
 ) -> np.ndarray | None:
     """Return logits [N, C] float32 of every image in the store's order, the same on each process.
 
+    Those of images that are lost are 0, see `ImageStore.lost`; `judge_present` leaves them out.
     Returns None when a stop was asked for half-way. With several processes the pass is finished
     first, since all of them have to agree.
     """
@@ -44,7 +47,14 @@ def compute_logits(
     parts = [(np.concatenate(indices), np.concatenate(logits))] if indices else []
     if world_size > 1:
         parts = gather_object(parts)
-    result = np.empty((len(store), parts[0][1].shape[1]), np.float32)
+        store.lost.update(*gather_object([store.lost]))
+    result = np.zeros((len(store), parts[0][1].shape[1]), np.float32)
     for part_indices, part_logits in parts:
         result[part_indices] = part_logits
     return result
+
+
+def judge_present(logits: np.ndarray, store: ImageStore, evaluation: Config) -> Outcome:
+    """Judge logits as of `compute_logits` by the images that are still there."""
+    present = np.setdiff1d(np.arange(len(store)), list(store.lost))
+    return judge(logits[present], store.samples.targets[present], evaluation)

@@ -73,8 +73,11 @@ def describe(
     config: Config,
     task: str = MULTI_CLASS,
     compression: Mapping[str, Any] | None = None,
+    data: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the part of a checkpoint that does not change during a training.
+
+    `data` are the fingerprints of "train" and "val".
 
     Still to be added: state_dict, selected, epoch, step, metrics and training, and how logits
     become answers: temperature; thresholds, unless they are 0.5; reject, if any.
@@ -89,6 +92,7 @@ def describe(
         "preprocessing": Preprocessing.from_config(config).to_dict(),
         "config": to_dict(config),
         "compression": dict(compression) if compression else None,
+        "data": {role: dict(found) for role, found in (data or {}).items()},
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from classification.models.nncf_log import load_nncf
+
 # NNCF compiles an extension at its first use and gives up after a minute, which is too soon for
 # a busy machine with few cores.
 os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "600")
@@ -18,6 +20,7 @@ INT8, PRUNED = "int8", "pruned"  # what a checkpoint's compression may be
 
 def describe_quantized(model: torch.nn.Module) -> dict[str, Any]:
     """Return what `restore_quantized` needs, as strings: NNCF's config in JSON."""
+    load_nncf()
     import nncf.torch
 
     return {"method": INT8, "nncf_config": json.dumps(nncf.torch.get_config(model))}
@@ -28,6 +31,7 @@ def restore_quantized(model: torch.nn.Module, compression: Mapping[str, Any]) ->
 
     NNCF imports nothing but its own modules for it.
     """
+    load_nncf()
     import nncf.torch
 
     quantized: torch.nn.Module = nncf.torch.load_from_config(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import signal
 import socket
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -15,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from classification.errors import UserError
 from classification.serving.settings import Settings
+from classification.signals import ending_signals, handle, restore
 
 LEAVE_SECONDS = 0.5  # in which an idle connection may still bring a request
 logger = logging.getLogger(__name__)
@@ -51,6 +55,17 @@ def run(app: FastAPI, settings: Settings, host: str, port: int) -> None:
 
 
 class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Take every ending signal for what uvicorn takes SIGTERM for."""
+        with super().capture_signals():
+            others = [number for number in ending_signals() if number != signal.SIGTERM]
+            former = handle(others, self.handle_exit)
+            try:
+                yield
+            finally:
+                restore(former)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell the address when requests are taken: `--port 0` leaves the choice to the system."""
         await super().startup(sockets)

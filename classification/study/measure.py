@@ -13,7 +13,7 @@ from typing import Any
 from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 from classification.files import sha256_of
-from classification.learning.lr_finder import REPORT
+from classification.learning.run_folder import SEARCH_REPORT
 from classification.learning.train import train
 from classification.study.cost import measure_cost
 from classification.study.jobs import Job
@@ -101,6 +101,7 @@ def _train(
             load_weights=weights,
             load_aux_weights=auxiliaries,
             resume_from=latest if resumed else None,
+            overwrite=not resumed,  # a search without a training after it is not gone on with
             settings=settings,
         )
     history = read_history(folder / "metrics.jsonl")
@@ -115,7 +116,7 @@ def _train(
         "best_epoch": result.best_epoch,
         "ended_because": result.ended_because,
         **spent.figures(sum(entry["seconds"] for entry in history)),
-        **_search_time(folder / REPORT),
+        **_search_time(folder / SEARCH_REPORT),
         "resumed": resumed,
         "images_per_second": median(entry["images_per_second"] for entry in history),
         "learning_rate": max(entry["learning_rate"] for entry in history),

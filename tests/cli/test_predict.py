@@ -1,6 +1,7 @@
 """`predict.py` in front of a backend whose logits are the colours' means."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from classification.cli import predict as predict_module
+from classification.cli import prediction_file as prediction_file_module
 from classification.cli.predict import main
 from classification.data.preprocessing import Preprocessing
 from classification.deployment import predictor as predictor_module
@@ -250,3 +252,65 @@ def test_a_failure_leaves_an_older_file_alone(
         assert len(list(csv.reader(part.open()))) == 1 + 64
     else:
         assert "nothing was written" in err and not part.exists()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_what_a_full_disk_leaves_are_whole_rows_and_as_many_as_are_told(
+    folder, tmp_path, capsys, monkeypatch, suffix
+):
+    """The disk takes 3000 bytes, which end in the middle of a row."""
+    source = tmp_path / "list.txt"
+    source.write_text(f"{folder}/2, blue.png\n" * 100)
+    path = tmp_path / f"predictions.{suffix}"
+    original = prediction_file_module.open_locked
+
+    def small(part):
+        file, locked = original(part)
+        return SmallDisk(file, 3000), locked
+
+    monkeypatch.setattr(prediction_file_module, "open_locked", small)
+    flags = ["--load-weights", "m.xml", "--input", f"@{source}", "--output", str(path)]
+    assert main(flags) == 2
+    text = (tmp_path / f"{path.name}.part").read_text(encoding="utf-8")
+    assert 2800 < len(text.encode()) <= 3000 and text.endswith("\n")
+    rows = len(text.splitlines()) - (suffix == "csv")
+    assert f"Stopped after {rows} pictures; their predictions are in" in capsys.readouterr().err
+
+
+class SmallDisk:
+    """A file on a disk with room for so many bytes; it takes what fits, as write(2) does."""
+
+    def __init__(self, file, room):
+        self._file, self._room = file, room
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def write(self, data):
+        if not self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = self._file.write(data[: self._room])
+        self._room -= taken
+        return taken
+
+
+@pytest.mark.parametrize("flags", [("--output", "csv"), ("--positive", "red"), ()])
+def test_no_usable_picture_is_an_error_with_the_rows_written(tmp_path, capsys, flags):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "1.png").write_text("text")
+    ColourBackend.logits = lambda self, images: np.zeros((len(images), 3))
+    assert main(["--load-weights", "m.xml", "--input", str(bad), *flags]) == 2
+    captured = capsys.readouterr()
+    assert "None of the pictures could be used" in captured.err
+    if "csv" in flags:
+        assert str(bad / "1.png") in captured.out
+
+
+def test_two_programs_do_not_write_one_file(folder, tmp_path, capsys):
+    path = tmp_path / "predictions.csv"
+    with prediction_file_module.prediction_file(path, lambda: 0) as rows:
+        rows.write("the first one's\n")
+        assert main(["--load-weights", "m.xml", "--input", str(folder), "--output", str(path)]) == 2
+        assert "another program is writing" in capsys.readouterr().err
+    assert path.read_text() == "the first one's\n"

@@ -105,6 +105,19 @@ def test_pruned_model_is_an_ordinary_one(
     assert share_of_zeros(load_classifier(compressed.best).model) >= share_of_zeros(pruned.model)
 
 
+def test_standard_output_has_nothing_of_nncf(
+    compressed: CompressResult, data: dict[str, Path], tiny_work_dir: Path
+) -> None:
+    """Its log begins when it is imported, and goes to standard output if left alone."""
+    red = data["val"] / "red"
+    done = run_python(
+        *("predict.py", "--load-weights", compressed.best, "--input", red, "--positive", "red"),
+        cwd=tiny_work_dir,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) <= set(map(str, red.iterdir()))
+
+
 def test_sizes_are_reported(compressed: CompressResult, tmp_path: Path) -> None:
     export(compressed.best, save_model_to=tmp_path)
     # Class names are longer in an exported .xml, but the weights are the same.
@@ -209,7 +222,7 @@ def test_resumed_equals_uninterrupted(
     inner = "pruned" if len(techniques) > stage else ""
     latest = tmp_path / "parts" / inner / "latest.pth"
     assert torch.load(latest, weights_only=True)["step"] == 6
-    run(fp32, data, tmp_path / "parts", *settings, **flags, resume_from=latest)
+    compress(resume_from=tmp_path / "parts", accept_accuracy_drop=True)  # knows all the rest
     whole, parts = (read_checkpoint(tmp_path / name / "latest.pth") for name in ("whole", "parts"))
     assert whole["step"] == 8 and differences(whole, parts) == []
 
@@ -223,6 +236,46 @@ def test_it_does_not_go_on_with_something_else(
     with pytest.raises(UserError, match="number of training images"):
         other = {"train": data["val"], "val": data["val"]}
         run(fp32, other, tmp_path, resume_from=pruned, nncf_pruning=True)
+
+
+def test_what_was_compressed_cannot_change_on_the_way_and_is_told_at_once(
+    compressed: CompressResult, data: dict[str, Path]
+) -> None:
+    with pytest.raises(UserError) as raised:
+        compress(
+            resume_from=compressed.best.parent,
+            val_data_roots=data["train"],
+            settings=[["compression.preset", "performance"], ["compression.pruned_share", "0.5"]],
+        )
+    told = str(raised.value)
+    for text in ("the validation images are others, 27 (were 12)", "compression.preset is",
+                 "compression.pruned_share is 0.5 (was 0.3)", "the val top-1 of"):  # fmt: skip
+        assert text in told
+
+
+def test_a_second_run_is_refused_and_replaces_the_first_when_told(
+    fp32: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    run(fp32, data, tmp_path, ANY_DROP, ONE_EPOCH, nncf_pruning=True)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.pth")}
+    assert {path.parent.name for path in before} == {tmp_path.name, "pruned"}
+    with pytest.raises(UserError, match=r"holds a run already.*--overwrite"):
+        run(fp32, data, tmp_path, ANY_DROP)
+    with pytest.raises(UserError, match="one of them"):
+        compress(resume_from=tmp_path, overwrite=True)
+    with pytest.raises(UserError, match="does not exist"):
+        run(fp32, {**data, "val": tmp_path / "no"}, tmp_path, ANY_DROP, overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.pth")} == before
+    run(fp32, data, tmp_path, ANY_DROP, overwrite=True)
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_other_data_than_the_model_was_trained_with_are_named(
+    fp32: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(fp32, {**data, "train": data["val"]}, tmp_path, ANY_DROP)
+    assert f"{fp32} was trained with other training images: 27, here 12." in caplog.text
+    assert "other validation images" not in caplog.text
 
 
 def test_a_diverging_fine_tuning_keeps_the_calibrated_model(

@@ -10,9 +10,9 @@ from support import TINY_TEMPLATE, differences, train_into
 
 from classification.config import default_config
 from classification.errors import UserError
+from classification.learning.plan import create_accelerator
 from classification.learning.resume import restore_best
 from classification.learning.run_folder import RunFolder
-from classification.learning.train import create_accelerator
 from classification.models.checkpoint import read_checkpoint, write_checkpoint
 
 FIXED = {
@@ -49,7 +49,7 @@ def go_on(run: Path, data: dict[str, Path], folder: Path, *settings: list[str], 
 def test_what_the_state_is_of_cannot_change(
     key: str, run: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=f"--resume-from: {key} was .* and is .* now"):
+    with pytest.raises(UserError, match=rf"cannot change on the way:\n  {key} is .* \(was .*\)"):
         go_on(run, data, tmp_path, [key, FIXED[key]])
 
 
@@ -59,12 +59,30 @@ def test_what_may_change_is_said(
     """Also another name of the same loss, and the auxiliaries of a run that has none."""
     same = [["loss.name", "cross_entropy"], ["model.reset_classifier", "true"]]
     go_on(run, data, tmp_path, *same, ["optimizer.momentum", "0.5"], AUXILIARIES)
-    said = [r.getMessage() for r in caplog.records if "resuming with" in r.getMessage()]
+    said = [r.getMessage() for r in caplog.records if "goes on with what" in r.getMessage()]
     assert said == [
-        "resuming with model.reset_classifier = True, was False",
-        "resuming with optimizer.momentum = 0.5, was 0.9",
-        *(line for line in said if "auxiliaries" in line),
+        "The run goes on with what has changed: model.reset_classifier is True (was False); "
+        "optimizer.momentum is 0.5 (was 0.9)."
     ]
+
+
+def test_all_that_cannot_change_is_told_at_once(
+    run: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Settings, classes and the images of both roles in one message."""
+    other = {"train": data["val"], "val": data["train"]}
+    with pytest.raises(UserError) as raised:
+        go_on(run, other, tmp_path, ["optimizer.name", "adamw"], ["loss.name", "am_softmax"],
+              classes=["red", "blue"])  # fmt: skip
+    told = str(raised.value)
+    for text in (
+        "the training images are others, 8 (were 27)",
+        "the validation images are others, 18 (were 12)",
+        "the classes are blue, red (were blue, green, red)",
+        "optimizer.name is 'adamw' (was 'sgd')",
+        "loss.name is 'am_softmax' (was 'auto')",
+    ):
+        assert text in told
 
 
 def test_of_an_auxiliary_the_rate_may_change_but_not_the_loss(
@@ -82,7 +100,7 @@ def test_of_an_auxiliary_the_rate_may_change_but_not_the_loss(
     latest = tmp_path / "o" / "latest.pth"
     run("am_softmax", 0.02, epochs=2, resume_from=latest)
     assert read_checkpoint(latest)["epoch"] == 2
-    with pytest.raises(UserError, match=r"auxiliaries\[0\]\.loss\.name was 'am_softmax'"):
+    with pytest.raises(UserError, match=r"auxiliaries\[0\]\.loss\.name is .* \(was 'am_softmax'\)"):
         run("cross_entropy", 0.02, epochs=2, resume_from=latest)
 
 
@@ -103,18 +121,20 @@ def test_rates_of_the_first_run_stand_where_they_were_not_searched(
     whole = run("whole", epochs=2, base_learning_rate=0.02)
     first = tmp_path / "whole" / "model" / "model.pth.tar-1"
     assert differences(whole, run("resumed", epochs=2, resume_from=first)) == []
-    assert "resuming with" not in caplog.text
+    assert "goes on with what has changed" not in caplog.text
 
 
 def test_a_refused_resume_leaves_the_folder_as_it_was(
     run: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "best.pth").write_bytes(b"of another run")
+    with pytest.raises(UserError, match="holds a run already"):
+        go_on(run, data, tmp_path)
     fewer = {**data, "train": data["val"]}
-    with pytest.raises(UserError, match="Resume with the same data"):
-        go_on(run, fewer, tmp_path)
+    with pytest.raises(UserError, match="the training images are others, 12"):
+        go_on(run, fewer, tmp_path, overwrite=True)
     assert (tmp_path / "best.pth").read_bytes() == b"of another run"
-    go_on(run, data, tmp_path)
+    go_on(run, data, tmp_path, overwrite=True)
     assert differences(*(read_checkpoint(path / "best.pth") for path in (run, tmp_path))) == []
 
 

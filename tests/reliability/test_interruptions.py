@@ -92,12 +92,16 @@ def test_full_disk_keeps_the_old_checkpoint(
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_save_and_exit(
     number: signal.Signals, whole: Path, tiny_work_dir: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
+    train_as_a_terminal_does = "import signal, sys, runpy; sys.argv.pop(0)\n"
+    train_as_a_terminal_does += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    train_as_a_terminal_does += "runpy.run_path('train.py', run_name='__main__')"
     process = subprocess.Popen(
-        [sys.executable, "train.py", *data_flags(data), "--save-checkpoints-to", str(tmp_path)],
+        [sys.executable, "-c", train_as_a_terminal_does, "train.py"]
+        + [*data_flags(data), "--save-checkpoints-to", str(tmp_path)],
         cwd=tiny_work_dir,
         env=python_environment(),
         stderr=subprocess.PIPE,

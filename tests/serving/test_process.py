@@ -63,8 +63,9 @@ def test_python_may_end_while_the_model_runs(exported: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_accepted_requests_are_answered_after_sigterm(
-    exported: Path, picture: Path, tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_accepted_requests_are_answered_after_a_signal(
+    sent: signal.Signals, exported: Path, picture: Path, tmp_path: Path
 ) -> None:
     body = picture.read_bytes()
     flags = ["--load-weights", exported / "model.xml", "--queue-size", "64"]
@@ -81,13 +82,13 @@ def test_accepted_requests_are_answered_after_sigterm(
         for number, connection in enumerate(connections):
             connection.request("POST", "/classify", body)
             if number == 11:  # half of them come after the signal
-                server.process.send_signal(signal.SIGTERM)
+                server.process.send_signal(sent)
         time.sleep(0.3)
         half_sent.send(body[100:])
         answers = [connection.getresponse() for connection in (*connections, half_sent)]
         assert [answer.status for answer in answers] == [200] * 25
         assert all(json.loads(answer.read())["predicted_name"] for answer in answers)
-        assert server.process.wait(20) == 128 + signal.SIGTERM
+        assert server.process.wait(20) == 128 + sent
         assert "Traceback" not in server.log.read_text()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(server.address)
