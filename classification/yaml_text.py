@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from classification.files import read_regular
 
 MOST_CHARACTERS = 1_000_000  # that aliases may stand for: lists of lists of them grow like powers
 DEEPEST = 50  # levels
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|\d[\d_]*(:\d+)+(\.\d*)?)")
 
 
 class _Size(NamedTuple):
@@ -83,6 +85,8 @@ def _measure(node: yaml.Node, known: dict[int, _Size | None], most: int, level: 
     if id(node) not in known:
         known[id(node)] = None
         length = 1 if isinstance(node, yaml.CollectionNode) else len(node.value) + 1
+        if _OTHER_BASE.fullmatch(node.value if isinstance(node, yaml.ScalarNode) else ""):
+            _check_decimal(node)
         height = 1
         for child in _children(node):
             part = _measure(child, known, most, level + 1)
@@ -96,6 +100,13 @@ def _measure(node: yaml.Node, known: dict[int, _Size | None], most: int, level: 
     if level + size.levels > DEEPEST + 1:
         raise RecursionError
     return size
+
+
+def _check_decimal(node: yaml.Node) -> None:
+    """Refuse numbers to the base of 60 or 8: YAML would take 1:30 for 90, and 010 for 8."""
+    if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+        problem = f"{node.value} is no decimal number; a text stands in quotes"
+        raise _refusal(node, problem)
 
 
 def _children(node: yaml.Node) -> Iterator[yaml.Node]:

@@ -37,6 +37,8 @@ HOSTILE = {
     "timestamp": "a: !!timestamp x\n",
     "float": "a: !!float ''\n",
     "digits": f"a: {'9' * 5000}\n",
+    "base 60": "epochs: 1:30:00\n",
+    "base 8": "epochs: 010\n",
     "unhashable": "{[a]: b}\n",
 }
 
@@ -63,6 +65,13 @@ def test_aliases_and_merges_within_bounds_are_taken() -> None:
     assert values["other"] == {"a": 4, "b": [2, 3]}
     assert node is not None and node.start_mark.line == 0
     assert load_yaml("") == (None, None)
+    assert load_yaml("[0, 10, -0.5, '010', '1:30', 08, 0x1f]")[1][:5] == [
+        0,
+        10,
+        -0.5,
+        "010",
+        "1:30",
+    ]
     many = "a: [" + "1, " * 400_000 + "]"  # long, but no alias makes it so
     assert len(load_yaml(many)[1]["a"]) == 400_000
 

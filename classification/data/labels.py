@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from classification.config_limits import data_problems
-from classification.data.listing import listing
+from classification.data.listing import has_control_character, listing
 from classification.data.packed import PackedPicture
 from classification.data.sample_set import SampleSet
 from classification.data.source import Source
@@ -274,7 +273,7 @@ def _define_classes(labels: set[str], folders: Collection[str]) -> list[str]:
 def _refuse_control_characters(names: Iterable[str]) -> None:
     """Refuse class names that would be more than one line of labels.txt, and their like."""
     for name in sorted(names):
-        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+        if has_control_character(name):
             raise UserError(
                 f"The class {name!r} has a line break or another control character in its name; "
                 "rename its folder or label."

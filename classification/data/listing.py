@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 
 def printable(name: object) -> str:
     """Return a path or a name as valid text; bytes of it that are none become hexadecimal."""
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def has_control_character(name: str) -> bool:
+    """Tell whether a name would be more than one line, or is no mere text otherwise."""
+    return any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name)
 
 
 def listing(items: Sequence[str], separator: str = ", ", most: int = 20) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from classification.config_limits import CHOICES, RANGES
 from classification.data.faces import FaceCrop
+from classification.data.listing import has_control_character
 from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import MULTI_LABEL, TASKS
 
@@ -27,6 +28,8 @@ def check_class_names(value: Any) -> tuple[str, ...]:
     for name in value:
         if not isinstance(name, str) or not name:
             raise wrong("class_names", "names that are texts", name)
+        if has_control_character(name):
+            raise wrong("class_names", "names without line breaks and their like", name)
     (name, times), *_ = Counter(value).most_common(1)
     if times > 1:
         raise ValueError(f"class_names: {shown(name)} comes {times} times")

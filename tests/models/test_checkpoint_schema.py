@@ -65,7 +65,7 @@ DAMAGES: list[tuple[str, object]] = [
     *(("format_version", value) for value in ("9", None, 0, True, 1.0, [1])),
     *(("class_names", value) for value in (
         None, "ab", [], ["a"], ["a", "a"], ["a", ""], ["a", 1], {"a": 1}, [["a"], "b"], ["a"] * 3,
-        ["a", "b", "c"])),
+        ["a", "b", "c"], ["a", "b\nc"])),
     *(("config", value) for value in (
         None, [], "x", {1: 2}, {"model": 3}, {"model": {"backbone": 3}}, {"no": {}},
         {"input": {"height": float("nan")}}, {"model": {"backbone": "no_such_model"}},
