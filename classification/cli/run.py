@@ -27,7 +27,7 @@ def run_command(command: Callable[[], None]) -> int:
     handle(ending_signals(), _terminate)
     try:
         command()
-        sys.stdout.flush()
+        _flush_output()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -47,6 +47,18 @@ def run_command(command: Callable[[], None]) -> int:
         print(f"error: {advice}", file=sys.stderr)
         return USER_ERROR
     return 0
+
+
+def _flush_output() -> None:
+    """Write out what was printed; raise UserError if that is not possible."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - takes the rest at the end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise UserError(f"standard output: {error.strerror}.") from error
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
