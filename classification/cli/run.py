@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -14,6 +15,7 @@ from classification.errors import Interrupted, UserError, memory_advice
 from classification.signals import ending_signals, handle
 
 USER_ERROR = 2
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def run_command(command: Callable[[], None]) -> int:
@@ -27,7 +29,7 @@ def run_command(command: Callable[[], None]) -> int:
     handle(ending_signals(), _terminate)
     try:
         command()
-        _flush_output()
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -41,7 +43,7 @@ def run_command(command: Callable[[], None]) -> int:
         sys.stderr.close()
         return 0
     except (MemoryError, RuntimeError, OSError) as error:
-        advice = memory_advice(error)
+        advice = memory_advice(error) or _unwritten(error)
         if advice is None:
             raise
         print(f"error: {advice}", file=sys.stderr)
@@ -49,16 +51,16 @@ def run_command(command: Callable[[], None]) -> int:
     return 0
 
 
-def _flush_output() -> None:
-    """Write out what was printed; raise UserError if that is not possible."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - takes the rest at the end
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        raise UserError(f"standard output: {error.strerror}.") from error
+def _unwritten(error: BaseException) -> str | None:
+    """Return in one line that standard output takes no more, if that is the error; else None.
+
+    The library's own files have their names in their errors, and are explained where they are.
+    """
+    if not isinstance(error, OSError) or error.filename or error.errno not in _FULL:
+        return None
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - takes what is flushed at the end
+        os.dup2(nowhere.fileno(), 1)
+    return f"standard output: {error.strerror}."
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
