@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -14,6 +15,7 @@ from classification.errors import Interrupted, UserError, memory_advice
 from classification.signals import ending_signals, handle
 
 USER_ERROR = 2
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def run_command(command: Callable[[], None]) -> int:
@@ -41,12 +43,24 @@ def run_command(command: Callable[[], None]) -> int:
         sys.stderr.close()
         return 0
     except (MemoryError, RuntimeError, OSError) as error:
-        advice = memory_advice(error)
+        advice = memory_advice(error) or _unwritten(error)
         if advice is None:
             raise
         print(f"error: {advice}", file=sys.stderr)
         return USER_ERROR
     return 0
+
+
+def _unwritten(error: BaseException) -> str | None:
+    """Return in one line that standard output takes no more, if that is the error; else None.
+
+    The library's own files have their names in their errors, and are explained where they are.
+    """
+    if not isinstance(error, OSError) or error.filename or error.errno not in _FULL:
+        return None
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - takes what is flushed at the end
+        os.dup2(nowhere.fileno(), 1)
+    return f"standard output: {error.strerror}."
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

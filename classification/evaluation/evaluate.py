@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from classification.data.labels import check_task, warn_of_another_label
 from classification.data.readers import check_outside, read_samples
 from classification.data.sample_set import MULTI_LABEL, SampleSet
 from classification.data.source import ROLES
-from classification.data.store import ImageStore, cache_budget, open_store, usable_cores
+from classification.data.store import ImageStore, LostError, cache_budget, open_store, usable_cores
 from classification.deployment.backends import Backend, load_backend
 from classification.errors import UserError
 from classification.evaluation.label_metrics import LabelMetrics, PerLabel, compute_label_metrics
@@ -127,6 +128,7 @@ def evaluate(
         started = time.perf_counter()
         logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
         seconds = time.perf_counter() - started
+    store = _without_lost(store)
     limits = (*backend.thresholds, backend.reject_below)
     measured, logits = with_faceless(samples, store, logits, limits)
     metrics, per_class = measure(logits, measured, backend.thresholds)
@@ -249,6 +251,8 @@ def compute_logits(
         parts.append(part)
         done += len(part)
         progress(done, len(store))
+    if not parts:
+        raise UserError("None of the test pictures can be read any longer.")
     return np.concatenate(parts)
 
 
@@ -282,4 +286,27 @@ def _batches(store: ImageStore, batch_size: int) -> Iterator[np.ndarray]:
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(store), batch_size):
             indices = range(start, min(start + batch_size, len(store)))
-            yield np.stack(list(pool.map(store.__getitem__, indices)))
+            found = pool.map(partial(_image, store), indices)
+            images = [image for image in found if image is not None]
+            if images:
+                yield np.stack(images)
+
+
+def _image(store: ImageStore, index: int) -> np.ndarray | None:
+    """Return a picture, or None where it has gone since it was checked and may be left out."""
+    try:
+        return store[index]
+    except LostError as error:
+        if not store.skips:
+            raise
+        store.note_lost({index: str(error)})
+        return None
+
+
+def _without_lost(store: ImageStore) -> ImageStore:
+    """Return the store of the pictures that the model has really seen."""
+    if not store.lost:
+        return store
+    kept = store.subset(np.setdiff1d(np.arange(len(store)), list(store.lost)))
+    kept.faceless = store.faceless
+    return kept

@@ -249,15 +249,16 @@ def fit(
         if outcomes is None:
             interrupt()
         start = outcomes["raw"]
-        answers = start.answers()
-        early_stop.observe(-1, start.score, start.loss, start.error)
-        if folder:
-            state = contents(step_in_epoch=0) | {
-                "metrics": {f"val_{score_name.key}": start.score, "val_loss": start.loss}
-            }
-            if is_main:
-                logger.info("before the first epoch: val %s %.2f %%", score_name.words, start.score)
-                folder.save(state, 0, is_best=True)
+        with stop.changing():
+            answers = start.answers()
+            early_stop.observe(-1, start.score, start.loss, start.error)
+            if folder:
+                metrics = {f"val_{score_name.key}": start.score, "val_loss": start.loss}
+                state = contents(step_in_epoch=0) | {"metrics": metrics}
+                if is_main:
+                    told = "before the first epoch: val %s %.2f %%"
+                    logger.info(told, score_name.words, start.score)
+                    folder.save(state, 0, is_best=True)
 
     while not is_over():
         # ------------------------------------------------------------------ train one epoch

@@ -248,7 +248,10 @@ def template_changes(run: Resumed, template: Template) -> list[str]:
     if not then:
         return []
     flags = {key: then.get(key) for key in BASIC_KEYS}
-    says = flatten(to_dict(template.config(then["settings"], **flags)))
+    try:
+        says = flatten(to_dict(template.config(then["settings"], **flags)))
+    except UserError as error:
+        return [f"it no longer takes the run's settings: {error}"]
     was = flatten(run.contents["config"])
     found = () if not run.config.lr_finder.enable else ("optimizer.base_learning_rate",)
     keys = [key for key in says if says[key] != was.get(key, says[key]) and key not in found]

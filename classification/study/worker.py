@@ -62,7 +62,7 @@ class Worker:
                     time.sleep(self._idle_seconds)
             except (Interrupted, KeyboardInterrupt):
                 if claim is not None:
-                    with StopSignal():
+                    with _undisturbed(quiet=True):
                         self._queue.give_back(claim)
                     logger.info("%s: put back, to be gone on with", claim.job.key)
                 raise
@@ -114,9 +114,9 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold SIGTERM and Ctrl-C back until a step with the storage is whole."""
-    with StopSignal() as stop:
+def _undisturbed(*, quiet: bool = False) -> Iterator[None]:
+    """Hold signals back until a step with the storage is whole; then raise, unless `quiet`."""
+    with StopSignal() as stop, stop.changing():
         yield
-    if stop.requested:
+    if stop.requested and not quiet:
         raise stop.interruption("interrupted")

@@ -6,7 +6,10 @@ import csv
 import json
 import logging
 import os
+import shutil
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -178,3 +181,50 @@ def test_file_names_that_are_no_text_come_out_as_their_bytes(
         pytest.skip("this file system takes Unicode names only")
     evaluate(weights, test_data_roots=pictures, save_output_to=tmp_path / "out")
     assert b"\xff\xfe.png,red,red,1" in (tmp_path / "out" / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_picture_that_vanishes_after_the_check(
+    skip: bool, trained: Path, data: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """It is left out where that was asked for, and ends the evaluation otherwise."""
+    module = import_module("classification.evaluation.evaluate")
+    root = Path(shutil.copytree(data["val"], tmp_path / "val"))
+    original = module.open_store
+
+    def open_then_remove(*args: Any, **options: Any) -> Any:
+        store = original(*args, **{**options, "cache_bytes": 0})
+        (root / "red" / "0.png").unlink()
+        return store
+
+    monkeypatch.setattr(module, "open_store", open_then_remove)
+    options = {
+        "test_data_roots": root,
+        "save_output_to": tmp_path / "report",
+        "settings": [["data.on_bad_image", "skip" if skip else "error"]],
+    }
+    if not skip:
+        with pytest.raises(UserError, match="could be read at the start but no longer"):
+            evaluate(trained, **options)
+        return
+    evaluate(trained, **options)
+    assert "0.png: could be read at the start but no longer" in caplog.text
+    rows = (tmp_path / "report" / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + 11 and not any("red/0.png" in row for row in rows)
+
+
+def test_data_that_made_the_model_are_named(
+    trained: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for role, words in (("train", "was trained on these very images"),
+                        ("val", "these are its validation images")):  # fmt: skip
+        caplog.clear()
+        moved = Path(shutil.copytree(data[role], tmp_path / role))
+        evaluate(trained, test_data_roots=moved)
+        assert words in caplog.text
+    caplog.clear()
+    (moved / "red" / "0.png").unlink()
+    evaluate(trained, test_data_roots=moved)
+    assert "images" in caplog.text and "its validation images" not in caplog.text
