@@ -30,6 +30,8 @@ _TRAINING: dict[str, Any] = {
     "meter": list,
     "random": list,
 }
+_PATHS = ("train_data_roots", "train_ann_files", "val_data_roots", "val_ann_files",
+          "load_weights", "tensorboard_dir", "split")  # fmt: skip
 _COUNTS = ("epoch", "step_in_epoch", "num_images")
 
 
@@ -57,6 +59,7 @@ def check_contents(contents: Mapping[str, Any], path: Path) -> None:
         check_tensors("state_dict", contents["state_dict"])
         for key in ("epoch", "step"):
             schema.count(key, contents.get(key, 0))
+        _check_data(contents.get("data"))
         _check_training(contents.get("training"))
     except ValueError as error:
         raise UserError(
@@ -90,11 +93,11 @@ def _check_compression(value: Any) -> None:
         if not is_json:
             raise schema.wrong("compression.nncf_config", "NNCF's config in JSON", config)
     images = compression.get("images", [])  # of version 0.1.0 there are none
-    if not isinstance(images, list) or not all(map(_is_named_image, images)):
+    if not isinstance(images, list) or not all(map(_is_pair, images)):
         raise schema.wrong("compression.images", "a path and a SHA-256 each", images)
 
 
-def _is_named_image(value: Any) -> bool:
+def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
 
 
@@ -108,6 +111,33 @@ def check_tensors(where: str, value: Any) -> None:
             raise ValueError(f"{where} '{name[:80]}': expected plain real numbers, got {kind}")
 
 
+def _check_data(value: Any) -> None:
+    """Check what tells the images that a model was made from, which version 0.1.0 did not say."""
+    for role, images in schema.mapping("data", {} if value is None else value).items():
+        where = f"data.{role}"
+        entry = schema.mapping(where, images, required=("images", "sha256", "order"))
+        schema.count(f"{where}.images", entry["images"])
+        for key in ("sha256", "order"):
+            if not isinstance(entry[key], str):
+                raise schema.wrong(f"{where}.{key}", "a digest", entry[key])
+
+
+def _check_arguments(value: Any) -> None:
+    """Check what a run was started with, which version 0.1.0 did not say."""
+    arguments = schema.mapping("training.arguments", {} if value is None else value)
+    if not arguments:
+        return
+    for key in _PATHS:
+        paths = arguments.get(key)
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise schema.wrong(f"training.arguments.{key}", "paths", paths)
+    if not isinstance(arguments.get("folder"), str):
+        raise schema.wrong("training.arguments.folder", "a path", arguments.get("folder"))
+    settings = arguments.get("settings")
+    if not isinstance(settings, list) or not all(map(_is_pair, settings)):
+        raise schema.wrong("training.arguments.settings", "keys and values", settings)
+
+
 def _check_training(value: Any) -> None:
     if value is None:
         return
@@ -115,6 +145,7 @@ def _check_training(value: Any) -> None:
     for key, kind in _TRAINING.items():
         if not isinstance(training[key], kind):
             raise schema.wrong(f"training.{key}", "the state of a training", training[key])
+    _check_arguments(training.get("arguments"))
     for key in _COUNTS:
         schema.count(f"training.{key}", training[key])
     if not all(isinstance(entry, Mapping) for entry in training["history"]):

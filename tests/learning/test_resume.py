@@ -102,11 +102,12 @@ def run(
 
 
 def stop_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Send this process SIGTERM when the given optimizer step begins."""
-    original = Learner.set_rate
+    """Send this process SIGTERM when the given optimizer step begins, once for all learners."""
+    original, steps = Learner.set_rate, {step}
 
     def set_rate(self: Learner, at: int) -> float:
-        if at == step:
+        if at in steps:
+            steps.remove(at)  # a second signal would end the process at once
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, at)
 

@@ -92,7 +92,13 @@ DAMAGES: list[tuple[str, object]] = [
     *(("compression", value) for value in (
         3, "int8", {}, {"method": "evil"}, {"method": "int8"}, {"method": ["int8"]},
         {"method": "int8", "nncf_config": "{"}, {"method": "int8", "nncf_config": "{}"},
+        {"method": "int8", "nncf_config": "{}", "images": [["a.jpg"]]},
+        {"method": "int8", "nncf_config": "{}", "images": "a.jpg"},
         {"method": "int8", "nncf_config": 3}, {"method": "int8", "nncf_config": "[" * 100_000})),
+    *(("data", value) for value in (
+        3, [], {"train": 3}, {"train": {"images": 3}},
+        {"train": {"images": "3", "sha256": "", "order": ""}},
+        {"train": {"images": 3, "sha256": 4, "order": ""}})),
     *(("state_dict", value) for value in (None, [], [torch.ones(1)], {}, {"a": 1}, {1: 2})),
     *(("epoch", value) for value in (-1, "1", 1.5)),
     *(("training", value) for value in (3, [], {}, {"history": []})),
