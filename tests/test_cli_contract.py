@@ -21,7 +21,7 @@ FLAGS = {
     ],
     "eval": [
         "--load-weights", "--test-ann-files", "--test-data-roots", "--save-metrics-to",
-        "--save-output-to", "--classes", "--roles", "--set",
+        "--save-output-to", "--classes", "--roles", "--set", "--precision-hint",
     ],
     "export": [
         "--load-weights", "--save-model-to", "--openvino", "--no-openvino", "--onnx", "--no-onnx",
@@ -36,7 +36,7 @@ FLAGS = {
     ],
     "predict": [
         "--load-weights", "--input", "--output", "--top-k", "--threshold", "--positive",
-        "--predict-max-count",
+        "--predict-max-count", "--precision-hint",
     ],
 }  # fmt: skip
 TOOLS = {
@@ -56,7 +56,7 @@ TOOLS = {
 }  # fmt: skip
 SERVE = [
     "--load-weights", "--host", "--port", "--api-key-file", "--max-body-mb", "--max-megapixels",
-    "--timeout", "--queue-size", "--max-batch",
+    "--timeout", "--queue-size", "--max-batch", "--precision-hint",
 ]  # fmt: skip
 INSTANTIATE = ["TEMPLATE", "WORKDIR", "--do-not-load-snapshot", "--force", "-v", "--verbose"]
 

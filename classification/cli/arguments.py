@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from classification.deployment.backends import PRECISION_HINTS
 from classification.template import Template, load_template
 
 
@@ -109,17 +108,6 @@ def add_set_flag(parser: argparse.ArgumentParser, of_what: str = "the template's
         metavar=("SECTION.KEY", "VALUE"),
         dest="settings",
         help=f"override one value of {of_what}; may be repeated",
-    )
-
-
-def add_precision_hint_flag(parser: argparse.ArgumentParser) -> None:
-    """Add --precision-hint."""
-    parser.add_argument(
-        "--precision-hint",
-        choices=PRECISION_HINTS,
-        default="f32",
-        help="what float layers of an IR or ONNX file are computed in, where the CPU can; bf16 and "
-        "f16 are faster and answer slightly otherwise",
     )
 
 

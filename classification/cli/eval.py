@@ -9,11 +9,11 @@ from pathlib import Path
 from classification.cli.arguments import (
     add_classes_flag,
     add_data_flags,
-    add_precision_hint_flag,
     add_set_flag,
     comma_list,
     parser_for,
 )
+from classification.cli.precision import add_precision_hint_flag
 from classification.cli.run import run_command
 from classification.template import Template
 

@@ -10,7 +10,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classification.cli.arguments import add_precision_hint_flag, parser_for
+from classification.cli.arguments import parser_for
+from classification.cli.precision import add_precision_hint_flag
 from classification.cli.prediction_file import prediction_file
 from classification.cli.prediction_formats import (
     Renderer,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from classification.cli.arguments import add_precision_hint_flag
+from classification.cli.precision import add_precision_hint_flag
 from classification.cli.run import run_command
 from classification.errors import UserError
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import train_into
 
-from classification.learning import loop
+from classification.learning import validate
 from classification.learning.step import TrainStep
 from classification.models.checkpoint import read_checkpoint
 
@@ -70,13 +70,13 @@ def test_the_better_weights_of_an_epoch_are_saved_and_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns = iter([raw, ema] * 2)
-    judge = loop.judge
+    judge = validate.judge
 
     def judged(*args: Any) -> Any:
         outcome, (score, loss) = judge(*args), next(turns)
         return type(outcome)(**{**vars(outcome), "score": float(score), "loss": loss})
 
-    monkeypatch.setattr(loop, "judge", judged)
+    monkeypatch.setattr(validate, "judge", judged)
     saved = run(tiny_template, data, tmp_path / "run")
     states = {"raw": saved["training"]["task"], "ema": saved["training"]["ema"]}
     kept = saved["state_dict"]["classifier.weight"]
