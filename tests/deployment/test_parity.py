@@ -7,6 +7,7 @@ from PIL import Image
 from classification.deployment import export as export_module
 from classification.deployment.parity import (
     Parity,
+    _near_ties,
     compare,
     comparison_images,
     named_images,
@@ -81,7 +82,15 @@ def test_no_float_file_may_change_an_answer(tmp_path, precision):
 
 @pytest.mark.parametrize(("same", "passed"), [(20, True), (18, True), (17, False), (15, False)])
 def test_few_answers_of_an_int8_file_may_change(tmp_path, same, passed):
-    assert Parity(tmp_path, "INT8", 20, same, 1e-3, 1e-3, deviation=2.0).passed is passed
+    result = Parity(tmp_path, "INT8", 20, same, 1e-3, 1e-3, deviation=2.0, same_answers=same / 20)
+    assert result.passed is passed
+
+
+def test_what_rounding_decides_is_no_other_answer():
+    expected = np.array([[0.0, 0.01], [0.0, 3.0], [-3.0, 0.0], [0.0, -0.2]])
+    small, large = np.full((4, 2), 0.01), np.full((4, 2), 5.0)
+    assert _near_ties(expected, small).tolist() == [True, False, False, False]
+    assert _near_ties(expected, large).tolist() == [True, False, False, False]  # no excuse
 
 
 def test_photographs_and_noise(classifier):
