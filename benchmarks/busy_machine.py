@@ -48,11 +48,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         verb, folder = arguments.measure
+        if verb == "prepare":
+            prepare(Path(folder))
+            return
         print(json.dumps(speed_of(VERBS[verb](Path(folder)), arguments.seconds)))
         return
     verbs = arguments.verbs.split(",")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = prepare(Path(scratch))
+        folder = Path(scratch)
+        # By the other checkout, if there is one: the newer reads what the older wrote.
+        measured_process("prepare", folder, 0, arguments.against or ROOT)
 
         def measure(verb: str, busy: int, checkout: Path = ROOT) -> float:
             with busy_processes(busy):
@@ -120,6 +125,11 @@ def compare_checkouts(
 
 def run(verb: str, folder: Path, seconds: float, checkout: Path) -> float:
     """Return the images/s of a verb's steady work in a process of its own."""
+    return float(measured_process(verb, folder, seconds, checkout).splitlines()[-1])
+
+
+def measured_process(verb: str, folder: Path, seconds: float, checkout: Path) -> str:
+    """Run this program with a checkout's library; return what it prints."""
     done = subprocess.run(
         [sys.executable, __file__, "--measure", verb, str(folder), "--seconds", str(seconds)],
         env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
@@ -128,7 +138,7 @@ def run(verb: str, folder: Path, seconds: float, checkout: Path) -> float:
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    return float(done.stdout.splitlines()[-1])
+    return done.stdout
 
 
 @contextmanager
@@ -156,7 +166,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder: Path) -> None:
     """Put a data set, a checkpoint of one epoch and its IR into a folder."""
     from common import make_pictures
 
@@ -177,7 +187,6 @@ def prepare(folder: Path) -> Path:
         ],
     )
     export(trained.best, save_model_to=folder / "export")
-    return folder
 
 
 def training(folder: Path) -> Callable[[], int]:
