@@ -15,7 +15,8 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # Threads of PyTorch that wait for each other spin, which costs them most of their share of a busy
 # machine: the one that they wait for gets no processor. A few turns are the compromise; none at
-# all makes a quiet machine slower. GCC's OpenMP reads it when PyTorch is loaded, in every process from here.
+# all makes a quiet machine slower. GCC's OpenMP reads it when PyTorch is loaded, in every process
+# from here.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10")
 
