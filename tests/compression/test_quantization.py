@@ -12,9 +12,11 @@ from torch import nn
 from classification.compression.bias_correction import correct_biases
 from classification.compression.layers import matching_layers, weighty_layers
 from classification.compression.quantization import calibration_indices, quantize
-from classification.compression.size import deployed_size
+from classification.compression.size import deployed_size, describe_ir
 from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
+from classification.deployment.int8 import stored_weights
+from classification.deployment.ir import convert_to_ir
 from classification.errors import UserError
 from classification.models.checkpoint import Classifier
 from classification.models.classifier import create_classifier
@@ -26,6 +28,7 @@ from classification.models.quantized import (
 from classification.template import load_template
 
 PATHS = sorted((ROOT / "model_templates").glob("*/*/template.yaml"))
+INT8_CONTENTS = {"compression": {"method": "int8"}}
 # They stand for the others in the quick run.
 QUICK = ("custom-classification/mobilenet_v3_small", "eyeglasses/mnasnet0_5")
 
@@ -49,7 +52,7 @@ def test_calibration_draws_different_images_and_repeats() -> None:
         for p in PATHS
     ],
 )
-def test_int8_weights_are_3_4_times_smaller(path: Path) -> None:
+def test_int8_weights_are_3_4_times_smaller_and_of_the_half_range(path: Path) -> None:
     """The sizes depend neither on the weights nor on the resolution."""
     side = 139 if path.parent.name == "slimnet" else 32  # it takes no smaller ones
     config = load_template(path).config([["input.height", str(side)], ["input.width", str(side)]])
@@ -61,9 +64,17 @@ def test_int8_weights_are_3_4_times_smaller(path: Path) -> None:
         deployed_size(Classifier(m, names, preprocessing, config, contents))
         for m, contents in (
             (model, {"compression": None, "state_dict": model.state_dict()}),
-            (int8, {"compression": {"method": "int8"}}),
+            (int8, INT8_CONTENTS),
         )
     ]
+    exported = convert_to_ir(
+        int8, describe_ir(Classifier(int8, names, preprocessing, config, INT8_CONTENTS))
+    )
+    stored = stored_weights(exported)
+    assert {name for name, w in stored.items() if w.min() < -64 or w.max() > 63} == set()
+    assert sum(w.size for w in stored.values()) == sum(
+        layer.get_parameter("weight").numel() for _, layer in weighty_layers(model)
+    )
     # Guards the comparison: weights and, with the batch norms folded in, at most a bias a channel.
     weights = [layer.get_parameter("weight") for _, layer in weighty_layers(model)]
     least, biases = sum(w.numel() for w in weights), sum(len(w) for w in weights)
