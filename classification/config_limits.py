@@ -172,7 +172,11 @@ def data_problems(labels: Sequence[Any], class_names: Sequence[Any] = ()) -> Ite
     """Yield what is wrong with `data.labels` and `data.class_names`."""
     for key, names in (("labels", labels), ("class_names", class_names)):
         if not all(isinstance(name, str) and name for name in names):
-            yield f"data.{key}: expected names, got {names}."
+            yield (
+                f"data.{key}: expected names, got {names}. YAML takes yes, no, on, off, null, "
+                "numbers and dates for values; as names they stand in quotes, "
+                "as ['no', 'yes']."
+            )
         elif len(set(names)) < len(names):
             yield f"data.{key}: a name comes twice in {names}."
     if "all" in labels and len(labels) > 1:

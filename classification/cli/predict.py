@@ -21,6 +21,7 @@ from classification.cli.prediction_formats import (
 )
 from classification.cli.run import run_command
 from classification.data.faces import NO_FACE
+from classification.data.inventory import Inventory, log_inventories
 from classification.data.sample_set import MULTI_LABEL
 from classification.errors import UserError
 from classification.files import open_regular
@@ -112,10 +113,13 @@ def predict(
         raise UserError("--positive: prints paths only; leave --output and --top-k out.")
     if predict_max_count is not None and predict_max_count < 1:
         raise UserError(f"--predict-max-count: {predict_max_count}; at least 1 is needed.")
-    pictures = islice(_pictures(input), predict_max_count)
     total = None
+    inventories: list[Inventory] = []
+    pictures = islice(_pictures(input, inventories), predict_max_count)
     if all(map(_is_lasting, input)):
-        total = sum(1 for _ in islice(_pictures(input), predict_max_count))
+        total = sum(1 for _ in pictures)
+        log_inventories(inventories, "input")
+        pictures = islice(_pictures(input), predict_max_count)
     from classification.deployment.predictor import Predictor
     from classification.files import check_writable
     from classification.progress import progress_bar
@@ -158,25 +162,34 @@ def predict(
         f"{tally['bad']} unusable."
     )
     print(summary, file=sys.stderr)
+    if total is None:
+        log_inventories(inventories, "input")
     if tally["bad"] and not tally["good"]:
         raise UserError("None of the pictures could be used; the reason stands in each row.")
 
 
-def _pictures(sources: Sequence[str]) -> Iterator[Path]:
+def _pictures(sources: Sequence[str], inventories: list[Inventory] | None = None) -> Iterator[Path]:
     """Return the pictures of all sources, in order.
+
+    Args:
+        inventories: gets those of folders; None = all is told already.
 
     Raises:
         UserError: at once, when one of them does not exist or holds no picture.
     """
-    from classification.data.pictures import pictures_of, read_list
+    from classification.data.pictures import pictures_of
+    from classification.data.text_files import read_list
 
     def of(source: str) -> Iterator[Path]:
         if source == "-":
             return read_list(sys.stdin.buffer)
         if not source.startswith("@"):
-            return pictures_of(source)
+            inventory = Inventory(source)
+            if inventories is not None and Path(source).is_dir():
+                inventories.append(inventory)
+            return pictures_of(source, inventory)
         try:
-            return read_list(open_regular(source[1:]))
+            return read_list(open_regular(source[1:]), tell=inventories is not None)
         except OSError as error:
             raise UserError(
                 f"--input {source}: cannot read the list: {error.strerror}. Of a pipe, `-` reads "

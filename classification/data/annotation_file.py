@@ -1,7 +1,7 @@
 """Pictures listed in a text file, one line "path label" each.
 
-The path is relative to the data root and may hold spaces; a label with spaces stands in quotes,
-and a path may. Blank lines and lines that begin with # are skipped.
+The path is relative to the data root and may hold spaces; a label with spaces stands in quotes or
+behind a tab, and a path may stand in quotes. Blank lines and lines that begin with # are skipped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from classification.data.listing import listing
 from classification.data.sample_set import LabelledPath
-from classification.data.tables import read_lines
+from classification.data.text_files import FileFinder, read_lines
 from classification.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ def read_annotation_file(
     named_by_integers = any(name.isdecimal() for name in class_names)
     names = {} if named_by_integers else dict(enumerate(class_names))
     found: dict[Path, LabelledPath] = {}
+    finder = FileFinder(root, file)
     problems: list[str] = []
     repeated = 0
     for number, line in enumerate(read_lines(file), start=1):
@@ -45,18 +46,19 @@ def read_annotation_file(
         if not text or text.startswith("#"):
             continue
         place = f"{file} line {number}"
-        match = _LINE.fullmatch(text)
-        if match is None:
+        cells = _path_and_label(text)
+        if cells is None:
             problems.append(f"{place}: expected 'path label', got '{text}'.")
             continue
-        path, label = (group for group in match.groups() if group is not None)
+        path, label = cells
         if label.isdecimal():
             label = names.get(int(label), label)
-        item = LabelledPath(root / path, label, str(file), place)
+        there = finder.find(path)
+        item = LabelledPath(there or root / path, label, str(file), place)
         first = found.setdefault(item.path, item)
         repeated += first is not item
-        if not item.path.is_file():
-            problems.append(f"{place}: there is no file '{item.path}'.")
+        if there is None:
+            problems.append(f"{place}: there is no file '{item.path}'.{_hint(text, finder)}")
         elif first.label != label:
             problems.append(
                 f"{place}: '{path}' is '{label}', but '{first.label}' in {first.place}."
@@ -69,4 +71,29 @@ def read_annotation_file(
         )
     if repeated:
         logger.warning("%s: %d repeated lines are left out.", file, repeated)
+    finder.log()
     return list(found.values())
+
+
+def _path_and_label(line: str) -> tuple[str, str] | None:
+    """Return the path and the label of a line, None where there are not both."""
+    if line.count("\t") == 1:  # which divides them whatever else they hold
+        path, label = (cell.strip().strip("\"'") for cell in line.split("\t"))
+        return (path, label) if path and label else None
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return None
+    path, label = (group for group in match.groups() if group is not None)
+    return path, label
+
+
+def _hint(line: str, finder: FileFinder) -> str:
+    """Return the cure for a label with blanks, and for lines that are a CSV's."""
+    words = line.split(" ")
+    for end in range(len(words) - 1, 0, -1):
+        path, label = " ".join(words[:end]), " ".join(words[end:])
+        if finder.find(path) is not None:
+            return f' A label with blanks stands in quotes: {path} "{label}".'
+    if re.search(r"[,;]", line):
+        return " A table with commas or semicolons and a header is given as csv:FILE."
+    return ""

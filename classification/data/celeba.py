@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from classification.data.inventory import UNLISTED, Inventory
 from classification.data.listing import listing
 from classification.data.source import ROLES, Source, folder_name
 from classification.data.tables import Form, Table, read_table
@@ -65,7 +66,7 @@ def read_celeba(root: Path, name: str) -> Source:
         )
     folder, aligned = _find_pictures_folder(root)
     names = list(attributes.rows)
-    check_on_disk(folder, names, attributes)
+    inventory = check_on_disk(folder, names, attributes, name)
     partition = _read(root, "list_eval_partition")
     persons = _read(root, "identity_CelebA")
     landmarks = _read(root, "list_landmarks_align_celeba" if aligned else "list_landmarks_celeba")
@@ -87,6 +88,7 @@ def read_celeba(root: Path, name: str) -> Source:
         roles=None if roles is None else tuple(roles),
         landmarks=None if points is None else np.array(points, np.float32).reshape(-1, 5, 2),
         boxes=None if corners is None else np.array(corners, np.float32),
+        inventory=inventory,
     )
 
 
@@ -134,8 +136,11 @@ def _column(table: Table | None, attributes: Table) -> list[Any] | None:
     return [table.rows[name] for name in attributes.rows]
 
 
-def check_on_disk(folder: Path, names: list[str], table: Table) -> None:
+def check_on_disk(folder: Path, names: list[str], table: Table, root: str) -> Inventory:
     """Compare a list with one reading of its folder, which is faster than looking for each file.
+
+    Returns:
+        What the folder holds, under the name of the data root.
 
     Raises:
         UserError: pictures are missing.
@@ -150,8 +155,7 @@ def check_on_disk(folder: Path, names: list[str], table: Table) -> None:
             f"{len(missing)} of the {len(names)} pictures that {table.file} lists are not in "
             f"{folder}: {listing(missing, most=5)}."
         )
-    extra = len(there) - len(names)
-    if extra:
-        logger.warning(
-            "%s: %d files that %s does not list are left out.", folder, extra, table.file
-        )
+    inventory = Inventory(root, found=len(names))
+    for extra in sorted(there.difference(names)):
+        inventory.leave_out(UNLISTED, extra)
+    return inventory

@@ -1,42 +1,172 @@
-"""Pictures in folders named after their classes: root/class name/at any depth/picture."""
+"""Images in folders named after their classes: root/class name/at any depth/image."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from classification.data.decode import IMAGE_SUFFIXES
-from classification.data.pictures import find_pictures, is_picture, list_folder
+from classification.data.inventory import LOOSE, Inventory
+from classification.data.listing import listing
+from classification.data.pictures import find_pictures, list_folder, why_not
 from classification.data.sample_set import LabelledPath
 from classification.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+PARTS = {  # names of folders, in any case, that are parts of a data set and no classes
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+_DETECTION = ({"images", "labels"}, {"images", "annotations"}, {"images", "masks"})
 
-def read_class_folders(root: Path) -> tuple[list[LabelledPath], set[str]]:
-    """Return the pictures below a root, sorted, and the names of its class folders.
 
-    The names include those of empty folders. Pictures that lie in the root itself are left out
-    with a warning.
+def read_class_folders(root: Path) -> tuple[list[LabelledPath], set[str], Inventory]:
+    """Return the images below a root, sorted, the names of its class folders, and what is there.
+
+    The names include those of empty folders. Images that lie in the root itself are left out.
 
     Raises:
-        UserError: a folder cannot be read, or no class folder holds a picture.
+        UserError: a folder cannot be read, or no class folder holds an image, or the folders are
+            those of parts or of a detection data set.
     """
-    names, folders = list_folder(root)
+    inventory = Inventory(str(root))
+    names, folders = list_folder(root, inventory)
+    _refuse_detection(root, folders)
     top = (os.path.realpath(root),)
-    found = [
-        LabelledPath(path, name, source=str(root), place=str(root / name))
-        for name in names
-        if name in folders
-        for path in find_pictures(root / name, parents=top)
-    ]
+    found = []
+    for name in names:
+        if name in folders:
+            found += [
+                LabelledPath(path, name, source=str(root), place=str(root / name))
+                for path in find_pictures(root / name, parents=top, inventory=inventory)
+            ]
+        else:
+            inventory.leave_out(why_not(root / name) or LOOSE, root / name)
     if not found:
         raise UserError(
             f"The data root '{root}' holds no pictures in class folders. Expected {root}/CLASS/"
-            f"PICTURE, with one of the suffixes {' '.join(sorted(IMAGE_SUFFIXES))}."
+            f"PICTURE.{_what_it_holds(inventory)}"
         )
-    loose = sum(name not in folders and is_picture(name) for name in names)
-    if loose:
-        logger.warning("%s: %d pictures outside of class folders are left out.", root, loose)
-    return found, folders
+    if LOOSE in inventory.left_out:
+        logger.warning(
+            "%s: %d images lie outside of class folders and are left out. Is the data root a "
+            "level too low?",
+            root,
+            inventory.left_out[LOOSE].total(),
+        )
+    _check_level(root, found)
+    return found, folders, inventory
+
+
+def _what_it_holds(inventory: Inventory) -> str:
+    held = [f"{number} {reason} ({what})" for reason, number, what in inventory.reasons()]
+    return f" It holds {'; '.join(held)}." if held else ""
+
+
+def part_of(root: Path, role: str) -> Path:
+    """Return the folder of a role in a root that is divided into train/, val/ and the like.
+
+    Any other root is returned as it is.
+
+    Args:
+        role: "train", "val" or "test"; another one wants a root that is not divided.
+
+    Raises:
+        UserError: the root is divided but has no such part, or its parts hold no class folders.
+    """
+    _, folders = list_folder(root)
+    parts = _parts(folders)
+    if not parts or (len(parts) == 1 and len(folders) > 1):
+        return root
+    inner = [name for names in parts.values() for name in names]
+    if not any(list_folder(root / name)[1] for name in inner):
+        raise UserError(
+            f"The data root '{root}' holds the folders {listing(sorted(inner))}, which are names "
+            "of parts of a data set and not of classes, and no class folders in them. Expected "
+            f"{root}/{inner[0]}/CLASS/IMAGE; if they are classes, give them other names."
+        )
+    shown = listing(sorted(f"{name}/" for name in inner))
+    if role not in parts:
+        wanted = f"no part for {role}" if role in PARTS else "several parts"
+        raise UserError(
+            f"The data root '{root}' is divided into {shown}: it has {wanted}. Give the folders "
+            f"that are meant, such as {root / inner[0]}, separated by commas."
+        )
+    if len(parts[role]) > 1:
+        raise UserError(
+            f"The data root '{root}' holds {listing(parts[role])}, which all mean {role}. Give the "
+            "one that is meant."
+        )
+    part = root / parts[role][0]
+    logger.info("%s is divided into %s: the %s data are those of %s", root, shown, role, part)
+    others = sorted(folders - set(inner))
+    if others:
+        logger.warning("%s: %s are no part of it and are left out.", root, listing(others))
+    return part
+
+
+def parts_in(root: Path) -> set[str]:
+    """Return the roles whose folders a root is divided into; none for any other root."""
+    folders = list_folder(root)[1] if root.is_dir() else set()
+    parts = _parts(folders)
+    return set() if len(parts) == 1 and len(folders) > 1 else set(parts)
+
+
+def _parts(folders: Iterable[str]) -> dict[str, list[str]]:
+    """Return the folders of each role."""
+    found = {
+        role: sorted(name for name in folders if name.casefold() in names)
+        for role, names in PARTS.items()
+    }
+    return {role: names for role, names in found.items() if names}
+
+
+def _refuse_detection(root: Path, folders: set[str]) -> None:
+    if {name.casefold() for name in folders} in _DETECTION:
+        raise UserError(
+            f"The data root '{root}' holds {listing(sorted(folders))}, as data sets of boxes or "
+            "masks do, and no class folders. Expected one folder a class, with its images."
+        )
+
+
+def _check_level(root: Path, found: Sequence[LabelledPath]) -> None:
+    """Warn of a root that may be a level too high or too low; refuse parts within classes."""
+    inner = _inner_folders(root, found)
+    shared = next(iter(inner.values()))
+    same = len(shared) > 1 and all(names == shared for names in inner.values())
+    if len(inner) > 1 and same and "" not in shared:
+        if len(_parts(shared)) > 1:
+            raise UserError(
+                f"{root}: each of the class folders {listing(sorted(inner), most=3)} holds "
+                f"{listing(sorted(shared))}, so that images of all parts would be mixed. Arrange "
+                f"them as {root}/train/CLASS/IMAGE."
+            )
+        logger.warning(
+            "%s: all of the class folders %s hold the same sub-folders, %s. If those are the "
+            "classes, the data root is a level too high.",
+            root,
+            listing(sorted(inner), most=5),
+            listing(sorted(shared), most=5),
+        )
+    *_, above, own = ("", "", *Path(os.path.abspath(root)).parts)  # noqa: PTH100 - links stay
+    if _parts([above]) and not _parts([own]):
+        logger.warning(
+            "%s lies in a folder %s. If '%s' is a class, the data root is a level too low.",
+            root,
+            above,
+            own,
+        )
+
+
+def _inner_folders(root: Path, found: Sequence[LabelledPath]) -> Mapping[str, set[str]]:
+    """Return the folders right below each class folder that hold images, "" for itself."""
+    depth = len(root.parts)
+    inner: dict[str, set[str]] = {}
+    for item in found:
+        parts = item.path.parts
+        name = parts[depth + 1] if len(parts) > depth + 2 else ""
+        inner.setdefault(item.label, set()).add(name)
+    return inner

@@ -2,21 +2,23 @@
 
 The pictures' paths, relative to the file's folder, are in the column `path`, else in the first one.
 The classes are in the column `label`, or the other columns are attributes of 0 and 1 (or -1 and 1).
-`group` and `role` (train, val, test) are optional; see SampleSet and Source.
+`group` and `role` (train, val, test) are optional; see SampleSet and Source. These four columns may
+be written in any case, and the file as spreadsheets of any country write it; see text_files.py.
 """
 
 from __future__ import annotations
 
-import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from classification.data.inventory import Inventory
 from classification.data.listing import listing
 from classification.data.source import ROLES, Source
-from classification.data.tables import read_lines
+from classification.data.text_files import FileFinder, csv_rows, read_lines
 from classification.errors import UserError
 
 _TRUTH = {"0": False, "-1": False, "1": True}
@@ -46,16 +48,18 @@ def read_csv(file: Path, name: str, wanted: Sequence[str] = ()) -> Source:
     cells = {column: [row[i] for _, row in rows] for i, column in enumerate(header)}
     places = [f"{file} line {number}" for number, _ in rows]
     labels = cells["label"] if not attributes else None
-    paths = [file.parent / path for path in cells[path_column]]
+    finder = FileFinder(file.parent, file)
+    paths = [finder.find(path) or file.parent / path for path in cells[path_column]]
     problems = [
-        *_repeated(cells[path_column], places),
-        *_missing(paths, places),
+        *_repeated(paths, cells[path_column], places),
+        *_missing(paths, finder, places),
         *(_empty_labels(labels, places) if labels is not None else ()),
         *(p for column in attributes for p in _not_binary(column, cells[column], places)),
         *(_wrong_roles(cells["role"], places) if "role" in cells else ()),
     ]
     if problems:
         raise UserError(listing(problems, separator="\n"))
+    finder.log()
     values = [[_TRUTH[cell] for cell in cells[column]] for column in attributes]
     return Source(
         name=name,
@@ -68,22 +72,22 @@ def read_csv(file: Path, name: str, wanted: Sequence[str] = ()) -> Source:
         attribute_names=tuple(attributes),
         attributes=np.array(values, bool).T if attributes else None,
         roles=tuple(cells["role"]) if "role" in cells else None,
+        inventory=Inventory(name, found=len(rows)),
     )
 
 
 def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header and the rows with their lines, which are as long as it is."""
-    reader = csv.reader(read_lines(file), strict=True, skipinitialspace=True)
-    try:
-        cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    except csv.Error as error:
-        raise UserError(f"{file} line {reader.line_num}: not a row of a CSV: {error}.") from error
+    cells = list(csv_rows(read_lines(file), file))
     if len(cells) < 2:
         raise UserError(f"{file}: expected a header and a row for each picture.")
-    (_, header), *rows = cells
-    twice = [column for i, column in enumerate(header) if column in header[:i] or not column]
+    (number, columns), *rows = cells
+    header = [_own_case(column) for column in columns]
+    twice = [column for column, count in Counter(header).items() if count > 1 or not column]
     if twice:
-        raise UserError(f"{file} line 1: the column '{twice[0]}' is nameless or comes twice.")
+        raise UserError(
+            f"{file} line {number}: the column '{twice[0]}' is nameless or comes twice."
+        )
     problems = [
         f"{file} line {number}: expected {len(header)} cells, got {len(row)}."
         for number, row in rows
@@ -94,31 +98,25 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, rows
 
 
-def _repeated(paths: Sequence[str], places: Sequence[str]) -> list[str]:
+def _own_case(column: str) -> str:
+    return column.lower() if column.lower() in _OWN_MEANING else column
+
+
+def _repeated(paths: Sequence[Path], names: Sequence[str], places: Sequence[str]) -> list[str]:
     first: dict[str, str] = {}
-    names = map(os.path.normpath, paths)
     return [
-        f"{place}: '{path}' comes again, after {first[name]}."
-        for path, name, place in zip(paths, names, places, strict=True)
-        if first.setdefault(name, place) != place
+        f"{place}: '{name}' comes again, after {first[path]}."
+        for path, name, place in zip(map(os.path.normpath, paths), names, places, strict=True)
+        if first.setdefault(path, place) != place
     ]
 
 
-def _missing(paths: Sequence[Path], places: Sequence[str]) -> list[str]:
-    """Look each folder through once rather than for each file."""
-    folders = {parent: _files_in(parent) for parent in {path.parent for path in paths}}
+def _missing(paths: Sequence[Path], finder: FileFinder, places: Sequence[str]) -> list[str]:
     return [
         f"{place}: there is no file '{path}'."
         for path, place in zip(paths, places, strict=True)
-        if path.name not in folders[path.parent]
+        if not finder.exists(path)
     ]
-
-
-def _files_in(folder: Path) -> set[str]:
-    try:
-        return {path.name for path in folder.iterdir()}
-    except OSError:
-        return set()  # then every picture in it is said to be missing
 
 
 def _empty_labels(labels: Sequence[str], places: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from classification.data.celeba import check_on_disk
 from classification.data.class_folders import read_class_folders
+from classification.data.inventory import Inventory
 from classification.data.listing import listing
 from classification.data.pictures import find_pictures
 from classification.data.source import Source, folder_name
@@ -41,7 +42,7 @@ def read_meglass(root: Path, name: str) -> Source:
     folder = next(
         (root / sub for sub in ("MeGlass_120x120", "MeGlass_ori") if (root / sub).is_dir()), root
     )
-    check_on_disk(folder, names, table)
+    inventory = check_on_disk(folder, names, table, name)
     matches = [_MEGLASS_NAME.fullmatch(picture) for picture in names]
     problems = [
         f"{place}: '{picture}' has no two '@', which end the person's name."
@@ -58,6 +59,7 @@ def read_meglass(root: Path, name: str) -> Source:
         table.places(),
         [match[1] for match in matches if match],
         np.array(list(table.rows.values())),
+        inventory=inventory,
     )
 
 
@@ -72,7 +74,8 @@ def read_sof(root: Path, name: str) -> Source:
     """
     folders = [root / sub for sub in ("640x480", "original images")]
     folder = next((sub for sub in folders if sub.is_dir()), root)
-    paths = list(find_pictures(folder))
+    inventory = Inventory(name)
+    paths = list(find_pictures(folder, inventory=inventory))
     if not paths:
         raise UserError(f"{folder}: holds no pictures; expected those of SoF.")
     matches = [_SOF_NAME.fullmatch(path.stem) for path in paths]
@@ -83,7 +86,7 @@ def read_sof(root: Path, name: str) -> Source:
             f"AbdA_00001_m_31_i_fr_nc_no_2016_2_e0_nl_o.jpg: {listing(strange, most=5)}."
         )
     people = [match[1] for match in matches if match]
-    return _source("sof", root, name, paths, list(map(str, paths)), people)
+    return _source("sof", root, name, paths, list(map(str, paths)), people, inventory=inventory)
 
 
 def read_specface(root: Path, name: str) -> Source:
@@ -92,10 +95,12 @@ def read_specface(root: Path, name: str) -> Source:
     Raises:
         UserError: there are no pictures in folders.
     """
-    found, _ = read_class_folders(root)
+    found, _, inventory = read_class_folders(root)
+    inventory.root = name
     people = [item.label for item in found]
     paths = [item.path for item in found]
-    return _source("specface", root, name, paths, list(map(str, paths)), people)
+    places = list(map(str, paths))
+    return _source("specface", root, name, paths, places, people, inventory=inventory)
 
 
 def _source(
@@ -106,6 +111,8 @@ def _source(
     places: Sequence[str],
     people: Sequence[str],
     positive: np.ndarray | None = None,
+    *,
+    inventory: Inventory,
 ) -> Source:
     return Source(
         name=name,
@@ -116,4 +123,5 @@ def _source(
         groups=tuple(f"{kind}:{person}" for person in people),
         attribute_names=(ATTRIBUTE,),
         attributes=(np.ones(len(paths), bool) if positive is None else positive)[:, None],
+        inventory=inventory,
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from classification.config_limits import data_problems
 from classification.data.listing import has_control_character, listing
+from classification.data.names import alike, appearance, clean_name, with_code_points
 from classification.data.packed import PackedPicture
 from classification.data.sample_set import SampleSet
 from classification.data.source import Source
@@ -38,6 +39,8 @@ def merge_sources(
         labels: `data.labels`, `names`: `data.class_names` of the config.
         class_names, classes, role: as of `read_samples`.
     """
+    sources = [_with_clean_labels(source, class_names or ()) for source in sources]
+    classes = None if classes is None else [_known_name(name, class_names) for name in classes]
     attributes = _choose_attributes(sources, list(labels), class_names)
     if attributes and (len(attributes) > 1 or list(labels) == ALL):
         return _multi_label(sources, attributes, class_names, classes, role)
@@ -48,6 +51,7 @@ def merge_sources(
         )
     if class_names is None:
         _refuse_control_characters([*attributes, *names])
+        _refuse_alike([*attributes, *names])
     task = None  # any classes
     if attributes:
         task = tuple(class_names or names or (f"not_{attributes[0]}", attributes[0]))
@@ -58,6 +62,38 @@ def merge_sources(
             )
         sources = [_two_classes(source, attributes[0], task) for source in sources]
     return _single_label(sources, class_names or task, classes, role, named=class_names is not None)
+
+
+def _with_clean_labels(source: Source, class_names: Sequence[str]) -> Source:
+    """Return the source with labels as `clean_name` makes them, or as the model has them.
+
+    Labels that become one are told.
+    """
+    if source.labels is None:
+        return source
+    clean = {label: _known_name(label, class_names) for label in set(source.labels)}
+    folders = {_known_name(folder, class_names) for folder in source.class_folders}
+    written: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(clean):
+        written[clean[label]].append(label)
+    for name, ways in written.items():
+        if len(ways) > 1:
+            logger.warning(
+                "%s: %s are one class, '%s'.",
+                source.name,
+                listing([with_code_points(label) for label in ways]),
+                name,
+            )
+    labels = tuple(clean[label] for label in source.labels)
+    return replace(source, labels=labels, class_folders=frozenset(folders))
+
+
+def _known_name(name: str, class_names: Sequence[str] | None) -> str:
+    """Return the clean form of a name, or the model's name that has the same one."""
+    clean = clean_name(name)
+    if not class_names or clean in class_names:
+        return clean
+    return next((known for known in class_names if clean_name(known) == clean), clean)
 
 
 def check_names(labels: Sequence[str], class_names: Sequence[str] = ()) -> None:
@@ -264,6 +300,7 @@ def _define_classes(labels: set[str], folders: Collection[str]) -> list[str]:
             f"The train data hold one class only, '{labels.pop()}'; at least two are needed. "
             "Expected ROOT/CLASS/PICTURE: is the data root a level too high or too low?"
         )
+    _refuse_alike(labels)
     _warn_of_case(labels)
     if not folders and all(label.isdecimal() for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
@@ -273,11 +310,24 @@ def _define_classes(labels: set[str], folders: Collection[str]) -> list[str]:
 def _refuse_control_characters(names: Iterable[str]) -> None:
     """Refuse class names that would be more than one line of labels.txt, and their like."""
     for name in sorted(names):
+        if not name:
+            raise UserError("A class has a name of nothing but blanks; rename its folder or label.")
         if has_control_character(name):
             raise UserError(
                 f"The class {name!r} has a line break or another control character in its name; "
                 "rename its folder or label."
             )
+
+
+def _refuse_alike(names: Iterable[str]) -> None:
+    """Refuse names that people, or a list of labels in an exported file, cannot tell apart."""
+    groups = alike(names)
+    if groups:
+        shown = "; ".join(" and ".join(map(with_code_points, group)) for group in groups)
+        raise UserError(
+            f"The train data hold classes whose names look equal: {shown}. Give them one name, or "
+            "names that differ."
+        )
 
 
 def _warn_of_case(labels: Iterable[str]) -> None:
@@ -299,8 +349,16 @@ def _refuse_unknown(
             places.setdefault(label, place)
     unknown = [f"'{label}' ({place})" for label, place in places.items() if label not in known]
     if unknown:
+        looks = {appearance(name): name for name in class_names}
+        strangers = {label: looks.get(appearance(label)) for label in set(places) - known}
+        hints = [
+            f"\n{with_code_points(label)} only looks like {with_code_points(name)}."
+            for label, name in sorted(strangers.items())
+            if name is not None
+        ]
         raise UserError(
-            f"The {role} data hold classes that the {who} does not know: {listing(unknown)}.\n"
+            f"The {role} data hold classes that the {who} does not know: {listing(unknown)}."
+            f"{''.join(hints)}\n"
             f"The data have: {listing(sorted(places))}.\n"
             f"The {who} has: {listing(class_names)}."
         )

@@ -1,80 +1,110 @@
-"""Finding pictures: below a folder, or named one a line in a list."""
+"""Finding images: below a folder, or named one a line in a list."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path, PurePath
-from typing import BinaryIO
 
-from classification.data.decode import IMAGE_SUFFIXES
+from classification.data.decode import IMAGE_SUFFIXES, why_no_image
+from classification.data.inventory import (
+    CIRCLE,
+    HIDDEN,
+    LITTER,
+    SPECIAL,
+    Inventory,
+    log_inventories,
+)
 from classification.errors import UserError
 
-logger = logging.getLogger(__name__)
-
-_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # and whatever begins with a dot
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What systems, network disks and archives leave in folders, beside whatever begins with a dot.
+_LITTER = frozenset(
+    (
+        "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+        "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot",
+        "$recycle.bin", "system volume information", "lost+found", "_thumbs",
+        "found.000", "network trash folder", "temporary items",
+    )
+)  # fmt: skip
 
 
 def find_pictures(
     folder: str | Path,
     parents: tuple[str, ...] = (),
     named: Callable[[str], bool] | None = None,
+    inventory: Inventory | None = None,
 ) -> Iterator[Path]:
-    """Yield the pictures at any depth below a folder, without hidden files and litter.
+    """Yield the images at any depth below a folder, without hidden files and litter.
 
     Each folder's entries come sorted by name. Links are followed, but never in a circle. Only the
     names of the folders from the top to the current one are in memory.
 
     Args:
         parents: real paths of folders above, to which no link may lead back.
-        named: tells which names of files count, by default those that call themselves pictures.
+        named: tells which names of files count; by default all that hold images, see `why_not`.
+        inventory: gets what is found and what is left out.
 
     Raises:
         UserError: a folder cannot be read.
     """
+    inventory = Inventory(str(folder)) if inventory is None else inventory
     real = os.path.realpath(folder)
     if real in parents:
-        logger.warning("%s is a link to a folder above it and is left out.", folder)
+        inventory.leave_out(CIRCLE, folder, is_folder=True)
         return
-    names, folders = list_folder(folder)
+    names, folders = list_folder(folder, inventory)
     for name in names:
         path = Path(folder, name)
         if name in folders:
-            yield from find_pictures(path, (*parents, real), named)
-        elif (named or is_picture)(name):
+            yield from find_pictures(path, (*parents, real), named, inventory)
+            continue
+        reason = why_not(path) if named is None else None
+        if reason is not None:
+            inventory.leave_out(reason, path)
+        elif named is None or named(name):
+            inventory.found += 1
             yield path
 
 
-def list_folder(folder: str | Path) -> tuple[list[str], set[str]]:
+def list_folder(
+    folder: str | Path, inventory: Inventory | None = None
+) -> tuple[list[str], set[str]]:
     """Return the sorted names in a folder, without hidden ones and litter, and which are folders.
 
     Links that lead nowhere count as files, so that they are found to be bad ones. What is neither
-    file nor folder, as a pipe, is left out with a warning: reading it might never end.
+    file nor folder, as a pipe, is left out: reading it might never end.
+
+    Args:
+        inventory: gets what is left out.
 
     Raises:
         UserError: the folder cannot be read.
     """
-    names, folders, others = [], set(), []
+    inventory = Inventory(str(folder)) if inventory is None else inventory
+    names, folders = [], set()
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name in _LITTER:
-                    continue
                 kind = _kind(entry)
-                if kind == "other":
-                    others.append(entry.name)
-                    continue
-                names.append(entry.name)
-                if kind == "folder":
-                    folders.add(entry.name)
+                unwanted = _unwanted(entry.name)
+                if unwanted is not None and kind == "folder":
+                    inventory.leave_out_folder(unwanted, entry.path)
+                elif unwanted is not None or kind == "other":
+                    inventory.leave_out(unwanted or SPECIAL, entry.path)
+                else:
+                    names.append(entry.name)
+                    if kind == "folder":
+                        folders.add(entry.name)
     except OSError as error:
         raise UserError(f"{folder}: cannot read the folder: {error.strerror}.") from error
-    if others:
-        _warn_of_others(str(folder), min(others), len(others))
     return sorted(names), folders
+
+
+def _unwanted(name: str) -> str | None:
+    """Return why nothing of this name is data; None where it may be."""
+    if name.startswith("."):
+        return HIDDEN
+    return LITTER if name.casefold() in _LITTER else None
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -88,44 +118,48 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "file"
 
 
-@cache
-def _warn_of_others(folder: str, example: str, count: int) -> None:
-    """Say it once, though a folder may be listed several times."""
-    logger.warning(
-        "%s: left out what is neither file nor folder: %d, as '%s'.", folder, count, example
-    )
+def why_not(path: Path) -> str | None:
+    """Return why a file is no image; None for those that are, or that call themselves so.
+
+    Whatever has the suffix of an image is one, though it may be found to be a bad one. Of all
+    others the first bytes decide.
+    """
+    return None if is_picture(path.name) else why_no_image(path)
 
 
 def is_picture(name: str) -> bool:
-    """Return whether a file calls itself a picture."""
+    """Return whether a file calls itself an image."""
     return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def pictures_of(path: str | Path) -> Iterator[Path]:
-    """Yield a file itself, or the pictures below a folder.
+def pictures_of(path: str | Path, inventory: Inventory | None = None) -> Iterator[Path]:
+    """Yield a file itself, or the images below a folder; log what is left out there in the end.
+
+    Args:
+        inventory: gets what is found and left out; nothing is logged then.
 
     Raises:
-        UserError: at once, when there is no such file or folder, or no picture in it.
+        UserError: at once, when there is no such file or folder, or no image in it.
     """
     path = Path(path)
     if path.is_file():
+        if inventory is not None:
+            inventory.found += 1
         return iter((path,))
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder of pictures.")
-    if next(find_pictures(path), None) is None:
+    seen = Inventory(str(path))
+    if next(find_pictures(path, inventory=seen), None) is None:
+        left_out = [f"{number} {reason} ({what})" for reason, number, what in seen.reasons()]
         raise UserError(
-            f"{path}: no pictures in this folder (suffixes {' '.join(sorted(IMAGE_SUFFIXES))})."
+            f"{path}: no pictures in this folder. It holds "
+            f"{'; '.join(left_out) or 'no file at all'}."
         )
-    return find_pictures(path)
+    return _told(path) if inventory is None else find_pictures(path, inventory=inventory)
 
 
-def read_list(file: BinaryIO) -> Iterator[Path]:
-    """Yield the paths of a list, one a line, and close it; blank lines are left out.
-
-    Bytes, since a file's name need not be text. Relative paths are as seen from the current folder.
-    """
-    with file:
-        for number, line in enumerate(file):
-            text = line.removeprefix(_BYTE_ORDER_MARK) if number == 0 else line
-            if text.strip():
-                yield Path(os.fsdecode(text.rstrip(b"\r\n")))
+def _told(folder: Path) -> Iterator[Path]:
+    inventory = Inventory(str(folder))
+    yield from find_pictures(folder, inventory=inventory)
+    if not inventory.is_complete:
+        log_inventories([inventory], "given")

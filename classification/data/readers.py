@@ -10,9 +10,10 @@ from pathlib import Path
 from classification.config import Config, default_config
 from classification.data.annotation_file import read_annotation_file
 from classification.data.celeba import ATTRIBUTES, read_celeba
-from classification.data.class_folders import read_class_folders
+from classification.data.class_folders import part_of, read_class_folders
 from classification.data.csv_file import read_csv
 from classification.data.glasses import read_meglass, read_sof, read_specface
+from classification.data.inventory import log_inventories
 from classification.data.labels import ALL, merge_sources
 from classification.data.sample_set import SampleSet
 from classification.data.shards import INDEX, read_shards
@@ -105,12 +106,14 @@ def read_sources(
     class_names: Sequence[str] | None = None,
     role: str = "train",
 ) -> list[Source]:
-    """Return what each data root holds; the arguments are as of `read_samples`."""
-    return [
+    """Return what each data root holds, and log it; the arguments are as of `read_samples`."""
+    sources = [
         source
         for root, annotation in _pair(data_roots, ann_files, role)
         for source in _read_root(root, annotation, labels, class_names, role)
     ]
+    log_inventories((source.inventory for source in sources if source.inventory), role)
+    return sources
 
 
 def check_outside(
@@ -164,8 +167,9 @@ def _read_root(
     for trace, form in _TRACES.items():
         if (path / trace).exists():
             raise UserError(f"'{path}' holds {trace}: give it as {form}:{path}")
-    found, folders = read_class_folders(path)
-    return [labelled_source(path, found, frozenset(folders))]
+    part = part_of(path, role)
+    found, folders, inventory = read_class_folders(part)
+    return [labelled_source(part, found, frozenset(folders), inventory)]
 
 
 def split_prefix(root: str) -> tuple[str, Path]:
@@ -211,5 +215,6 @@ def split_paths(paths: str | Path | Sequence[str | Path]) -> list[str]:
         match = _PREFIX.fullmatch(paths)
         if paths and any(Path(path).exists() for path in (paths, match[2] if match else paths)):
             return [paths]  # also when its name holds a comma
-        return [part.strip() for part in paths.split(",")] if paths.strip() else []
+        parts = paths.split(",") if paths.strip() else []
+        return [part if part and Path(part).exists() else part.strip() for part in parts]
     return [str(path) for path in paths]

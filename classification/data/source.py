@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from classification.data.inventory import Inventory
 from classification.data.packed import PackedPicture
 from classification.data.sample_set import LabelledPath
 
@@ -40,6 +41,7 @@ class Source:
     boxes: np.ndarray | None = None
     class_folders: frozenset[str] = frozenset()  # also those without pictures
     packed: tuple[PackedPicture, ...] | None = None  # where the pictures lie, if not in files
+    inventory: Inventory | None = None  # of the root's files, if they were looked through
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -76,7 +78,10 @@ def folder_name(path: str | Path) -> str:
 
 
 def labelled_source(
-    root: Path, found: Sequence[LabelledPath], class_folders: frozenset[str] = frozenset()
+    root: Path,
+    found: Sequence[LabelledPath],
+    class_folders: frozenset[str] = frozenset(),
+    inventory: Inventory | None = None,
 ) -> Source:
     """Return the source of class folders or of an annotation file."""
     name = found[0].source
@@ -89,4 +94,5 @@ def labelled_source(
         groups=("",) * len(found),
         labels=tuple(item.label for item in found),
         class_folders=class_folders,
+        inventory=inventory or Inventory(name, found=len(found)),
     )

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import logging
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from classification.data.listing import listing
 from classification.data.source import ROLES, Source
-from classification.data.tables import read_lines
+from classification.data.text_files import csv_rows, read_lines
 from classification.errors import UserError
 from classification.files import write_bytes
 
@@ -87,29 +88,35 @@ def read_split(path: Path) -> dict[tuple[str, str], SplitRow]:
     return rows
 
 
-def _cells(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+def _cells(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the place and the cells of each row below the header."""
-    reader = csv.reader(lines, strict=True)
-    try:
-        if tuple(next(reader, ())) != COLUMNS:
-            raise UserError(f"{path} line 2: expected the columns {','.join(COLUMNS)}.")
-        for row in reader:
-            yield f"{path} line {reader.line_num + 1}", row
-    except csv.Error as error:
-        place = f"{path} line {reader.line_num + 1}"
-        raise UserError(f"{place}: not a row of a CSV: {error}.") from error
+    rows = csv_rows(lines, path, first_line=2, strip=False)
+    number, header = next(rows, (2, []))
+    if tuple(column.strip().lower() for column in header) != COLUMNS:
+        raise UserError(f"{path} line {number}: expected the columns {','.join(COLUMNS)}.")
+    for number, row in rows:
+        yield f"{path} line {number}", row
 
 
 def _read_header(path: Path, line: str) -> dict[str, Any]:
-    try:
-        header = json.loads(line.removeprefix("#"))
-    except (ValueError, RecursionError):
-        header = None
+    header = None
+    for text in (line, _joined(path, line)):
+        try:
+            header = json.loads(text.removeprefix("#"))
+            break
+        except (ValueError, RecursionError):
+            continue
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(
             f"{path} line 1: not a split file. Expected one that tools/split_data.py wrote."
         )
     return header
+
+
+def _joined(path: Path, line: str) -> str:
+    """Return the first line as it was before a spreadsheet took its commas for ends of cells."""
+    cells = [cell for _, row in csv_rows([line], path, strip=False) for cell in row]
+    return ",".join(cells)
 
 
 def select_roles(sources: Sequence[Source], split: str, roles: Collection[str]) -> list[Source]:
@@ -177,11 +184,19 @@ def _with_partition(source: Source) -> Source:
     return source
 
 
+def _any_system(name: str) -> str:
+    """Return a path as it is on every system: with slashes, and in Unicode's form NFC."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
+
+
 def _with_rows(source: Source, rows: Mapping[str, SplitRow], split: str) -> Source:
     """Return the source with the roles and groups of a split file, which must fit it exactly."""
     names = source.relative_paths()
     if not rows:
         raise UserError(f"{split}: has no rows of a source '{source.key}' ({source.name}).")
+    if not rows.keys() >= set(names):
+        rows = {_any_system(name): row for name, row in rows.items()}
+        names = [_any_system(name) for name in names]
     new = [name for name in names if name not in rows]
     gone = sorted(rows.keys() - set(names))
     for what, missing in (("pictures that it has not", new), ("no more of its pictures", gone)):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from classification.data.listing import listing
+from classification.data.text_files import csv_rows, read_lines
 from classification.errors import UserError
-from classification.files import open_regular
 
 
 class Form(NamedTuple):
@@ -49,7 +47,7 @@ def read_table(file: Path, form: Form) -> Table:
     """
     is_csv = file.suffix.lower() == ".csv"
     lines = read_lines(file)
-    cells = _csv_cells(lines, file) if is_csv else _text_cells(lines)
+    cells = csv_rows(lines, file) if is_csv else _text_cells(lines)
     announced: int | None = None
     columns: tuple[str, ...] = ()
     if form.has_header and not is_csv:
@@ -133,33 +131,3 @@ def _text_cells(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
         cells = line.split()
         if cells:
             yield number, cells
-
-
-def _csv_cells(lines: Sequence[str], file: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines, strict=True)
-    try:
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise UserError(f"{file} line {reader.line_num}: not a row of a CSV: {error}.") from error
-
-
-def read_lines(file: Path, errors: str = "strict") -> list[str]:
-    """Return the lines of a UTF-8 text file with their ends, without a byte order mark.
-
-    Args:
-        errors: as of `open`, for names of files that are not valid text.
-
-    Raises:
-        UserError: the file cannot be read or is not UTF-8.
-    """
-    try:
-        newline = "" if file.suffix.lower() == ".csv" else None  # csv reads the ends itself
-        opened = open_regular(file)
-        with io.TextIOWrapper(opened, "utf-8-sig", errors=errors, newline=newline) as text:
-            return list(text)
-    except OSError as error:
-        raise UserError(f"{file}: cannot read the annotations: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: the annotation file is not UTF-8 text.") from error

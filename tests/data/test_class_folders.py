@@ -20,7 +20,7 @@ def touch(root: Path, *names: str) -> Path:
 
 def test_any_depth_sorted(tmp_path: Path) -> None:
     root = touch(tmp_path, "b/2.png", "b/10.PNG", "b/deep/er/x.jpeg", "a b/ü.webp", "C/1.tiff")
-    found, folders = read_class_folders(root)
+    found, folders, _ = read_class_folders(root)
     assert [(item.path.relative_to(root).as_posix(), item.label) for item in found] == [
         ("C/1.tiff", "C"), ("a b/ü.webp", "a b"),
         ("b/10.PNG", "b"), ("b/2.png", "b"), ("b/deep/er/x.jpeg", "b"),
@@ -35,7 +35,7 @@ def test_litter_is_ignored(tmp_path: Path) -> None:
         tmp_path, "a/1.png", "a/Thumbs.db", "a/notes.txt", "a/._1.png", "a/__MACOSX/1.png",
         ".ipynb_checkpoints/1.png", "__MACOSX/1.png", ".DS_Store", "desktop.ini", ".git/a/1.png",
     )  # fmt: skip
-    found, folders = read_class_folders(root)
+    found, folders, _ = read_class_folders(root)
     assert [item.path for item in found] == [root / "a" / "1.png"]
     assert folders == {"a"}
 
@@ -47,25 +47,27 @@ def test_empty_folders_are_named(tmp_path: Path) -> None:
 
 
 def test_loose_pictures_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found, _ = read_class_folders(touch(tmp_path, "a/1.png", "2.png", "3.jpg", "labels.txt"))
-    assert len(found) == 1
-    assert "2 pictures outside of class folders" in caplog.text
+    root = touch(tmp_path, "a/1.png", "2.png", "3.jpg", "labels.txt")
+    found, _, inventory = read_class_folders(root)
+    assert len(found) == inventory.found == 1
+    assert [reason[:2] for reason in inventory.reasons()] == [
+        ("not an image", 1), ("outside of class folders", 2),
+    ]  # fmt: skip
+    assert "2 images lie outside of class folders" in caplog.text
 
 
-def test_links_are_followed_but_not_in_circles(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     other = touch(tmp_path / "other", "2.png")
     root = touch(tmp_path / "root", "a/1.png", "a/sub/3.png")
     (root / "b").symlink_to(other)
     (root / "a" / "sub" / "again").symlink_to(root / "a")
     (root / "a" / "top").symlink_to(root)
-    found, folders = read_class_folders(root)
-    assert [item.path.relative_to(root).as_posix() for item in found] == [
-        "a/1.png", "a/sub/3.png", "b/2.png",
+    found, folders, inventory = read_class_folders(root)
+    assert [(item.path.relative_to(root).as_posix(), item.label) for item in found] == [
+        ("a/1.png", "a"), ("a/sub/3.png", "a"), ("b/2.png", "b"),
     ]  # fmt: skip
     assert folders == {"a", "b"}
-    assert caplog.text.count("link to a folder above it") == 2
+    assert inventory.left_out["a link to a folder above it"].total() == 2
 
 
 def test_nothing_there(tmp_path: Path) -> None:

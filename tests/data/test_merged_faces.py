@@ -146,8 +146,8 @@ def test_the_log_says_what_was_merged_and_drawn(
         )
     lines = [line.split() for line in caplog.text.splitlines()]
     assert ["source", "not_Eyeglasses", "Eyeglasses", "pictures"] in lines
-    sof = next(line for line in lines if line and line[0].startswith("sof:"))
-    assert sof[1:] == ["0", "3", "3"]
+    sof = [line for line in lines if line and line[0].startswith("sof:")]
+    assert [line[1:] for line in sof[:2]] == [["9", "0"], ["0", "3", "3"]]  # files, then classes
     (drawn,) = (line for line in caplog.text.splitlines() if "the first epoch draws" in line)
     assert "downsample 0:" in drawn
     numbers = [word for word in drawn.split() if word.isdecimal()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import pytest
 from PIL import Image
 
 from classification.data import pictures
-from classification.data.pictures import find_pictures, list_folder, pictures_of, read_list
+from classification.data.inventory import Inventory
+from classification.data.pictures import find_pictures, list_folder, pictures_of
 from classification.errors import UserError
 
 
@@ -45,21 +45,25 @@ def test_folders_are_read_one_after_the_other(
     assert read == [tmp_path.name, "a"]
 
 
-def test_a_circle_of_links(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_circle_of_links(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png")
     (tmp_path / "a" / "top").symlink_to(tmp_path)
-    assert list(find_pictures(tmp_path)) == [tmp_path / "a" / "1.png"]
-    assert "link to a folder above it" in caplog.text
+    inventory = Inventory("")
+    assert list(find_pictures(tmp_path, inventory=inventory)) == [tmp_path / "a" / "1.png"]
+    assert inventory.reasons() == [
+        ("a link to a folder above it", 1, f"as {tmp_path / 'a' / 'top'}")
+    ]
 
 
 @pytest.mark.timeout(20)
-def test_a_pipe_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pipe_is_left_out(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "to_the_pipe.jpg").symlink_to(tmp_path / "pipe.jpg")
-    for _ in range(2):
-        assert list(find_pictures(tmp_path)) == [tmp_path / "a.jpg"]
-    assert caplog.text.count("left out what is neither file nor folder: 2, as 'pipe.jpg'") == 1
+    inventory = Inventory("")
+    assert list(find_pictures(tmp_path, inventory=inventory)) == [tmp_path / "a.jpg"]
+    ((reason, count, _),) = inventory.reasons()
+    assert (reason, count) == ("neither file nor folder", 2)
 
 
 def test_links_to_nowhere_and_to_themselves_are_listed(tmp_path: Path) -> None:
@@ -80,11 +84,3 @@ def test_nothing_there(tmp_path: Path) -> None:
         pictures_of(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no pictures in this folder"):
         pictures_of(touch(tmp_path, "notes.txt"))
-
-
-def test_list() -> None:
-    file = io.BytesIO(b"\xef\xbb\xbfa b.png\r\n\n  \n/x/\xff.png\nlast.jpg")
-    assert list(read_list(file)) == [
-        Path("a b.png"), Path(os.fsdecode(b"/x/\xff.png")), Path("last.jpg"),
-    ]  # fmt: skip
-    assert file.closed

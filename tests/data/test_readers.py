@@ -159,8 +159,8 @@ def test_control_characters_in_names_of_classes(tmp_path: Path, name: str) -> No
 
 
 def test_other_characters_in_names_of_classes(tmp_path: Path) -> None:
-    names = ("A\u0308", "\u00e4 \u200d b", "\u4e2d\u00a0\u6587")
-    make(tmp_path, *(f"{name}/1.png" for name in names))
+    names = ("\u00c4", "\u00e4 \u200d b", "\u4e2d\u00a0\u6587")
+    make(tmp_path, *(f"{name}/1.png" for name in ("A\u0308", *names[1:])))
     assert read_samples(tmp_path).class_names == tuple(sorted(names))
 
 
