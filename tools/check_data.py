@@ -101,15 +101,18 @@ def check_data(args: argparse.Namespace) -> bool:
 def read_splits(args: argparse.Namespace) -> dict:
     """Return the SampleSet of each split that was given; train defines the classes."""
     from classification.config import check_effective, default_config, merge_settings, validate
-    from classification.data.readers import read_samples
+    from classification.data.readers import parts_in_all, read_samples
 
     config = default_config()
     merge_settings(config, args.settings)
     check_effective(args.settings, SETTINGS, "a check of data")
     validate(config)
     splits: dict = {}
+    divided = parts_in_all(args.train_data_roots or "")
     for role in SPLITS:
         roots = getattr(args, f"{role}_data_roots")
+        if not roots and role in divided:  # as train.py reads DATA/train and DATA/val of DATA
+            roots = args.train_data_roots
         if roots or not splits:  # without train, `read_samples` says so
             splits[role] = read_samples(
                 roots,

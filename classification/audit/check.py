@@ -12,6 +12,7 @@ from classification.audit.balance import examine_balance
 from classification.audit.duplicates import find_duplicates, find_near_duplicates
 from classification.audit.facts import Facts, look_at_all
 from classification.audit.findings import KINDS, Finding, Item
+from classification.audit.listing import examine_inventories
 from classification.audit.single_files import examine_files
 from classification.data.sample_set import SampleSet
 from classification.progress import progress_bar
@@ -61,6 +62,7 @@ def check(
     near, groups = find_near_duplicates(items, facts)
     counts = {split: samples.counts() for split, samples in splits.items()}
     findings = [
+        *examine_inventories(splits),
         *examine_files(facts, min_side),
         *find_duplicates(items, facts),
         *near,

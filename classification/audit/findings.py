@@ -32,6 +32,14 @@ KINDS = {
     "contradiction": Kind(
         "error", "The same file in several classes", "Keep it in the right class only."
     ),
+    "left_out": Kind(
+        "warning",
+        "Files that are left out",
+        "Convert, rename or remove them; whatever holds an image that can be read is used.",
+    ),
+    "layout": Kind(
+        "warning", "Folders that may not be what they seem", "Is it the right data root?"
+    ),
     "near_leak": Kind(
         "warning",
         "Near duplicates in several splits",
@@ -64,6 +72,7 @@ KINDS = {
         "Stored otherwise than as 8-bit RGB",
         "They are converted when read: transparency becomes white, 16 bits become 8.",
     ),
+    "litter": Kind("info", "Files of systems and network disks", "They are left out."),
     "odd_shape": Kind(
         "info", "Very long or tall pictures", "All pictures are stretched to the model's input."
     ),

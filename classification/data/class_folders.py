@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from classification.data.inventory import LOOSE, Inventory
@@ -51,13 +51,11 @@ def read_class_folders(root: Path) -> tuple[list[LabelledPath], set[str], Invent
             f"PICTURE.{_what_it_holds(inventory)}"
         )
     if LOOSE in inventory.left_out:
-        logger.warning(
-            "%s: %d images lie outside of class folders and are left out. Is the data root a "
-            "level too low?",
-            root,
-            inventory.left_out[LOOSE].total(),
+        inventory.remarks.append(
+            f"{root}: {inventory.left_out[LOOSE].total()} images lie outside of class folders and "
+            "are left out. Is the data root a level too low?"
         )
-    _check_level(root, found)
+    inventory.remarks += _odd_levels(root, found)
     return found, folders, inventory
 
 
@@ -79,7 +77,7 @@ def part_of(root: Path, role: str) -> Path:
     """
     _, folders = list_folder(root)
     parts = _parts(folders)
-    if not parts or (len(parts) == 1 and len(folders) > 1):
+    if not parts:
         return root
     inner = [name for names in parts.values() for name in names]
     if not any(list_folder(root / name)[1] for name in inner):
@@ -111,17 +109,20 @@ def part_of(root: Path, role: str) -> Path:
 def parts_in(root: Path) -> set[str]:
     """Return the roles whose folders a root is divided into; none for any other root."""
     folders = list_folder(root)[1] if root.is_dir() else set()
-    parts = _parts(folders)
-    return set() if len(parts) == 1 and len(folders) > 1 else set(parts)
+    return set(_parts(folders))
 
 
 def _parts(folders: Iterable[str]) -> dict[str, list[str]]:
-    """Return the folders of each role."""
-    found = {
-        role: sorted(name for name in folders if name.casefold() in names)
-        for role, names in PARTS.items()
-    }
-    return {role: names for role, names in found.items() if names}
+    """Return the folders of each role; none where those of one role lie beside others."""
+    found: dict[str, list[str]] = {}
+    others = 0
+    for folder in sorted(folders):
+        role = next((role for role, names in PARTS.items() if folder.casefold() in names), None)
+        if role is None:
+            others += 1
+        else:
+            found.setdefault(role, []).append(folder)
+    return {} if len(found) == 1 and others else found
 
 
 def _refuse_detection(root: Path, folders: set[str]) -> None:
@@ -132,8 +133,8 @@ def _refuse_detection(root: Path, folders: set[str]) -> None:
         )
 
 
-def _check_level(root: Path, found: Sequence[LabelledPath]) -> None:
-    """Warn of a root that may be a level too high or too low; refuse parts within classes."""
+def _odd_levels(root: Path, found: Sequence[LabelledPath]) -> Iterator[str]:
+    """Yield why a root may be a level too high or too low; refuse parts within classes."""
     inner = _inner_folders(root, found)
     shared = next(iter(inner.values()))
     same = len(shared) > 1 and all(names == shared for names in inner.values())
@@ -144,20 +145,16 @@ def _check_level(root: Path, found: Sequence[LabelledPath]) -> None:
                 f"{listing(sorted(shared))}, so that images of all parts would be mixed. Arrange "
                 f"them as {root}/train/CLASS/IMAGE."
             )
-        logger.warning(
-            "%s: all of the class folders %s hold the same sub-folders, %s. If those are the "
-            "classes, the data root is a level too high.",
-            root,
-            listing(sorted(inner), most=5),
-            listing(sorted(shared), most=5),
+        yield (
+            f"{root}: all of the class folders {listing(sorted(inner), most=5)} hold the same "
+            f"sub-folders, {listing(sorted(shared), most=5)}. If those are the classes, the data "
+            "root is a level too high."
         )
     *_, above, own = ("", "", *Path(os.path.abspath(root)).parts)  # noqa: PTH100 - links stay
     if _parts([above]) and not _parts([own]):
-        logger.warning(
-            "%s lies in a folder %s. If '%s' is a class, the data root is a level too low.",
-            root,
-            above,
-            own,
+        yield (
+            f"{root} lies in a folder {above}. If '{own}' is a class, the data root is a level "
+            "too low."
         )
 
 

@@ -20,7 +20,7 @@ SPECIAL = "neither file nor folder"
 CIRCLE = "a link to a folder above it"
 LOOSE = "outside of class folders"
 UNLISTED = "not in the list"
-_EXPECTED = (HIDDEN, LITTER)  # nobody misses these
+EXPECTED = (HIDDEN, LITTER)  # nobody misses these
 _MOST_SUFFIXES = 5
 
 
@@ -35,6 +35,7 @@ class Inventory:
     found: int = 0  # images
     left_out: dict[str, Counter[str]] = field(default_factory=dict)  # by reason, then by suffix
     examples: dict[str, str] = field(default_factory=dict)  # the first path of each reason
+    remarks: list[str] = field(default_factory=list)  # what is odd about it otherwise
 
     @property
     def num_left_out(self) -> int:
@@ -56,13 +57,13 @@ class Inventory:
 
     def reasons(self) -> list[tuple[str, int, str]]:
         """Return each reason, worst first, with its number of files and what they are."""
-        order = sorted(self.left_out, key=lambda reason: (reason in _EXPECTED, reason))
+        order = sorted(self.left_out, key=lambda reason: (reason in EXPECTED, reason))
         return [(reason, self.left_out[reason].total(), self._detail(reason)) for reason in order]
 
     @property
     def is_complete(self) -> bool:
         """Return whether nothing was left out that somebody could miss."""
-        return all(reason in _EXPECTED for reason in self.left_out)
+        return all(reason in EXPECTED for reason in self.left_out)
 
     def _detail(self, reason: str) -> str:
         suffixes = [(name, n) for name, n in self.left_out[reason].most_common() if name]
@@ -85,10 +86,13 @@ def log_inventories(inventories: Iterable[Inventory], role: str) -> None:
     if len(inventories) == 1 and not inventories[0].left_out:
         root, found = printable(inventories[0].root), inventories[0].found
         logger.info("The %s data: %s: %s images, and no other files", role, root, f"{found:,}")
-        return
-    complete = all(inventory.is_complete for inventory in inventories)
-    level = logging.INFO if complete else logging.WARNING
-    logger.log(level, "The files of the %s data:\n%s", role, inventory_table(inventories))
+    else:
+        complete = all(inventory.is_complete for inventory in inventories)
+        level = logging.INFO if complete else logging.WARNING
+        logger.log(level, "The files of the %s data:\n%s", role, inventory_table(inventories))
+    for inventory in inventories:
+        for remark in inventory.remarks:
+            logger.warning("%s", remark)
 
 
 def inventory_table(inventories: Iterable[Inventory]) -> str:

@@ -78,12 +78,11 @@ def _with_clean_labels(source: Source, class_names: Sequence[str]) -> Source:
         written[clean[label]].append(label)
     for name, ways in written.items():
         if len(ways) > 1:
-            logger.warning(
-                "%s: %s are one class, '%s'.",
-                source.name,
-                listing([with_code_points(label) for label in ways]),
-                name,
-            )
+            shown = listing([with_code_points(label) for label in ways])
+            remark = f"{source.name}: {shown} are one class, '{name}'."
+            logger.warning("%s", remark)
+            if source.inventory is not None:
+                source.inventory.remarks.append(remark)
     labels = tuple(clean[label] for label in source.labels)
     return replace(source, labels=labels, class_folders=frozenset(folders))
 
@@ -233,6 +232,7 @@ def _assemble(
         landmarks=_stacked(sources, "landmarks", (5, 2)),
         boxes=_stacked(sources, "boxes", (4,)),
         packed=_packed(sources),
+        inventories=tuple(source.inventory for source in sources if source.inventory is not None),
     )
 
 

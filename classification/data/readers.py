@@ -10,7 +10,7 @@ from pathlib import Path
 from classification.config import Config, default_config
 from classification.data.annotation_file import read_annotation_file
 from classification.data.celeba import ATTRIBUTES, read_celeba
-from classification.data.class_folders import part_of, read_class_folders
+from classification.data.class_folders import part_of, parts_in, read_class_folders
 from classification.data.csv_file import read_csv
 from classification.data.glasses import read_meglass, read_sof, read_specface
 from classification.data.inventory import log_inventories
@@ -170,6 +170,12 @@ def _read_root(
     part = part_of(path, role)
     found, folders, inventory = read_class_folders(part)
     return [labelled_source(part, found, frozenset(folders), inventory)]
+
+
+def parts_in_all(data_roots: str | Path | Sequence[str | Path]) -> set[str]:
+    """Return the roles whose parts all of the data roots hold; see `part_of`."""
+    parts = [parts_in(Path(root)) for root in split_paths(data_roots)]
+    return set.intersection(*parts) if parts else set()
 
 
 def split_prefix(root: str) -> tuple[str, Path]:

@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from classification.data.inventory import Inventory
 from classification.data.packed import PackedPicture
 
 MULTI_CLASS = "multi-class"  # a picture is of one class
@@ -51,6 +52,7 @@ class SampleSet:
     landmarks: np.ndarray | None = None
     boxes: np.ndarray | None = None
     packed: tuple[PackedPicture | None, ...] | None = None
+    inventories: tuple[Inventory, ...] = ()  # of the data roots
 
     def __post_init__(self) -> None:
         if not self.groups:

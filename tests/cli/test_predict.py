@@ -168,7 +168,7 @@ def test_rows_are_written_as_they_come(folder, output, monkeypatch):
                                                       flush=lambda: None))  # fmt: skip
     written_before = []
 
-    def pictures(sources):
+    def pictures(*_):
         for _ in range(1000):
             written_before.append(len(rows))
             yield folder / "2, blue.png"

@@ -1,0 +1,20 @@
+"""Findings about the folders as a whole: what is left out, and what may be meant otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from classification.audit.findings import Finding
+from classification.data.inventory import EXPECTED
+from classification.data.sample_set import SampleSet
+
+
+def examine_inventories(splits: Mapping[str, SampleSet]) -> Iterator[Finding]:
+    """Yield what the inventories of the data roots tell."""
+    for split, samples in splits.items():
+        for inventory in samples.inventories:
+            for reason, count, what in inventory.reasons():
+                kind = "litter" if reason in EXPECTED else "left_out"
+                yield Finding(kind, f"{split}: {inventory.root}: {count} {reason} ({what})")
+            for remark in inventory.remarks:
+                yield Finding("layout", f"{split}: {remark}")
