@@ -79,7 +79,7 @@ def part_of(root: Path, role: str) -> Path:
     parts = _parts(folders)
     if not parts:
         return root
-    inner = [name for names in parts.values() for name in names]
+    inner = [name for part in PARTS for name in parts.get(part, ())]
     if not any(list_folder(root / name)[1] for name in inner):
         raise UserError(
             f"The data root '{root}' holds the folders {listing(sorted(inner))}, which are names "
