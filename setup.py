@@ -55,6 +55,7 @@ setup(
             "imagehash",  # near duplicates
             "cleanlab",  # label errors
         ],
+        "heif": ["pillow-heif"],  # photographs of phones, HEIC
         "scale": ["datasets"],  # Parquet shards, mapped into memory
         "serve": [
             "fastapi",  # routes and their OpenAPI
@@ -70,7 +71,7 @@ setup(
             "boto3",  # a model in S3
         ],
         "dev": [
-            "classification[faces,audit,scale,serve,lambda]",
+            "classification[faces,audit,heif,scale,serve,lambda]",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",  # tests on all cores

@@ -51,6 +51,9 @@ def default_config() -> Config:
     c.data.cache_fraction = 0.25  # of the memory free at the start, for decoded images; 0 = none
     c.data.num_workers = 0  # loader processes; 0 = threads in the training process, best on CPUs
     c.data.max_megapixels = 200.0  # larger images are bad images
+    # The grey value that is white in images of more than 8 bits, as 4095 of a camera of 12 bits;
+    # 0 = the smallest of 255, 1023, 4095, 16383 and 65535 that holds the training images.
+    c.data.value_range = 0
     # Of data with attributes: [] = the classes of the data; one attribute = a task of two classes;
     # several, or [all] = a task of several labels.
     c.data.labels = []
@@ -371,6 +374,16 @@ def _auxiliary(config: Config, own: Any, where: str) -> Config:
     validate(auxiliary, where)
     auxiliary.freeze()
     return auxiliary
+
+
+def with_value_range(configs: Sequence[Config], value_range: int) -> list[Config]:
+    """Return the configs with the value range that was found for 0."""
+    changed = [config.clone() for config in configs]
+    for config in changed:
+        config.defrost()
+        config.data.value_range = value_range
+        config.freeze()
+    return changed
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -40,6 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.cache_fraction": (0, 0.9),
     "data.num_workers": (0, 256),
     "data.max_megapixels": (0.001, 100_000),
+    "data.value_range": (0, 2**32 - 1),
     "faces.margin": (0, 10),
     "sampling.downsample": (0, 1),
     "augmentation.crop_scale": (0.01, 1),

@@ -71,13 +71,14 @@ def run_train(root: Path, folder: Path, weights: Path) -> None:
 
 
 def run_eval(root: Path, folder: Path, weights: Path) -> None:
-    assert evaluate(weights, test_data_roots=root)["num_images"] == 20
+    assert evaluate(weights, test_data_roots=root)["top1"] > 0
 
 
 def run_compress(root: Path, folder: Path, weights: Path) -> None:
     val = make_class_folders(folder / "other", 2, seed=9)
     compress(weights, train_data_roots=root, val_data_roots=val, accept_accuracy_drop=True,
-             save_checkpoints_to=folder / "int8", epochs=0)  # fmt: skip
+             nncf_quantization=True, save_checkpoints_to=folder / "int8",
+             settings=[["compression.epochs", "0"]])  # fmt: skip
 
 
 def run_predict(root: Path, folder: Path, weights: Path) -> None:

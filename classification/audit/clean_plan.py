@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image
 
 from classification.audit.facts import read_header
 from classification.audit.likeness import Likeness, find_alike, likeness_of
-from classification.data.decode import FORMATS, DecodeError, decode, orientation
+from classification.data.decode import DecodeError, decode, open_image, orientation
 from classification.data.pictures import find_pictures
 from classification.data.shards import INDEX
 from classification.data.store import usable_cores
@@ -129,7 +128,7 @@ def cleaned(data: bytes) -> tuple[bytes, str]:
         DecodeError: the picture is damaged.
     """
     image = decode(io.BytesIO(data))
-    with Image.open(io.BytesIO(data), formats=FORMATS) as stored:
+    with open_image(io.BytesIO(data)) as stored:
         reasons = [
             *([] if stored.format in ("JPEG", "MPO") else [str(stored.format)]),
             *([] if stored.mode == "RGB" else [f"mode {stored.mode}"]),

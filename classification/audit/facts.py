@@ -6,14 +6,13 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from PIL import Image
 
 from classification.audit.findings import Item
 from classification.audit.likeness import Likeness, likeness_of
-from classification.data.decode import FORMATS, DecodeError, decode
+from classification.data.decode import DecodeError, decode, open_image
+from classification.data.notes import Notes
 from classification.data.store import usable_cores
 
 # Larger JPEGs are decoded at a fraction of their size, which still reads all of the file.
@@ -32,6 +31,7 @@ class Facts:
     height: int = 0
     error: str | None = None
     likeness: Likeness | None = None
+    notes: Notes = field(default_factory=Notes)  # what decoding showed
 
     @property
     def shorter_side(self) -> int:
@@ -60,17 +60,18 @@ def look_at(item: Item) -> Facts:
         return Facts(path, error=str(error))
     sha256 = hashlib.sha256(data).hexdigest()
     kind, mode, width, height = read_header(data)
+    notes = Notes()
     try:
-        image = decode(io.BytesIO(data), min_size=(_DECODED_SIDE, _DECODED_SIDE))
+        image = decode(io.BytesIO(data), min_size=(_DECODED_SIDE, _DECODED_SIDE), notes=notes)
     except DecodeError as error:
         return Facts(path, sha256, kind, mode, width, height, str(error))
-    return Facts(path, sha256, kind, mode, width, height, likeness=likeness_of(image))
+    return Facts(path, sha256, kind, mode, width, height, None, likeness_of(image), notes)
 
 
 def read_header(data: bytes) -> tuple[str, str, int, int]:
     """Return format, mode, width and height as stored; empty ones where there is no picture."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_image(io.BytesIO(data), max_megapixels=200.0) as image:
             # A JPEG with further pictures behind the first one, as phones write it.
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             return kind, image.mode, image.width, image.height

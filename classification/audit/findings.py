@@ -63,6 +63,20 @@ KINDS = {
         "Suffix and contents differ",
         "The contents count here; other programs may go by the name.",
     ),
+    "missing_end": Kind(
+        "warning",
+        "Files that lack their end",
+        "Nothing of the image is missing; copy them again from their source if you can.",
+    ),
+    "dark": Kind(
+        "warning",
+        "Grey values that fill little of their range",
+        "Fewer bits than the file can hold: nearly black unless data.value_range says how many. "
+        "Training finds it by itself; a finished model has the range of its training.",
+    ),
+    "broken_profile": Kind(
+        "warning", "Broken colour profiles", "The colours are taken as sRGB; save them anew."
+    ),
     "repeat": Kind("warning", "The same file several times", "It counts several times."),
     "near_repeat": Kind(
         "info", "Near duplicates in one split and class", "They count less than as many others."
@@ -73,6 +87,11 @@ KINDS = {
         "They are converted when read: transparency becomes white, 16 bits become 8.",
     ),
     "litter": Kind("info", "Files of systems and network disks", "They are left out."),
+    "profile": Kind(
+        "info",
+        "Colours of other profiles than sRGB",
+        "They are converted when read; other programs may not do so.",
+    ),
     "odd_shape": Kind(
         "info", "Very long or tall pictures", "All pictures are stretched to the model's input."
     ),

@@ -9,6 +9,7 @@ import numpy as np
 from classification.audit.facts import Facts
 from classification.audit.findings import Finding
 from classification.data.decode import SUFFIXES
+from classification.data.notes import FULL_RANGE, find_value_range, is_dark
 
 LONGEST_SHAPE = 4.0  # longer side over shorter side
 SIZE_FACTOR = 10.0  # from the median of the shorter sides
@@ -42,6 +43,20 @@ def examine_files(facts: Sequence[Facts], min_side: int) -> Iterator[Finding]:
             continue
         for kind, text in _oddities(fact, min_side, median):
             yield Finding(kind, text, (index,))
+    yield from _examine_range(facts)
+
+
+def _examine_range(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """Yield whether grey values of more than 8 bits stay far below what their files can hold."""
+    notes = [fact.notes for fact in facts]
+    if is_dark(notes):
+        deep = tuple(index for index, each in enumerate(notes) if each.container)
+        greatest = max(notes[index].greatest for index in deep)
+        text = (
+            f"up to {greatest:,} of {FULL_RANGE:,} in {len(deep):,} of {len(facts):,} images: "
+            f"data.value_range {find_value_range(notes)}"
+        )
+        yield Finding("dark", text, deep)
 
 
 def _oddities(fact: Facts, min_side: int, median_side: float) -> Iterator[tuple[str, str]]:
@@ -50,6 +65,12 @@ def _oddities(fact: Facts, min_side: int, median_side: float) -> Iterator[tuple[
         yield "tiny", f"{size}, less than {min_side}"
     if fact.path.suffix.lower() not in SUFFIXES[fact.format]:
         yield "wrong_suffix", f"a {fact.format} file called {fact.path.suffix or 'nothing'}"
+    if fact.notes.missing_end:
+        yield "missing_end", "all pixels are there, the end of the file is not"
+    if fact.notes.profile == "broken":
+        yield "broken_profile", "taken as sRGB"
+    elif fact.notes.profile:
+        yield "profile", "converted to sRGB"
     if fact.mode != "RGB":
         name = "16 bit" if fact.mode.startswith("I") else _MODES.get(fact.mode, fact.mode)
         yield "odd_mode", name

@@ -43,7 +43,15 @@ _OWN_WAY: Mapping[str, Any] = {
     "training.best_epoch": "highest",  # of the compressed model as it comes and the epochs after
 }
 # What cannot change without becoming another model.
-_OF_THE_MODEL = ("model", "input", "faces", "data.max_megapixels", "loss.name", "loss.scale")
+_OF_THE_MODEL = (
+    "model",
+    "input",
+    "faces",
+    "data.max_megapixels",
+    "data.value_range",
+    "loss.name",
+    "loss.scale",
+)
 
 
 def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Config:

@@ -1,30 +1,39 @@
-"""The one function that turns a picture file into RGB pixels, wherever pictures are read."""
+"""The one function that turns an image file into RGB pixels, wherever images are read."""
 
 from __future__ import annotations
 
+import io
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from classification.data.colours import to_srgb
+from classification.data.completeness import end_jpeg, has_png_end
+from classification.data.formats import (
+    FORMATS,
+    HEIF_MISSING,
+    IMAGE_SUFFIXES,
+    SUFFIXES,
+    open_image,
+    sniff_format,
+)
+from classification.data.grey_values import RangeError, to_8_bits
+from classification.data.notes import FULL_RANGE, Notes
 from classification.files import open_regular
 
-# An allow-list: Pillow also opens formats (EPS, FITS, ...) that run other programs or are risky.
-# Pictures are found in folders by suffix; what a file holds is told by its contents.
-SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm"),
-}
-FORMATS = tuple(SUFFIXES)
-IMAGE_SUFFIXES = frozenset(chain.from_iterable(SUFFIXES.values()))
+__all__ = [
+    "FORMATS",
+    "IMAGE_SUFFIXES",
+    "SUFFIXES",
+    "DecodeError",
+    "Notes",
+    "decode",
+    "open_image",
+    "orientation",
+    "sniff_format",
+]
 # Pillow's own guard is one number for the whole process, checked when a file is opened, and its
 # limit (179 megapixels) is below what `max_megapixels` may allow. `decode` checks for itself.
 Image.MAX_IMAGE_PIXELS = None
@@ -49,42 +58,90 @@ def decode(
     *,
     min_size: tuple[int, int] | None = None,
     max_megapixels: float = 200.0,
+    value_range: int = FULL_RANGE,
+    notes: Notes | None = None,
 ) -> Image.Image:
-    """Decode the first frame of a picture to RGB, upright and complete.
+    """Decode the first frame of an image to RGB, upright and complete.
 
-    The EXIF orientation is applied, 16 bits are scaled to 8, transparency is laid over white.
+    The EXIF orientation is applied, more than 8 bits are scaled to 8, colours are brought to sRGB
+    by an embedded profile, transparency is laid over white.
 
     Args:
         source: a path or an open binary file.
-        min_size: (width, height) in pixels that the caller will shrink the picture to. Larger
-            JPEGs are then decoded at 1/2, 1/4 or 1/8 of their size, but never below this.
-        max_megapixels: pictures whose header announces more are refused before they are decoded.
+        min_size: (width, height) in pixels that the caller will shrink the image to. Larger JPEGs
+            are then decoded at 1/2, 1/4 or 1/8 of their size, but never below this.
+        max_megapixels: images whose header announces more are refused before they are decoded.
+        value_range: the grey value that becomes white in images of more than 8 bits.
+        notes: filled in with what decoding showed.
 
     Raises:
-        DecodeError: the file is missing, no picture, damaged, truncated or too large.
+        DecodeError: the file is missing, no image, damaged, truncated or too large.
     """
     try:
-        with _opened(source) as file, Image.open(file, formats=FORMATS) as image:
-            megapixels = image.width * image.height / 1e6
-            if megapixels > max_megapixels:
-                raise DecodeError(
-                    f"{image.width}x{image.height} is {megapixels:.4g} megapixels, more than the "
-                    f"{max_megapixels:g} of data.max_megapixels"
-                )
-            if min_size is not None:
-                sideways = orientation(image) >= 5
-                image.draft(None, min_size[::-1] if sideways else min_size)
-            image.load()
-            method = _TRANSPOSE.get(orientation(image))
-            return _to_rgb(image if method is None else image.transpose(method))
+        with _opened(source) as file:
+            return _decode(file, min_size, max_megapixels, value_range, notes)
     except (DecodeError, MemoryError):
         raise
-    except UnidentifiedImageError:
-        raise DecodeError(f"not a picture in one of the formats {', '.join(FORMATS)}") from None
+    except RangeError as error:
+        raise DecodeError(str(error)) from error
+    except UnidentifiedImageError as error:
+        raise DecodeError(_no_image(str(error))) from None
     except OSError as error:
         raise DecodeError(error.strerror or str(error)) from error
     except Exception as error:  # Pillow raises a dozen kinds for damaged files.
         raise DecodeError(f"damaged file: {type(error).__name__}: {error}") from error
+
+
+def _decode(
+    file: BinaryIO,
+    min_size: tuple[int, int] | None,
+    max_megapixels: float,
+    value_range: int,
+    notes: Notes | None,
+) -> Image.Image:
+    with open_image(file, max_megapixels) as image:
+        megapixels = image.width * image.height / 1e6
+        if megapixels > max_megapixels:
+            raise DecodeError(
+                f"{image.width}x{image.height} is {megapixels:.4g} megapixels, more than the "
+                f"{max_megapixels:g} of data.max_megapixels"
+            )
+        if min_size is not None:
+            sideways = orientation(image) >= 5
+            image.draft(None, min_size[::-1] if sideways else min_size)
+        try:
+            image.load()
+        except OSError:
+            ended = _with_its_end(file) if image.format == "JPEG" else None
+            if ended is None:
+                raise
+            if notes is not None:
+                notes.missing_end = True
+            return _decode(ended, min_size, max_megapixels, value_range, notes)
+        if image.format == "PNG" and not has_png_end(file) and notes is not None:
+            notes.missing_end = True
+        method = _TRANSPOSE.get(orientation(image))
+        rgb = _to_rgb(image, value_range, notes)
+        return rgb if method is None else rgb.transpose(method)
+
+
+def _with_its_end(file: BinaryIO) -> BinaryIO | None:
+    """Return a JPEG that lacks nothing but its end with it, None if it is damaged otherwise."""
+    file.seek(0)
+    try:
+        data = end_jpeg(file.read())
+    except Exception:  # the first reason is told
+        return None
+    return None if data is None else io.BytesIO(data)
+
+
+def _no_image(known: str) -> str:
+    """Return why a file cannot be read, which `open_image` may know."""
+    if known == HEIF_MISSING:
+        return "a HEIC/HEIF image, for which pillow-heif is missing: pip install pillow-heif"
+    if known in ("JPEG XL", "SVG", "raw camera"):
+        return f"a {known} file, which cannot be read; save it as JPEG or PNG"
+    return f"not a picture in one of the formats {', '.join(FORMATS)}"
 
 
 def _opened(source: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
@@ -99,31 +156,16 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
+def _to_rgb(image: Image.Image, value_range: int, notes: Notes | None) -> Image.Image:
     if image.mode == "F":
         raise DecodeError("floating point pixels have no known range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        return _from_16_bits(image)
+        return to_8_bits(image, value_range, notes)
+    if "icc_profile" in image.info:
+        image = to_srgb(image, notes)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255; Pillow's own conversion would turn all above 255 into white."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise DecodeError("32-bit pixels have no known range; save it with 8 or 16 bits")
-    return Image.fromarray(np.round(values / 257.0).astype(np.uint8)).convert("RGB")
-
-
-def why_no_image(path: Path) -> str | None:
-    """Placeholder until the decoder's own arrives."""
-    try:
-        with open_regular(path) as file, Image.open(file, formats=FORMATS):
-            return None
-    except Exception:
-        return "not an image"

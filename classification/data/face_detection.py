@@ -14,6 +14,7 @@ from PIL import Image
 from classification.data.decode import DecodeError, decode
 from classification.data.detection_cache import DetectionCache
 from classification.data.faces import FaceCrop, FaceDetector, Faces, crop_part, largest
+from classification.data.notes import FULL_RANGE, Notes
 from classification.errors import UserError
 from classification.files import read_regular
 
@@ -98,7 +99,9 @@ def load_part(
     crop: FaceCrop,
     *,
     max_megapixels: float,
+    value_range: int = FULL_RANGE,
     landmarks: np.ndarray | None = None,
+    notes: Notes | None = None,
 ) -> Image.Image:
     """Decode a picture and return the part of it that a model wants, in RGB.
 
@@ -108,7 +111,9 @@ def load_part(
         source: a path or an open binary file.
         crop: which part.
         max_megapixels: see `decode`.
+        value_range: see `decode`.
         landmarks: see `crop_part`.
+        notes: see `decode`.
 
     Raises:
         DecodeError: the picture cannot be used.
@@ -116,16 +121,22 @@ def load_part(
         UserError: dlib is not installed.
     """
     data = _read(source)
-    image = decode(io.BytesIO(data), max_megapixels=max_megapixels)
+    image = decode(
+        io.BytesIO(data), max_megapixels=max_megapixels, value_range=value_range, notes=notes
+    )
     detector = default_detector()
     box = None
     if crop.part == "face" or landmarks is None:
-        box = find_face(image, data, detector, default_cache())
+        box = find_face(image, data, detector, default_cache(), value_range)
     return crop_part(image, crop, box, detector.eyes, landmarks)
 
 
 def find_face(
-    image: Image.Image, data: bytes, detector: FaceDetector, cache: DetectionCache
+    image: Image.Image,
+    data: bytes,
+    detector: FaceDetector,
+    cache: DetectionCache,
+    value_range: int = FULL_RANGE,
 ) -> np.ndarray | None:
     """Return the box [4] of the largest face of a picture, None without one.
 
@@ -134,8 +145,11 @@ def find_face(
         data: the file's contents, by which what was found is remembered.
         detector: looks for it unless the cache knows.
         cache: of all detectors.
+        value_range: by which the picture was decoded.
     """
     key = f"{detector.identity} {hashlib.sha256(data).hexdigest()}"
+    if value_range != FULL_RANGE:
+        key += f" {value_range}"
     faces = cache.get(key)
     if faces is None:
         faces = detector.detect(np.asarray(image))

@@ -39,7 +39,7 @@ def check_class_names(value: Any) -> tuple[str, ...]:
 def check_preprocessing(value: Any) -> Preprocessing:
     """Return how pictures are prepared for the model."""
     values = mapping("preprocessing", value, required=("height", "width", "mean", "std"),
-                     optional=("max_megapixels", "faces"))  # fmt: skip
+                     optional=("max_megapixels", "faces", "value_range"))  # fmt: skip
     for key in _SIZES:
         low, high = RANGES[f"input.{key}"]
         if not _is_integer(values[key]) or not low <= values[key] <= high:
@@ -54,6 +54,8 @@ def check_preprocessing(value: Any) -> Preprocessing:
             number(f"preprocessing.{key}", each, lowest, math.inf)
     number("preprocessing.max_megapixels", values.get("max_megapixels", 1.0),
            *RANGES["data.max_megapixels"])  # fmt: skip
+    value_range = count("preprocessing.value_range", values.get("value_range", 1), low=1)
+    number("preprocessing.value_range", value_range, 1, RANGES["data.value_range"][1])
     if values.get("faces") is not None:
         _check_crop(values["faces"])
     return Preprocessing.from_dict(values)

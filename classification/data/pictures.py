@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 
-from classification.data.decode import IMAGE_SUFFIXES, why_no_image
+from classification.data.decode import FORMATS, IMAGE_SUFFIXES, sniff_format
 from classification.data.inventory import (
     CIRCLE,
     HIDDEN,
     LITTER,
+    NOT_AN_IMAGE,
     SPECIAL,
     Inventory,
     log_inventories,
@@ -124,7 +125,15 @@ def why_not(path: Path) -> str | None:
     Whatever has the suffix of an image is one, though it may be found to be a bad one. Of all
     others the first bytes decide.
     """
-    return None if is_picture(path.name) else why_no_image(path)
+    if is_picture(path.name):
+        return None
+    try:
+        found = sniff_format(path)
+    except OSError as error:
+        return f"not readable ({error.strerror})"
+    if found is None:
+        return NOT_AN_IMAGE
+    return None if found in FORMATS else found
 
 
 def is_picture(name: str) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from classification.data.decode import decode
 from classification.data.faces import FaceCrop
+from classification.data.notes import FULL_RANGE, Notes
 
 if TYPE_CHECKING:
     import torch
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Decode to RGB, crop, stretch to height x width with antialiased bilinear, scale, normalise.
+    """Decode to sRGB, crop, stretch to height x width with antialiased bilinear, scale, normalise.
 
-    `mean` and `std` are RGB and refer to pixels scaled to 0..1.
+    `mean` and `std` are RGB and refer to pixels scaled to 0..1. `value_range` is the grey value
+    that is white in images of more than 8 bits.
     """
 
     height: int
@@ -31,9 +33,11 @@ class Preprocessing:
     std: tuple[float, ...]
     max_megapixels: float = 200.0
     faces: FaceCrop | None = None  # None = the whole picture
+    value_range: int = FULL_RANGE
 
     @classmethod
     def from_config(cls, config: Config) -> Preprocessing:
+        """Return what a config says; a value range that is still to be found is the full one."""
         return cls(
             config.input.height,
             config.input.width,
@@ -41,11 +45,12 @@ class Preprocessing:
             tuple(config.input.std),
             config.data.max_megapixels,
             FaceCrop.from_config(config),
+            config.data.value_range or FULL_RANGE,
         )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        values = {"faces": None, **values}  # older files have no such key
+        values = {"faces": None, **values}  # older files lack it, and `value_range`
         if values["faces"] is not None:
             values["faces"] = FaceCrop(**values["faces"])
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
@@ -59,6 +64,7 @@ def load_image(
     source: str | Path | BinaryIO,
     preprocessing: Preprocessing,
     landmarks: np.ndarray | None = None,
+    notes: Notes | None = None,
 ) -> np.ndarray:
     """Decode, crop and resize one picture to [H, W, 3] uint8 RGB.
 
@@ -66,6 +72,7 @@ def load_image(
         source: a path or an open binary file.
         preprocessing: the size, and which part of the picture.
         landmarks: of its face, see `crop_part`.
+        notes: filled in with what decoding showed.
 
     Raises:
         DecodeError: the picture cannot be used; it says why.
@@ -74,12 +81,23 @@ def load_image(
     size = (preprocessing.width, preprocessing.height)
     megapixels = preprocessing.max_megapixels
     if preprocessing.faces is None:
-        image = decode(source, min_size=size, max_megapixels=megapixels)
+        image = decode(
+            source,
+            min_size=size,
+            max_megapixels=megapixels,
+            value_range=preprocessing.value_range,
+            notes=notes,
+        )
     else:
         from classification.data.face_detection import load_part
 
         image = load_part(
-            source, preprocessing.faces, max_megapixels=megapixels, landmarks=landmarks
+            source,
+            preprocessing.faces,
+            max_megapixels=megapixels,
+            value_range=preprocessing.value_range,
+            landmarks=landmarks,
+            notes=notes,
         )
     return np.asarray(image.resize(size, resample=2))  # 2 = bilinear, antialiased by Pillow
 

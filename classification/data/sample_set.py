@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from classification.data.inventory import Inventory
-from classification.data.packed import PackedPicture
+from classification.data.packed import PackedPicture, read_file
 
 MULTI_CLASS = "multi-class"  # a picture is of one class
 MULTI_LABEL = "multi-label"  # each class is there or not
@@ -87,6 +87,10 @@ class SampleSet:
         """Return what `decode` reads a picture from; raise DecodeError if it is packed and bad."""
         packed = self.packed[index] if self.packed else None
         return self.paths[index] if packed is None else io.BytesIO(packed.read())
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of a picture's file; raise DecodeError if they cannot be read."""
+        return read_file(self.paths[index], self.packed[index] if self.packed else None)
 
     def place(self, index: int) -> str:
         """Return where a picture is, for messages: its path, and where it is packed."""

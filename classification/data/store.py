@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from classification.data.decode import DecodeError
 from classification.data.faces import NoFaceError
 from classification.data.listing import listing
+from classification.data.notes import Notes, find_value_range, range_line, summary_lines
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.data.sample_set import SampleSet
 from classification.errors import UserError
@@ -30,6 +33,8 @@ class ImageStore:
     `faceless` [K] int64 the places of those left out since they show no face, which makes them
     members of the negative class by rule (`faces.no_face negative`).
 
+    `notes` are what decoding them showed, one of each picture.
+
     `skips` says that loaders leave out a picture that can no longer be read, and `lost` which.
     """
 
@@ -42,6 +47,7 @@ class ImageStore:
         faceless: np.ndarray | None = None,
         *,
         skips: bool = False,
+        notes: Sequence[Notes] | None = None,
     ) -> None:
         self.samples = samples
         self.preprocessing = preprocessing
@@ -49,6 +55,7 @@ class ImageStore:
         self.indices = np.arange(len(samples)) if indices is None else indices
         self.faceless = np.empty(0, np.int64) if faceless is None else faceless
         self.skips = skips
+        self.notes = [Notes() for _ in range(len(samples))] if notes is None else list(notes)
         self.lost: set[int] = set()
 
     def __len__(self) -> int:
@@ -68,7 +75,30 @@ class ImageStore:
             cache,
             self.indices[indices],
             skips=self.skips,
+            notes=[self.notes[i] for i in indices.tolist()],
         )
+
+    def find_range(self) -> None:
+        """Take the smallest usual value range that holds all pictures, and say so.
+
+        Pictures of more than 8 bits that are kept in RAM are decoded again with it.
+
+        Raises:
+            LostError: one of them has vanished or been damaged since it was checked.
+        """
+        found = find_value_range(self.notes)
+        if found == self.preprocessing.value_range:
+            return
+        logger.info("%s", range_line(self.notes, found))
+        self.preprocessing = replace(self.preprocessing, value_range=found)
+        deep = [i for i, notes in enumerate(self.notes) if notes.container]
+        self._cache, former = list(self._cache), self._cache
+        for index in deep:
+            self._cache[index] = None
+        kept = [index for index in deep if former[index] is not None]
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for index, image in zip(kept, pool.map(self.__getitem__, kept), strict=True):
+                self._cache[index] = image
 
     def note_lost(self, reasons: Mapping[int, str]) -> None:
         """Say once of each picture why it is left out from now on."""
@@ -101,6 +131,7 @@ def open_store(
     on_bad_image: str = "error",
     cache_bytes: int = 0,
     num_threads: int | None = None,
+    find_range: bool = False,
     progress: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> ImageStore:
@@ -112,6 +143,7 @@ def open_store(
         on_bad_image: "error", or "skip" to leave bad pictures out, each with a warning.
         cache_bytes: RAM for decoded pictures; the first ones that fit are kept.
         num_threads: None = one a usable core.
+        find_range: take the value range of these pictures; the store's preprocessing has it then.
         progress: called with (pictures done, pictures in all), from this thread.
         stop: polled; once true, checking ends and the unchecked pictures stay in the store. The
             caller, who knows why, is expected to end.
@@ -125,10 +157,11 @@ def open_store(
         default_detector()  # a missing package is told before anything is read
     num_kept = min(len(samples), cache_bytes // (preprocessing.height * preprocessing.width * 3))
     cache: list[np.ndarray | None] = [None] * len(samples)
+    notes = [Notes() for _ in range(len(samples))]
 
     def check(index: int) -> DecodeError | None:
         try:
-            image = _load(samples, index, preprocessing)
+            image = _load(samples, index, preprocessing, notes[index])
         except DecodeError as error:
             return error
         if index < num_kept:
@@ -159,15 +192,36 @@ def open_store(
     num_kept = sum(image is not None for image in cache)
     logger.info("%d of %d decoded pictures are kept in RAM.", num_kept, len(kept))
     skips = on_bad_image == "skip"
-    return ImageStore(kept, preprocessing, cache, good, faceless, skips=skips)
+    notes = [notes[i] for i in good]
+    store = ImageStore(kept, preprocessing, cache, good, faceless, skips=skips, notes=notes)
+    if find_range:
+        store.find_range()
+    _report_notes(store)
+    return store
 
 
-def _load(samples: SampleSet, index: int, preprocessing: Preprocessing) -> np.ndarray:
+def _load(
+    samples: SampleSet, index: int, preprocessing: Preprocessing, notes: Notes | None = None
+) -> np.ndarray:
     """Return one picture; raise DecodeError."""
     landmarks = samples.landmarks  # sets of faces may know where the eyes are
     if landmarks is not None:
         landmarks = landmarks[index] if np.isfinite(landmarks[index]).all() else None
-    return load_image(samples.picture(index), preprocessing, landmarks)
+    data = samples.read(index)
+    if notes is not None:
+        notes.content = hash(data)
+    return load_image(io.BytesIO(data), preprocessing, landmarks, notes)
+
+
+def _report_notes(store: ImageStore) -> None:
+    """Warn of what decoding showed, a line a kind."""
+    converted = sum(notes.profile == "converted" for notes in store.notes)
+    if converted:
+        logger.info("The colours of %d pictures are converted by their profile.", converted)
+    if any(notes != Notes(content=notes.content) for notes in store.notes):
+        places = [store.samples.place(i) for i in range(len(store))]
+        for line in summary_lines(store.notes, store.preprocessing, places):
+            logger.warning("%s", line)
 
 
 def _by_rule(problems: dict[int, DecodeError], preprocessing: Preprocessing) -> np.ndarray:

@@ -242,6 +242,12 @@ def photographs(preprocessing: Preprocessing) -> list[np.ndarray]:
 
 def _load(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
     try:
-        return np.asarray(decode(path, max_megapixels=preprocessing.max_megapixels))
+        return np.asarray(
+            decode(
+                path,
+                max_megapixels=preprocessing.max_megapixels,
+                value_range=preprocessing.value_range,
+            )
+        )
     except DecodeError as error:
         raise UserError(f"{path}: cannot compare on this image: {error}.") from error

@@ -228,6 +228,7 @@ def _seen(store: ImageStore, index: int) -> Image.Image:
                 store.samples.picture(index),
                 min_size=(_SIDE, _SIDE),
                 max_megapixels=preprocessing.max_megapixels,
+                value_range=preprocessing.value_range,
             )
         except DecodeError:  # the pixels are at hand all the same
             pass

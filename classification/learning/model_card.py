@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from classification.config import default_config, flatten, to_dict
+from classification.data.notes import FULL_RANGE
 from classification.data.store import ImageStore
 from classification.evaluation.score import ScoreName
 from classification.files import write_text
@@ -139,7 +140,8 @@ def _limits(classifier: Classifier) -> list[str]:
 
 
 def _recipe(classifier: Classifier) -> list[tuple[str, str]]:
-    defaults = flatten(to_dict(default_config()))
+    # What was found where 0 leaves it open is no choice, unless it is another than the usual one.
+    defaults = flatten(to_dict(default_config())) | {"data.value_range": FULL_RANGE}
     used = flatten(to_dict(classifier.config))
     return [(key, str(value)) for key, value in used.items() if value != defaults.get(key)]
 

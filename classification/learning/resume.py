@@ -253,7 +253,9 @@ def template_changes(run: Resumed, template: Template) -> list[str]:
     except UserError as error:
         return [f"it no longer takes the run's settings: {error}"]
     was = flatten(run.contents["config"])
-    found = () if not run.config.lr_finder.enable else ("optimizer.base_learning_rate",)
+    found = {"optimizer.base_learning_rate"} if run.config.lr_finder.enable else set()
+    if not says["data.value_range"]:
+        found.add("data.value_range")
     keys = [key for key in says if says[key] != was.get(key, says[key]) and key not in found]
     changes = [f"{key} {says[key]!r} (the run has {was[key]!r})" for key in keys]
     if template.name != run.contents["template_name"]:

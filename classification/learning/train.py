@@ -12,7 +12,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from classification.config import Config, auxiliary_configs
+from classification.config import Config, auxiliary_configs, with_value_range
 from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.fingerprint import fingerprint
 from classification.data.listing import listing
@@ -218,10 +218,17 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
     seed_everything(config.training.seed + accelerator.process_index)
 
     with StopSignal(several=accelerator.num_processes > 1) as stop:
-        preprocessing = Preprocessing.from_config(config)
         train_store, val_store = open_stores(
-            data.train, data.val, preprocessing, config, accelerator, stop
+            data.train,
+            data.val,
+            Preprocessing.from_config(config),
+            config,
+            accelerator,
+            stop,
+            find_range=run is None and not config.data.value_range,
         )
+        preprocessing = train_store.preprocessing
+        configs = with_value_range(configs, preprocessing.value_range)
         if run is not None:
             _check_number(plan, run, train_store)
         loader = TrainLoader(
@@ -306,9 +313,15 @@ def open_stores(
     config: Config,
     accelerator: Accelerator,
     stop: StopSignal,
+    *,
+    find_range: bool = False,
 ) -> tuple[ImageStore, ImageStore]:
-    """Decode every image once, to find the bad ones before epoch 1 and to fill the cache."""
-    stores = []
+    """Decode every image once, to find the bad ones before epoch 1 and to fill the cache.
+
+    Args:
+        find_range: take the value range of the training images for both.
+    """
+    stores: list[ImageStore] = []
     for role, samples in (("train", train_samples), ("val", val_samples)):
         with progress_bar(f"reading {role} images", show=accelerator.is_main_process) as progress:
             store = open_store(
@@ -317,12 +330,14 @@ def open_stores(
                 on_bad_image=config.data.on_bad_image,
                 # Of the memory that is free now, so the second store takes less.
                 cache_bytes=cache_budget(config.data.cache_fraction, accelerator.num_processes),
+                find_range=find_range and role == "train",
                 progress=progress,
                 stop=lambda: stop.requested,
             )
         if stop.requested:
             raise stop.interruption("interrupted while reading the images; nothing was written")
         stores.append(store)
+        preprocessing = store.preprocessing
     return stores[0], stores[1]
 
 

@@ -318,6 +318,7 @@ def test_it_is_not_compressed_twice(
         ("early_stop.patience", "3", "has no effect"),
         ("faces.margin", "0.5", "belongs to the trained model"),
         ("data.max_megapixels", "1", "belongs to the trained model"),
+        ("data.value_range", "4095", "belongs to the trained model"),
         ("compression.ignored_layers", "[nothing_like_it]", "matches no layer"),
     ],
 )
