@@ -105,10 +105,11 @@ def test_every_file_is_counted(
     trained: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level("INFO")
     verb(corpus, tmp_path, trained)
-    log = caplog.text
+    log = caplog.text or capsys.readouterr().err
     found, left_out = counted(log, corpus)
     assert found == (21 if verb is run_predict else 20)
     assert found + left_out == files_below(corpus)
