@@ -118,3 +118,35 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise DecodeError("32-bit pixels have no known range; save it with 8 or 16 bits")
     return Image.fromarray(np.round(values / 257.0).astype(np.uint8)).convert("RGB")
+
+
+def from_pil(image: Image.Image, *, max_megapixels: float = 200.0) -> Image.Image:
+    """Turn an image that was opened or made with Pillow into what `decode` makes of a file.
+
+    It is loaded if it was not, and returned itself where nothing is to be changed.
+
+    Args:
+        image: of any mode; of several frames, the one it stands at.
+        max_megapixels: see `decode`.
+
+    Raises:
+        DecodeError: it is damaged, truncated, closed, empty or too large, or of no known range.
+    """
+    try:
+        megapixels = image.width * image.height / 1e6
+        if megapixels > max_megapixels:
+            raise DecodeError(
+                f"{image.width}x{image.height} is {megapixels:.4g} megapixels, more than the "
+                f"{max_megapixels:g} of data.max_megapixels"
+            )
+        if megapixels == 0:
+            raise DecodeError(f"{image.width}x{image.height} pixels are no image")
+        image.load()
+        method = _TRANSPOSE.get(orientation(image))  # after loading, which may turn a TIFF
+        return _to_rgb(image if method is None else image.transpose(method))
+    except (DecodeError, MemoryError):
+        raise
+    except OSError as error:
+        raise DecodeError(error.strerror or str(error)) from error
+    except Exception as error:  # as in `decode`
+        raise DecodeError(f"damaged image: {type(error).__name__}: {error}") from error

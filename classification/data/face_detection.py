@@ -94,7 +94,7 @@ def default_cache() -> DetectionCache:
 
 
 def load_part(
-    source: str | Path | BinaryIO,
+    source: str | Path | BinaryIO | Image.Image,
     crop: FaceCrop,
     *,
     max_megapixels: float,
@@ -105,7 +105,7 @@ def load_part(
     The face is looked for in the whole, upright picture; of several the largest one counts.
 
     Args:
-        source: a path or an open binary file.
+        source: a path, an open binary file, or what `decode` or `from_pil` returned.
         crop: which part.
         max_megapixels: see `decode`.
         landmarks: see `crop_part`.
@@ -115,8 +115,11 @@ def load_part(
         NoFaceError: there is no face, and the whole picture is not wanted instead.
         UserError: dlib is not installed.
     """
-    data = _read(source)
-    image = decode(io.BytesIO(data), max_megapixels=max_megapixels)
+    if isinstance(source, Image.Image):
+        image, data = source, None
+    else:
+        data = _read(source)
+        image = decode(io.BytesIO(data), max_megapixels=max_megapixels)
     detector = default_detector()
     box = None
     if crop.part == "face" or landmarks is None:
@@ -125,16 +128,18 @@ def load_part(
 
 
 def find_face(
-    image: Image.Image, data: bytes, detector: FaceDetector, cache: DetectionCache
+    image: Image.Image, data: bytes | None, detector: FaceDetector, cache: DetectionCache
 ) -> np.ndarray | None:
     """Return the box [4] of the largest face of a picture, None without one.
 
     Args:
         image: the decoded picture.
-        data: the file's contents, by which what was found is remembered.
+        data: the file's contents, by which what was found is remembered; None = it is not.
         detector: looks for it unless the cache knows.
         cache: of all detectors.
     """
+    if data is None:
+        return largest(detector.detect(np.asarray(image)))
     key = f"{detector.identity} {hashlib.sha256(data).hexdigest()}"
     faces = cache.get(key)
     if faces is None:
