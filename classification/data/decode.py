@@ -30,6 +30,7 @@ __all__ = [
     "DecodeError",
     "Notes",
     "decode",
+    "from_pil",
     "open_image",
     "orientation",
     "sniff_format",
@@ -100,12 +101,7 @@ def _decode(
     notes: Notes | None,
 ) -> Image.Image:
     with open_image(file, max_megapixels) as image:
-        megapixels = image.width * image.height / 1e6
-        if megapixels > max_megapixels:
-            raise DecodeError(
-                f"{image.width}x{image.height} is {megapixels:.4g} megapixels, more than the "
-                f"{max_megapixels:g} of data.max_megapixels"
-            )
+        _check_size(image, max_megapixels)
         if min_size is not None:
             sideways = orientation(image) >= 5
             image.draft(None, min_size[::-1] if sideways else min_size)
@@ -120,9 +116,22 @@ def _decode(
             return _decode(ended, min_size, max_megapixels, value_range, notes)
         if image.format == "PNG" and not has_png_end(file) and notes is not None:
             notes.missing_end = True
-        method = _TRANSPOSE.get(orientation(image))
-        rgb = _to_rgb(image, value_range, notes)
-        return rgb if method is None else rgb.transpose(method)
+        return _upright_rgb(image, value_range, notes)
+
+
+def _check_size(image: Image.Image, max_megapixels: float) -> None:
+    megapixels = image.width * image.height / 1e6
+    if megapixels > max_megapixels:
+        raise DecodeError(
+            f"{image.width}x{image.height} is {megapixels:.4g} megapixels, more than the "
+            f"{max_megapixels:g} of data.max_megapixels"
+        )
+
+
+def _upright_rgb(image: Image.Image, value_range: int, notes: Notes | None) -> Image.Image:
+    method = _TRANSPOSE.get(orientation(image))  # after loading, which may turn a TIFF
+    rgb = _to_rgb(image, value_range, notes)
+    return rgb if method is None else rgb.transpose(method)
 
 
 def _with_its_end(file: BinaryIO) -> BinaryIO | None:
@@ -169,3 +178,37 @@ def _to_rgb(image: Image.Image, value_range: int, notes: Notes | None) -> Image.
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def from_pil(
+    image: Image.Image,
+    *,
+    max_megapixels: float = 200.0,
+    value_range: int = FULL_RANGE,
+    notes: Notes | None = None,
+) -> Image.Image:
+    """Turn an image that was opened or made with Pillow into what `decode` makes of a file.
+
+    It is loaded if it was not, and returned itself where nothing is to be changed.
+
+    Args:
+        image: of any mode; of several frames, the one it stands at.
+        max_megapixels, value_range, notes: see `decode`.
+
+    Raises:
+        DecodeError: it is damaged, truncated, closed, empty or too large, or of no known range.
+    """
+    try:
+        _check_size(image, max_megapixels)
+        if 0 in image.size:
+            raise DecodeError(f"{image.width}x{image.height} pixels are no image")
+        image.load()
+        return _upright_rgb(image, value_range, notes)
+    except (DecodeError, MemoryError):
+        raise
+    except RangeError as error:
+        raise DecodeError(str(error)) from error
+    except OSError as error:
+        raise DecodeError(error.strerror or str(error)) from error
+    except Exception as error:  # as in `decode`
+        raise DecodeError(f"damaged image: {type(error).__name__}: {error}") from error

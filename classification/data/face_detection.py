@@ -95,7 +95,7 @@ def default_cache() -> DetectionCache:
 
 
 def load_part(
-    source: str | Path | BinaryIO,
+    source: str | Path | BinaryIO | Image.Image,
     crop: FaceCrop,
     *,
     max_megapixels: float,
@@ -108,7 +108,7 @@ def load_part(
     The face is looked for in the whole, upright picture; of several the largest one counts.
 
     Args:
-        source: a path or an open binary file.
+        source: a path, an open binary file, or what `decode` or `from_pil` returned.
         crop: which part.
         max_megapixels: see `decode`.
         value_range: see `decode`.
@@ -120,10 +120,13 @@ def load_part(
         NoFaceError: there is no face, and the whole picture is not wanted instead.
         UserError: dlib is not installed.
     """
-    data = _read(source)
-    image = decode(
-        io.BytesIO(data), max_megapixels=max_megapixels, value_range=value_range, notes=notes
-    )
+    if isinstance(source, Image.Image):
+        image, data = source, None
+    else:
+        data = _read(source)
+        image = decode(
+            io.BytesIO(data), max_megapixels=max_megapixels, value_range=value_range, notes=notes
+        )
     detector = default_detector()
     box = None
     if crop.part == "face" or landmarks is None:
@@ -133,7 +136,7 @@ def load_part(
 
 def find_face(
     image: Image.Image,
-    data: bytes,
+    data: bytes | None,
     detector: FaceDetector,
     cache: DetectionCache,
     value_range: int = FULL_RANGE,
@@ -142,11 +145,13 @@ def find_face(
 
     Args:
         image: the decoded picture.
-        data: the file's contents, by which what was found is remembered.
+        data: the file's contents, by which what was found is remembered; None = it is not.
         detector: looks for it unless the cache knows.
         cache: of all detectors.
         value_range: by which the picture was decoded.
     """
+    if data is None:
+        return largest(detector.detect(np.asarray(image)))
     key = f"{detector.identity} {hashlib.sha256(data).hexdigest()}"
     if value_range != FULL_RANGE:
         key += f" {value_range}"

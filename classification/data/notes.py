@@ -18,7 +18,7 @@ _RANGES = (255, 1023, 4095, 16383, FULL_RANGE)
 _DARK_SHARE = 0.25
 
 
-@dataclass
+@dataclass(slots=True)  # there is one of each image
 class Notes:
     """Filled in by `decode`; of an image that could not be decoded it stays empty."""
 

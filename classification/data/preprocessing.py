@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from classification.data.decode import decode
 from classification.data.faces import FaceCrop
@@ -61,7 +62,7 @@ class Preprocessing:
 
 
 def load_image(
-    source: str | Path | BinaryIO,
+    source: str | Path | BinaryIO | Image.Image,
     preprocessing: Preprocessing,
     landmarks: np.ndarray | None = None,
     notes: Notes | None = None,
@@ -69,7 +70,7 @@ def load_image(
     """Decode, crop and resize one picture to [H, W, 3] uint8 RGB.
 
     Args:
-        source: a path or an open binary file.
+        source: a path, an open binary file, or what `decode` or `from_pil` returned.
         preprocessing: the size, and which part of the picture.
         landmarks: of its face, see `crop_part`.
         notes: filled in with what decoding showed.
@@ -80,15 +81,7 @@ def load_image(
     """
     size = (preprocessing.width, preprocessing.height)
     megapixels = preprocessing.max_megapixels
-    if preprocessing.faces is None:
-        image = decode(
-            source,
-            min_size=size,
-            max_megapixels=megapixels,
-            value_range=preprocessing.value_range,
-            notes=notes,
-        )
-    else:
+    if preprocessing.faces is not None:
         from classification.data.face_detection import load_part
 
         image = load_part(
@@ -97,6 +90,16 @@ def load_image(
             max_megapixels=megapixels,
             value_range=preprocessing.value_range,
             landmarks=landmarks,
+            notes=notes,
+        )
+    elif isinstance(source, Image.Image):
+        image = source
+    else:
+        image = decode(
+            source,
+            min_size=size,
+            max_megapixels=megapixels,
+            value_range=preprocessing.value_range,
             notes=notes,
         )
     return np.asarray(image.resize(size, resample=2))  # 2 = bilinear, antialiased by Pillow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,22 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from classification.data.decode import DecodeError
-from classification.data.pictures import pictures_of
 from classification.data.preprocessing import load_image
 from classification.data.sample_set import MULTI_LABEL
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
+from classification.deployment.image_inputs import ImageLike, NamedImage, images_of
 from classification.deployment.naming import check_faces, logits_by_rule, name_classes
 from classification.deployment.probabilities import to_probabilities
 from classification.errors import UserError
 
-# Bytes of decoded pictures that may wait for the model: enough to decode while it is compiled.
+# Bytes of decoded pictures that may wait for the model: enough to decode while it is compiled. So
+# many may be held besides by images that came as arrays or bytes.
 READ_AHEAD = 64 << 20
 MOST_AHEAD = 1024  # pictures, however small they are
 MOST_ENTRIES = 8  # batches; where most files are bad, their rows do not wait for a full batch
 
 
-_Entry = tuple[str, DecodeError | None]  # a path, and why there is no picture
+_Entry = tuple[str, DecodeError | None]  # an image's name, and why there are no pixels
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Prediction:
     where the model is not sure enough by a threshold of its own: "not_certain".
     """
 
+    # A file's name, or of an image that has none "#0", "#1", ...: its place in what was given.
     path: str
     class_names: tuple[str, ...]
     probabilities: tuple[float, ...]  # of these classes only, so they need not add up to 1
@@ -79,33 +82,56 @@ class Predictor:
 
     def predict(
         self,
-        images: str | Path | Iterable[str | Path],
+        images: ImageLike | Iterable[ImageLike],
         top_k: int | None = None,
         threshold: float | None = None,
     ) -> list[Prediction]:
-        """Return what `stream` yields."""
+        """Return what `stream` yields, as a list; of a single image a list of one."""
         return list(self.stream(images, top_k, threshold))
 
     def stream(
         self,
-        images: str | Path | Iterable[str | Path],
+        images: ImageLike | Iterable[ImageLike],
         top_k: int | None = None,
         threshold: float | None = None,
     ) -> Iterator[Prediction]:
-        """Return one prediction a picture, in order; memory does not grow with their number.
+        """Return one prediction an image, in order; memory does not grow with their number.
 
-        Pictures are decoded ahead, so that predictions lag behind what is taken from `images`.
+        Images are decoded ahead, so that predictions lag behind what is taken from `images`. They
+        are copied as they are taken: a buffer may be filled anew for the next one.
+
+        An image's answer does not depend on the images around it, nor on `batch_size`. IR and ONNX
+        files give it bit for bit (seen on x86, from SSE4.1 to AMX). PyTorch's kernels sum in
+        another order in batches of another size: a checkpoint gives probabilities within 1e-5, an
+        int8 one, where that tips the rounding, within 0.02.
+
+        An image is
+
+        - a path: a `str` or any `os.PathLike`;
+        - a `PIL.Image.Image` of any mode, treated as a file that holds it: turned upright if it
+          still has an EXIF orientation, laid over white where it is transparent. A lazy one is
+          loaded; of several frames the one that it stands at counts. A file's large JPEG is
+          decoded at a part of its size, and a PIL image whole: their probabilities may differ;
+        - a NumPy array, uint8: [H, W, 3] RGB, [H, W, 4] RGBA, [H, W] or [H, W, 1] grey; or uint16
+          0..65535: grey. Nothing tells BGR from RGB: turn what OpenCV read round, by
+          `cv2.cvtColor(array, cv2.COLOR_BGR2RGB)` or `array[..., ::-1]`;
+        - `bytes`, a `bytearray` or a `memoryview` of an encoded file, such as a JPEG;
+        - an open binary file, or whatever reads like one. It is read from its start and left
+          open, at the position that it had; what has no positions is read from where it is.
 
         Args:
-            images: a folder (with all folders in it), a picture, or any number of pictures.
+            images: an image, a folder (with all folders in it), or an iterable of images: a list,
+                a generator, an array [N, H, W, 3], ...
             top_k: classes to name; at most all of them. None = 1, of several labels all.
             threshold: classes with a lower probability are not named. None = the model's own
                 thresholds of several labels; of classes, none is named where the best has a lower
                 probability than the model's `reject_below`.
 
         Raises:
-            UserError: at once, when a single path leads to no picture, or top_k or the threshold
-                is out of range. Pictures that cannot be read are predictions with an `error`.
+            UserError: at once, when a single path leads to no picture, a single argument can never
+                be an image (None, an array of floats, ...), or top_k or the threshold is out of
+                range. An image that is damaged, and whatever in an iterable is none, becomes a
+                prediction with an `error`.
         """
         if top_k is None:
             top_k = self.default_top_k
@@ -113,31 +139,31 @@ class Predictor:
             raise UserError(f"--top-k: {top_k} classes were asked for; at least 1 is needed.")
         if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f"--threshold: {threshold} is no probability, 0 to 1.")
-        paths = pictures_of(images) if isinstance(images, (str, Path)) else images
-        return self._stream(paths, top_k, threshold)
+        named = images_of(images, self.backend.preprocessing)
+        return self._stream(named, top_k, threshold)
 
     def _stream(
-        self, paths: Iterable[str | Path], top_k: int, threshold: float | None
+        self, named: Iterator[NamedImage], top_k: int, threshold: float | None
     ) -> Iterator[Prediction]:
-        # What was decoded but not predicted yet: per batch its paths, each with its error if any.
+        # What was decoded but not predicted yet: per batch its names, each with its error if any.
         waiting: deque[list[_Entry]] = deque()
-        for logits in self.backend.stream(self._batches(paths, waiting)):
+        for logits in self.backend.stream(self._batches(named, waiting)):
             yield from self._name(waiting.popleft(), logits, top_k, threshold)
         for entries in waiting:  # nothing but errors after the last batch
             nothing = np.empty((0, len(self.class_names)))
             yield from self._name(entries, nothing, top_k, threshold)
 
     def _batches(
-        self, paths: Iterable[str | Path], waiting: deque[list[_Entry]]
+        self, named: Iterator[NamedImage], waiting: deque[list[_Entry]]
     ) -> Iterator[np.ndarray]:
         """Yield [batch_size, H, W, 3] uint8, after appending the batch's entries to `waiting`."""
         entries: list[_Entry] = []
         images: list[np.ndarray] = []
-        for path, image in self._decode(paths):
+        for name, image in self._decode(named):
             if isinstance(image, DecodeError):
-                entries.append((str(path), image))
+                entries.append((name, image))
             else:
-                entries.append((str(path), None))
+                entries.append((name, None))
                 images.append(image)
             if len(images) == self.batch_size or len(entries) == MOST_ENTRIES * self.batch_size:
                 waiting.append(entries)
@@ -148,29 +174,36 @@ class Predictor:
             yield np.stack(images)
 
     def _decode(
-        self, paths: Iterable[str | Path]
-    ) -> Iterator[tuple[str | Path, np.ndarray | DecodeError]]:
-        """Yield each path with its picture or the reason why there is none, decoding ahead."""
+        self, named: Iterator[NamedImage]
+    ) -> Iterator[tuple[str, np.ndarray | DecodeError]]:
+        """Yield each name with its picture or the reason why there is none, decoding ahead."""
         preprocessing = self.backend.preprocessing
         picture_bytes = preprocessing.height * preprocessing.width * 3
         most_ahead = max(2 * self.batch_size, min(MOST_AHEAD, READ_AHEAD // picture_bytes))
+        cores = usable_cores()
 
-        def load(path: str | Path) -> np.ndarray | DecodeError:
+        def load(image: NamedImage) -> np.ndarray | DecodeError:
+            source = image.source
+            if isinstance(source, DecodeError):
+                return source
             try:
-                return load_image(path, preprocessing)
+                opened = io.BytesIO(source) if isinstance(source, bytes) else source
+                return load_image(opened, preprocessing, notes=image.notes)
             except DecodeError as error:
                 return error
 
-        ahead: deque[tuple[str | Path, Future[np.ndarray | DecodeError]]] = deque()
-        pool = ThreadPoolExecutor(usable_cores())
+        ahead: deque[tuple[str, int, Future[np.ndarray | DecodeError]]] = deque()
+        held = 0  # bytes
+        pool = ThreadPoolExecutor(cores)
         try:
-            for path in paths:
-                ahead.append((path, pool.submit(load, path)))
-                if len(ahead) > most_ahead:
-                    oldest, picture = ahead.popleft()
+            for image in named:
+                ahead.append((image.name, image.num_bytes, pool.submit(load, image)))
+                held += image.num_bytes
+                while len(ahead) > most_ahead or (held > READ_AHEAD and len(ahead) > 2 * cores):
+                    oldest, num_bytes, picture = ahead.popleft()
+                    held -= num_bytes
                     yield oldest, picture.result()
-            while ahead:
-                oldest, picture = ahead.popleft()
+            for oldest, _, picture in ahead:
                 yield oldest, picture.result()
         finally:
             pool.shutdown(cancel_futures=True)
@@ -185,20 +218,20 @@ class Predictor:
     ) -> Iterator[Prediction]:
         backend = self.backend
         rows = iter(to_probabilities(logits, backend.task))
-        for path, error in entries:
+        for name, error in entries:
             rule = logits_by_rule(error, backend)
             if error is not None and rule is None:
-                yield Prediction(path, (), (), str(error))
+                yield Prediction(name, (), (), str(error))
                 continue
             if rule is None:
                 probabilities = next(rows)
             else:
                 probabilities = to_probabilities(rule[None], backend.task)[0]
             if not np.isfinite(probabilities).all():
-                yield Prediction(path, (), (), "the model's output is not a finite number")
+                yield Prediction(name, (), (), "the model's output is not a finite number")
                 continue
             best, reason = name_classes(
                 backend, probabilities, top_k, threshold, by_rule=rule is not None
             )
             names = tuple(self.class_names[i] for i in best)
-            yield Prediction(path, names, tuple(map(float, probabilities[best])), reason=reason)
+            yield Prediction(name, names, tuple(map(float, probabilities[best])), reason=reason)

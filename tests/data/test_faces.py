@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 
 from classification.config import default_config
 from classification.data import face_detection
-from classification.data.decode import decode
+from classification.data.decode import decode, from_pil
 from classification.data.detection_cache import DetectionCache
 from classification.data.face_detection import DlibDetector, find_face
 from classification.data.faces import (
@@ -148,6 +148,15 @@ def test_a_picture_is_cropped_alike_from_path_and_file(portrait: Path, own_cache
     assert box is not None
     expected = crop_face(decode(portrait), box, 0.2).resize((24, 24), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(from_path, np.asarray(expected))
+
+
+def test_pixels_in_memory_are_cropped_as_their_file_is(portrait: Path, own_cache: Path) -> None:
+    with Image.open(portrait) as image:
+        from_pixels = load_image(from_pil(image), PREPROCESSING)
+    with pytest.raises(NoFaceError):
+        load_image(gradient(), PREPROCESSING)
+    assert not own_cache.exists()  # what was found is remembered of files alone
+    np.testing.assert_array_equal(from_pixels, load_image(portrait, PREPROCESSING))
 
 
 def test_landmarks_of_the_data_set_come_before_the_detector(

@@ -229,7 +229,7 @@ def test_without_a_face_a_rule_decides(monkeypatch, tmp_path, task, negative, no
     crop = FaceCrop("face", 0.2, no_face, negative)
     backend.preprocessing = replace(ColourBackend.preprocessing, faces=crop)
 
-    def load_image(path, preprocessing):
+    def load_image(path, preprocessing, **_):
         if "faceless" in str(path):
             raise NoFaceError("no face was found")
         if "bad" in str(path):
