@@ -17,6 +17,7 @@ from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.fingerprint import fingerprint
 from classification.data.listing import listing
 from classification.data.loader import TrainLoader
+from classification.data.overlap import check_overlap
 from classification.data.preprocessing import Preprocessing
 from classification.data.readers import read_samples, split_paths
 from classification.data.sample_set import SampleSet
@@ -320,6 +321,9 @@ def open_stores(
 
     Args:
         find_range: take the value range of the training images for both.
+
+    Raises:
+        UserError: images cannot be used, or all validation images are training images.
     """
     stores: list[ImageStore] = []
     for role, samples in (("train", train_samples), ("val", val_samples)):
@@ -338,6 +342,7 @@ def open_stores(
             raise stop.interruption("interrupted while reading the images; nothing was written")
         stores.append(store)
         preprocessing = store.preprocessing
+    check_overlap(stores[0], stores[1])
     return stores[0], stores[1]
 
 
