@@ -16,7 +16,7 @@ from classification.data.inventory import (
     Inventory,
     log_inventories,
 )
-from classification.errors import UserError
+from classification.errors import UserError, shorten
 
 # What systems, network disks and archives leave in folders, beside whatever begins with a dot.
 _LITTER = frozenset(
@@ -151,11 +151,16 @@ def pictures_of(path: str | Path, inventory: Inventory | None = None) -> Iterato
         UserError: at once, when there is no such file or folder, or no image in it.
     """
     path = Path(path)
-    if path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, ValueError) as error:  # such as a name that is too long, for it is base64
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{shorten(str(path))}: is no path: {reason}.") from error
+    if is_file:
         if inventory is not None:
             inventory.found += 1
         return iter((path,))
-    if not path.is_dir():
+    if not is_folder:
         raise UserError(f"{path}: no such file or folder of pictures.")
     seen = Inventory(str(path))
     if next(find_pictures(path, inventory=seen), None) is None:

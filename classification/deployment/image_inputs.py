@@ -56,21 +56,13 @@ def images_of(
             found in an iterable yields a DecodeError in place of the image.
     """
     if isinstance(images, (str, os.PathLike)):
-        return _numbered(_files_of(images), preprocessing)
+        return _numbered(pictures_of(os.fsdecode(images)), preprocessing)
     if isinstance(images, np.ndarray) and images.ndim == 4:
         _check_pixels(images.dtype, images.shape[1:])
         return _numbered(images, preprocessing)
     if _is_iterable_of_images(images):
         return _numbered(images, preprocessing)  # type: ignore[arg-type]
     return iter((_named(0, images, preprocessing),))
-
-
-def _files_of(path: str | os.PathLike[str]) -> Iterator[Path]:
-    try:
-        return pictures_of(os.fsdecode(path))
-    except OSError as error:  # such as a name that is too long, for it is base64
-        shown = os.fsdecode(path)[:100]
-        raise UserError(f"{shown}: cannot be read as a path: {error.strerror}.") from error
 
 
 def _is_iterable_of_images(images: object) -> bool:
