@@ -85,7 +85,7 @@ def open_image(file: BinaryIO, max_megapixels: float | None = None) -> Image.Ima
     except UnidentifiedImageError:
         return _open_other(file, max_megapixels)
     if image.format == "TGA" and not _is_tga(file):
-        raise UnidentifiedImageError("no Targa file")
+        return _open_other(file, max_megapixels)
     return image
 
 
