@@ -43,7 +43,7 @@ def test_trained_exported_and_resumed(
     assert contents["config"]["data"]["value_range"] == 4095
     assert contents["preprocessing"]["value_range"] == 4095
     assert "data.value_range" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    export(best, tmp_path / "export")
+    export(load_weights=best, save_model_to=tmp_path / "export")
     backend = load_backend(tmp_path / "export" / "model.xml")
     image = data["train"] / "bright" / "1.png"
     np.testing.assert_array_equal(
@@ -65,7 +65,7 @@ def test_trained_exported_and_resumed(
     assert "the template says otherwise" not in caplog.text
     assert "12 of 12 images have more than 8 bits, but their grey values reach 255" in caplog.text
     caplog.clear()
-    evaluate(best, test_data_roots=data["train"])
+    evaluate(load_weights=best, test_data_roots=data["train"])
     assert "nearly black to the model" in caplog.text
 
 
