@@ -15,13 +15,15 @@ processes counted. On a machine that others use too, it says more than the time 
 The first tables are for large JPEGs, one thread: `load_image`, which lets libjpeg shrink a picture
 while it decodes, against opening it with Pillow, converting and resizing it with the same filter.
 Once as Python comes, then, as everything else here, with freed memory kept as train.py keeps it,
-which helps whoever fills large buffers: plain Pillow, that is. After them stands AugMix alone, of
-one Pillow picture, against torchvision's, one thread too.
+which helps whoever fills large buffers: plain Pillow, that is. Then what an embedded colour profile
+costs the framework, of JPEGs of the data's size, in memory, and the checksums of a PNG. After them
+stands AugMix alone, of one Pillow picture, against torchvision's, one thread too.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,10 +35,12 @@ import numpy as np
 import psutil
 import torch
 from common import describe_run, make_pictures, print_table, summary, write_json
+from icc_profiles import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, SRGB, rgb_profile
 from PIL import Image
 
 from classification.config import Config
 from classification.data.augmix import augmix
+from classification.data.completeness import has_png_end
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.readers import read_samples
@@ -174,6 +178,42 @@ def measure_large(size: int, megapixels: int, rounds: int) -> dict[str, list[Epo
     return measured
 
 
+def measure_profiles(
+    size: int, pixels: int, rounds: int, draws: int = 100
+) -> dict[str, list[Epoch]]:
+    """Return what images of one size take by their profile, and a PNG by its checksums."""
+    preprocessing = Preprocessing(size, size, (0.5,) * 3, (0.5,) * 3)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = make_pictures(Path(scratch), 1, per_class=1, size=(pixels, pixels * 3 // 4))
+        image = Image.open(next(folder.rglob("*.jpg"))).convert("RGB")
+    profiles = {
+        "no profile": None,
+        "sRGB": rgb_profile(SRGB),
+        "Display P3": rgb_profile(DISPLAY_P3),
+        "Adobe RGB": rgb_profile(ADOBE_RGB, ADOBE_GAMMA),
+    }
+    sides: dict[str, Callable[[], object]] = {}
+    for name, profile in profiles.items():
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=90, icc_profile=profile)
+        data = buffer.getvalue()
+        sides[name] = lambda data=data: load_image(io.BytesIO(data), preprocessing)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    png = buffer.getvalue()
+    sides["PNG"] = lambda: load_image(io.BytesIO(png), preprocessing)
+    sides["checksums of the PNG"] = lambda: has_png_end(io.BytesIO(png))
+    measured: dict[str, list[Epoch]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            started, cpu_started = time.perf_counter(), time.process_time()
+            for _ in range(draws):
+                side()
+            seconds = time.perf_counter() - started
+            measured[name].append(Epoch(draws, seconds, time.process_time() - cpu_started))
+    return measured
+
+
 def measure_augmix(config: Config, rounds: int, draws: int = 100) -> dict[str, list[Epoch]]:
     """Return what AugMix of one picture takes either way, with the config's settings."""
     from torchvision.transforms import AugMix
@@ -270,6 +310,8 @@ def main() -> None:
     keep_freed_memory()  # for both sides
     measured = measure_large(arguments.size, arguments.megapixels, 5 * arguments.rounds)
     figures |= compare(f"{large}, memory kept", measured, ["plain"])
+    measured = measure_profiles(arguments.size, arguments.pixels, 3 * arguments.rounds)
+    figures |= compare("colour profiles", measured, ["no profile"])
     with_augmix = template.config(settings)
     figures |= compare("AugMix", measure_augmix(with_augmix, 3 * arguments.rounds), ["torchvision"])
     without = template.config([*settings, ["augmentation.augmix", "0"]])

@@ -43,11 +43,24 @@ def end_jpeg(data: bytes) -> bytes | None:
     return data + _END
 
 
+def has_jpeg_end(file: BinaryIO) -> bool:
+    """Return whether a JPEG that was decoded has an end; by chance libjpeg can do without it."""
+    file.seek(-2, io.SEEK_END)
+    if file.read() == _END:
+        return True
+    file.seek(0)
+    data = file.read()  # cameras and phones append to the end
+    return data.find(_END, data.find(b"\xff\xda")) >= 0
+
+
 def _fillings() -> Iterator[bytes]:
+    """Yield bytes whose first bits go on differently with whatever code the data broke off in.
+
+    Zeros are what libjpeg makes up itself; bits of ones alone are no code.
+    """
     yield bytes(64)
-    yield b"\xff\x00" * 64
-    for seed in (b"a", b"b"):
-        yield hashlib.sha512(seed).digest().replace(b"\xff", b"\xff\x00")
+    for start in (0x80, 0xC0, 0xE0, 0xA0, 0x40):
+        yield bytes([start | 0x0A]) + hashlib.sha512(bytes([start])).digest().replace(b"\xff", b"")
 
 
 def _pixels(data: bytes) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from classification.data.colours import to_srgb
-from classification.data.completeness import end_jpeg, has_png_end
+from classification.data.completeness import end_jpeg, has_jpeg_end, has_png_end
 from classification.data.formats import (
     FORMATS,
     HEIF_MISSING,
@@ -48,6 +48,8 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_HAS_END = {"JPEG": has_jpeg_end, "PNG": has_png_end}
 
 
 class DecodeError(Exception):
@@ -114,7 +116,8 @@ def _decode(
             if notes is not None:
                 notes.missing_end = True
             return _decode(ended, min_size, max_megapixels, value_range, notes)
-        if image.format == "PNG" and not has_png_end(file) and notes is not None:
+        has_end = _HAS_END.get(str(image.format))
+        if has_end is not None and not has_end(file) and notes is not None:
             notes.missing_end = True
         return _upright_rgb(image, value_range, notes)
 

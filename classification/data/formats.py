@@ -85,7 +85,7 @@ def open_image(file: BinaryIO, max_megapixels: float | None = None) -> Image.Ima
     except UnidentifiedImageError:
         return _open_other(file, max_megapixels)
     if image.format == "TGA" and not _is_tga(file):
-        raise UnidentifiedImageError("no Targa file")
+        return _open_other(file, max_megapixels)
     return image
 
 
@@ -99,7 +99,12 @@ def _open_other(file: BinaryIO, max_megapixels: float | None) -> Image.Image:
         if max_megapixels is not None and width * height > max_megapixels * 1e6:
             raise OSError(f"an icon of {width}x{height}, more than {max_megapixels:g} megapixels")
         return Image.open(file, formats=("ICO",))
-    raise UnidentifiedImageError(_known(prefix) or "")
+    known = _known(prefix)
+    if known is None:
+        for name, accept in _accepting():
+            if name not in _WEAK and accept(prefix) is True:
+                raise OSError(f"damaged file: it begins like {name}, but its header is wrong")
+    raise UnidentifiedImageError(known or "")
 
 
 def sniff_format(source: str | Path | bytes) -> str | None:

@@ -17,7 +17,7 @@ class RangeError(ValueError):
 
 
 def to_8_bits(image: Image.Image, value_range: int, notes: Notes | None) -> Image.Image:
-    """Scale 0..value_range to 0..255, rounded; what is brighter becomes white.
+    """Scale 0..value_range to 0..255, rounded; what is brighter or transparent becomes white.
 
     Pillow's own conversion would turn all above 255 into white.
 
@@ -48,6 +48,9 @@ def to_8_bits(image: Image.Image, value_range: int, notes: Notes | None) -> Imag
             scaled[start : start + rows] = _table(value_range)[block]
         else:
             scaled[start : start + rows] = _scale(block, value_range)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        scaled[values == transparent] = 255
     return Image.fromarray(scaled).convert("RGB")
 
 

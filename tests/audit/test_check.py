@@ -105,6 +105,29 @@ def test_faults_of_single_files(clean_set: Path) -> None:
     assert ("tiny", "31x40 px, less than 32") not in found(clean_set, min_side=31)
 
 
+def test_what_decoding_shows(clean_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    profiles = importlib.import_module("icc_profiles")
+    a = clean_set / "train" / "a"
+    whole = save(picture(220), a / "end.jpg").read_bytes()
+    (a / "end.jpg").write_bytes(whole[:-2])
+    picture(221).save(a / "phone.png", icc_profile=profiles.rgb_profile(profiles.DISPLAY_P3))
+    picture(222).save(a / "odd.png", icc_profile=b"no profile")
+    picture(223).save(a / "srgb.png", icc_profile=profiles.rgb_profile(profiles.SRGB))
+    for i in (224, 225):
+        values = np.asarray(picture(i).convert("L")).astype(np.uint16) * 16
+        values[0, 0] = 4095
+        save(Image.fromarray(values), a / f"{i}.png")
+    got = found(clean_set)
+    dark = "up to 4,095 of 65,535 in 2 of 24 images: data.value_range 4095"
+    assert {key: paths for key, paths in got.items() if key[0] != "odd_mode"} == {
+        ("missing_end", "all pixels are there, the end of the file is not"): ["train/a/end.jpg"],
+        ("dark", dark): ["train/a/224.png", "train/a/225.png"],
+        ("broken_profile", "taken as sRGB"): ["train/a/odd.png"],
+        ("profile", "converted to sRGB"): ["train/a/phone.png"],
+    }
+
+
 def test_equal_files(clean_set: Path) -> None:
     def copy(source: str, target: str) -> None:
         (clean_set / target).write_bytes((clean_set / source).read_bytes())
