@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from classification.data.listing import listing
-
-if TYPE_CHECKING:
-    from classification.data.preprocessing import Preprocessing
 
 FULL_RANGE = 65535  # the greatest value of 16 bits
 # What cameras and scanners deliver in files of 16 bits: 8, 10, 12 or 14 bits, or all of them.
 _RANGES = (255, 1023, 4095, 16383, FULL_RANGE)
 # Grey values that stay below this share of the range are hardly all the light there was.
 _DARK_SHARE = 0.25
+_MOST_PLACES = 3
 
 
 @dataclass(slots=True)  # there is one of each image
@@ -55,42 +51,55 @@ def is_dark(notes: Iterable[Notes], value_range: int = FULL_RANGE) -> bool:
     return bool(deep) and max(deep) < _DARK_SHARE * value_range
 
 
-def summary_lines(
-    notes: Iterable[Notes], preprocessing: Preprocessing, places: Sequence[str] = ()
-) -> list[str]:
-    """Return the warnings of many images, one line a kind, each with its number of images.
+class Summary:
+    """Counts what decoding showed, of any number of images in the same memory."""
 
-    Args:
-        notes: of all images, in their order.
-        preprocessing: by which they were decoded.
-        places: of the images, to name the first ones; () = no names.
-    """
-    notes = list(notes)
-    full = preprocessing.value_range
-    lines = []
+    def __init__(self, value_range: int) -> None:
+        """Begin with none; `value_range` is the model's."""
+        self._full = value_range
+        self._num_images = 0
+        self._greatest = {"clipped": 0, "deep": 0}
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[str]] = defaultdict(list)  # places of the first ones
 
-    def add(text: str, found: Sequence[int]) -> None:
-        named = f": {listing([places[i] for i in found], most=3)}" if places else ""
-        lines.append(f"{len(found):,} of {len(notes):,} images {text}{named}")
+    def add(self, notes: Notes, place: str) -> None:
+        """Count an image; `place` says which."""
+        self._num_images += 1
+        if notes.missing_end:
+            self._count("missing_end", place)
+        if notes.profile == "broken":
+            self._count("broken", place)
+        if notes.greatest > self._full:
+            self._count("clipped", place, notes.greatest)
+        if notes.container:
+            self._count("deep", place, notes.greatest)
 
-    unfinished = [i for i, each in enumerate(notes) if each.missing_end]
-    if unfinished:
-        add("lack the end of their file, but no pixels, and are used", unfinished)
-    broken = [i for i, each in enumerate(notes) if each.profile == "broken"]
-    if broken:
-        add("have a broken colour profile and are taken as sRGB", broken)
-    clipped = [i for i, each in enumerate(notes) if each.greatest > full]
-    if clipped:
-        most = max(notes[i].greatest for i in clipped)
-        add(f"have grey values above the model's {full:,}, up to {most:,}: clipped", clipped)
-    deep = [i for i, each in enumerate(notes) if each.container]
-    if is_dark(notes, full):
-        add(
-            f"have more than 8 bits, but their {_reach([notes[i] for i in deep], full)}: they look "
-            "nearly black to the model (data.value_range of the training)",
-            deep,
-        )
-    return lines
+    def _count(self, kind: str, place: str, greatest: int = 0) -> None:
+        self._counts[kind] += 1
+        if len(self._first[kind]) < _MOST_PLACES:
+            self._first[kind].append(place)
+        if kind in self._greatest:
+            self._greatest[kind] = max(self._greatest[kind], greatest)
+
+    def lines(self) -> list[str]:
+        """Return the warnings, one line a kind, each with its number of images."""
+        full, deep = self._full, self._greatest["deep"]
+        texts = {
+            "missing_end": "lack the end of their file, but no pixels, and are used",
+            "broken": "have a broken colour profile and are taken as sRGB",
+            "clipped": f"have grey values above the model's {full:,}, up to "
+            f"{self._greatest['clipped']:,}: clipped",
+            "deep": f"have more than 8 bits, but their grey values reach {deep:,} of {full:,}: "
+            "they look nearly black to the model (data.value_range of the training)",
+        }
+        if deep >= _DARK_SHARE * full:
+            del texts["deep"]
+        return [self._line(kind, text) for kind, text in texts.items() if self._counts[kind]]
+
+    def _line(self, kind: str, text: str) -> str:
+        count, places = self._counts[kind], self._first[kind]
+        more = f", and {count - len(places):,} more" if count > len(places) else ""
+        return f"{count:,} of {self._num_images:,} images {text}: {', '.join(places)}{more}"
 
 
 def _reach(deep: Sequence[Notes], full: int = FULL_RANGE) -> str:

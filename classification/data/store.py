@@ -14,7 +14,7 @@ import numpy as np
 from classification.data.decode import DecodeError
 from classification.data.faces import NoFaceError
 from classification.data.listing import listing
-from classification.data.notes import Notes, find_value_range, range_line, summary_lines
+from classification.data.notes import Notes, Summary, find_value_range, range_line
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.data.sample_set import SampleSet
 from classification.errors import UserError
@@ -218,10 +218,11 @@ def _report_notes(store: ImageStore) -> None:
     converted = sum(notes.profile == "converted" for notes in store.notes)
     if converted:
         logger.info("The colours of %d pictures are converted by their profile.", converted)
-    if any(notes != Notes(content=notes.content) for notes in store.notes):
-        places = [store.samples.place(i) for i in range(len(store))]
-        for line in summary_lines(store.notes, store.preprocessing, places):
-            logger.warning("%s", line)
+    summary = Summary(store.preprocessing.value_range)
+    for index, notes in enumerate(store.notes):
+        summary.add(notes, store.samples.place(index))
+    for line in summary.lines():
+        logger.warning("%s", line)
 
 
 def _by_rule(problems: dict[int, DecodeError], preprocessing: Preprocessing) -> np.ndarray:

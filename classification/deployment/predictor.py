@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from classification.data.decode import DecodeError
+from classification.data.notes import Notes, Summary
 from classification.data.preprocessing import load_image
 from classification.data.sample_set import MULTI_LABEL
 from classification.data.store import usable_cores
@@ -27,6 +29,7 @@ READ_AHEAD = 64 << 20
 MOST_AHEAD = 1024  # pictures, however small they are
 MOST_ENTRIES = 8  # batches; where most files are bad, their rows do not wait for a full batch
 
+logger = logging.getLogger(__name__)
 
 _Entry = tuple[str, DecodeError | None]  # an image's name, and why there are no pixels
 
@@ -147,24 +150,31 @@ class Predictor:
     ) -> Iterator[Prediction]:
         # What was decoded but not predicted yet: per batch its names, each with its error if any.
         waiting: deque[list[_Entry]] = deque()
-        for logits in self.backend.stream(self._batches(named, waiting)):
+        summary = Summary(self.backend.preprocessing.value_range)
+        for logits in self.backend.stream(self._batches(named, waiting, summary)):
             yield from self._name(waiting.popleft(), logits, top_k, threshold)
         for entries in waiting:  # nothing but errors after the last batch
             nothing = np.empty((0, len(self.class_names)))
             yield from self._name(entries, nothing, top_k, threshold)
+        for line in summary.lines():
+            logger.warning("%s", line)
 
     def _batches(
-        self, named: Iterator[NamedImage], waiting: deque[list[_Entry]]
+        self, named: Iterator[NamedImage], waiting: deque[list[_Entry]], summary: Summary
     ) -> Iterator[np.ndarray]:
-        """Yield [batch_size, H, W, 3] uint8, after appending the batch's entries to `waiting`."""
+        """Yield [batch_size, H, W, 3] uint8, after appending the batch's entries to `waiting`.
+
+        The summary counts what decoding shows.
+        """
         entries: list[_Entry] = []
         images: list[np.ndarray] = []
-        for name, image in self._decode(named):
+        for name, image, notes in self._decode(named):
             if isinstance(image, DecodeError):
                 entries.append((name, image))
             else:
                 entries.append((name, None))
                 images.append(image)
+                summary.add(notes, name)
             if len(images) == self.batch_size or len(entries) == MOST_ENTRIES * self.batch_size:
                 waiting.append(entries)
                 yield np.stack(images or [self._blank()])
@@ -175,7 +185,7 @@ class Predictor:
 
     def _decode(
         self, named: Iterator[NamedImage]
-    ) -> Iterator[tuple[str, np.ndarray | DecodeError]]:
+    ) -> Iterator[tuple[str, np.ndarray | DecodeError, Notes]]:
         """Yield each name with its picture or the reason why there is none, decoding ahead."""
         preprocessing = self.backend.preprocessing
         picture_bytes = preprocessing.height * preprocessing.width * 3
@@ -192,19 +202,21 @@ class Predictor:
             except DecodeError as error:
                 return error
 
-        ahead: deque[tuple[str, int, Future[np.ndarray | DecodeError]]] = deque()
+        # The source of an image is not held any longer than it takes to decode it.
+        ahead: deque[tuple[str, int, Notes, Future[np.ndarray | DecodeError]]] = deque()
         held = 0  # bytes
         pool = ThreadPoolExecutor(cores)
         try:
             for image in named:
-                ahead.append((image.name, image.num_bytes, pool.submit(load, image)))
+                future = pool.submit(load, image)
+                ahead.append((image.name, image.num_bytes, image.notes, future))
                 held += image.num_bytes
                 while len(ahead) > most_ahead or (held > READ_AHEAD and len(ahead) > 2 * cores):
-                    oldest, num_bytes, picture = ahead.popleft()
+                    oldest, num_bytes, notes, picture = ahead.popleft()
                     held -= num_bytes
-                    yield oldest, picture.result()
-            for oldest, _, picture in ahead:
-                yield oldest, picture.result()
+                    yield oldest, picture.result(), notes
+            for oldest, _, notes, picture in ahead:
+                yield oldest, picture.result(), notes
         finally:
             pool.shutdown(cancel_futures=True)
 

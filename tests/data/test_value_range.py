@@ -15,7 +15,7 @@ from PIL import Image
 from classification.config import default_config, find_problems
 from classification.data.decode import DecodeError, Notes, decode
 from classification.data.model_schema import check_preprocessing
-from classification.data.notes import find_value_range, summary_lines
+from classification.data.notes import Summary, find_value_range
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.data.sample_set import SampleSet
 from classification.data.store import open_store
@@ -102,19 +102,26 @@ def test_summary_lines() -> None:
         Notes(greatest=900, container=65535),
         Notes(greatest=700, container=65535),
     ]
-    assert summary_lines(notes[:1], PREPROCESSING) == []
-    assert summary_lines(iter(notes), PREPROCESSING) == [
-        "1 of 6 images lack the end of their file, but no pixels, and are used",
-        "1 of 6 images have a broken colour profile and are taken as sRGB",
+    assert summary_of(notes[:1]) == []
+    assert summary_of(notes) == [
+        "1 of 6 images lack the end of their file, but no pixels, and are used: 1.png",
+        "1 of 6 images have a broken colour profile and are taken as sRGB: 2.png",
         "2 of 6 images have more than 8 bits, but their grey values reach 900 of 65,535: they look "
-        "nearly black to the model (data.value_range of the training)",
+        "nearly black to the model (data.value_range of the training): 4.png, 5.png",
     ]
-    narrow = replace(PREPROCESSING, value_range=800)
-    assert summary_lines(notes[4:], narrow, ["a.png", "b.png"]) == [
-        "1 of 2 images have grey values above the model's 800, up to 900: clipped: a.png"
+    assert summary_of(notes[4:], 800) == [
+        "1 of 2 images have grey values above the model's 800, up to 900: clipped: 0.png"
     ]
     bright = [*notes, Notes(greatest=40_000, container=65535)]  # one dark image is a dark image
-    assert len(summary_lines(bright, PREPROCESSING)) == 2
+    assert len(summary_of(bright)) == 2
+    assert summary_of([Notes(missing_end=True)] * 5)[0].endswith("0.png, 1.png, 2.png, and 2 more")
+
+
+def summary_of(notes: list[Notes], value_range: int = 65535) -> list[str]:
+    summary = Summary(value_range)
+    for i, each in enumerate(notes):
+        summary.add(each, f"{i}.png")
+    return summary.lines()
 
 
 @pytest.fixture

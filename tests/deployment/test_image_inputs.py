@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -416,3 +417,17 @@ def test_too_many_pixels(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) 
             "10x11 is 0.00011 megapixels, more than the 0.0001 of data.max_megapixels"
         )
     assert predictor.predict(pixels[1:])[0].error is None
+
+
+def test_what_decoding_shows_is_told(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a file and of an array alike, once, at the end."""
+    dark = np.arange(1600, dtype=np.uint16).reshape(40, 40)
+    Image.fromarray(dark).save(tmp_path / "12 bits.png")
+    one, other, _ = Predictor(trained).predict([tmp_path / "12 bits.png", dark, noise(20, 30)])
+    assert one.probabilities == other.probabilities
+    ((_, level, line),) = caplog.record_tuples
+    assert level == logging.WARNING
+    assert line.startswith("2 of 3 images have more than 8 bits, but their grey values reach 1,599")
+    assert line.endswith(f"{tmp_path / '12 bits.png'}, #1")
