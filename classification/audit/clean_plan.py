@@ -15,6 +15,7 @@ import numpy as np
 from classification.audit.facts import read_header
 from classification.audit.likeness import Likeness, find_alike, likeness_of
 from classification.data.decode import DecodeError, decode, open_image, orientation
+from classification.data.notes import Notes, is_dark
 from classification.data.pictures import find_pictures
 from classification.data.shards import INDEX
 from classification.data.store import usable_cores
@@ -115,7 +116,7 @@ def _judge(folder: Path, path: Path, min_side: int, near_duplicates: bool) -> _R
         output, reason = cleaned(data)
         likeness = likeness_of(decode(io.BytesIO(output))) if near_duplicates else None
     except DecodeError as error:
-        return Decision(path, "drop", f"damaged: {error}")
+        return Decision(path, "drop", f"not usable: {error}")
     return _Result(path, reason, hashlib.sha256(output).hexdigest(), likeness)
 
 
@@ -127,7 +128,13 @@ def cleaned(data: bytes) -> tuple[bytes, str]:
     Raises:
         DecodeError: the picture is damaged.
     """
-    image = decode(io.BytesIO(data))
+    notes = Notes()
+    image = decode(io.BytesIO(data), notes=notes)
+    if is_dark([notes]):
+        raise DecodeError(
+            f"its values reach {notes.greatest:,} of {notes.container:,}: in 8 bits it would be "
+            "nearly black"
+        )
     with open_image(io.BytesIO(data)) as stored:
         reasons = [
             *([] if stored.format in ("JPEG", "MPO") else [str(stored.format)]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from classification.data.colours import to_srgb
 from classification.data.completeness import end_jpeg, has_jpeg_end, has_png_end
+from classification.data.deep_colours import has_16_bits, scale_colours
 from classification.data.formats import (
     FORMATS,
     HEIF_MISSING,
@@ -107,6 +109,7 @@ def _decode(
         if min_size is not None:
             sideways = orientation(image) >= 5
             image.draft(None, min_size[::-1] if sideways else min_size)
+        is_deep = has_16_bits(image)
         try:
             image.load()
         except OSError:
@@ -119,7 +122,15 @@ def _decode(
         has_end = _HAS_END.get(str(image.format))
         if has_end is not None and not has_end(file) and notes is not None:
             notes.missing_end = True
+        if is_deep:
+            reopen = partial(_reopened, file, max_megapixels)
+            image = scale_colours(image, reopen, value_range, notes)
         return _upright_rgb(image, value_range, notes)
+
+
+def _reopened(file: BinaryIO, max_megapixels: float) -> Image.Image:
+    file.seek(0)
+    return open_image(file, max_megapixels)
 
 
 def _check_size(image: Image.Image, max_megapixels: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -40,18 +41,30 @@ def to_8_bits(image: Image.Image, value_range: int, notes: Notes | None) -> Imag
         )
     if notes is not None:
         notes.greatest, notes.container = greatest, _container(image)
-    scaled = np.empty(values.shape, np.uint8)
-    rows = max(_BLOCK // values.shape[1], 1)
-    for start in range(0, len(values), rows):
-        block = values[start : start + rows]
-        if greatest <= FULL_RANGE:
-            scaled[start : start + rows] = _table(value_range)[block]
-        else:
-            scaled[start : start + rows] = _scale(block, value_range)
+    if greatest <= FULL_RANGE:
+        scaled = scale_16_bits(values, value_range)
+    else:
+        scaled = np.empty(values.shape, np.uint8)
+        for rows in _blocks(values):
+            scaled[rows] = _scale(values[rows], value_range)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         scaled[values == transparent] = 255
     return Image.fromarray(scaled).convert("RGB")
+
+
+def scale_16_bits(values: np.ndarray, value_range: int) -> np.ndarray:
+    """Return integers of 0..65535 scaled to 0..255, uint8 of the same shape."""
+    scaled = np.empty(values.shape, np.uint8)
+    for rows in _blocks(values):
+        scaled[rows] = _table(value_range)[values[rows]]
+    return scaled
+
+
+def _blocks(values: np.ndarray) -> Iterator[slice]:
+    """Yield the rows of [H, W, ...] in pieces."""
+    step = max(_BLOCK * len(values) // values.size, 1)
+    return (slice(start, start + step) for start in range(0, len(values), step))
 
 
 @functools.lru_cache(maxsize=8)

@@ -77,7 +77,7 @@ SURVIVORS = {
     "dogs/turned.jpg": "convert",
 }
 DROPPED = {
-    "cats/corrupt.jpg": "damaged: image file is truncated",
+    "cats/corrupt.jpg": "not usable: image file is truncated",
     "cats/lie.jpg": "no picture, or one of a format unknown here; JPEG and PNG are kept",
     "cats/moving.gif": "a GIF picture; JPEG and PNG are kept",
     "cats/notes.txt": "no picture",
