@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import data_flags, differences, run_python
+from support import data_flags, differences, make_class_folders, run_python
 
 from classification import compress, evaluate, export
 from classification.cli.compress import build_parser
@@ -234,21 +234,21 @@ def test_it_does_not_go_on_with_something_else(
         run(fp32, data, tmp_path, resume_from=fp32)
     pruned = compressed.best.parent / "pruned" / "latest.pth"
     with pytest.raises(UserError, match="number of training images"):
-        other = {"train": data["val"], "val": data["val"]}
+        other = {"train": data["val"], "val": data["train"]}
         run(fp32, other, tmp_path, resume_from=pruned, nncf_pruning=True)
 
 
 def test_what_was_compressed_cannot_change_on_the_way_and_is_told_at_once(
-    compressed: CompressResult, data: dict[str, Path]
+    compressed: CompressResult, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as raised:
         compress(
             resume_from=compressed.best.parent,
-            val_data_roots=data["train"],
+            val_data_roots=make_class_folders(tmp_path / "other", 5, seed=3),
             settings=[["compression.preset", "performance"], ["compression.pruned_share", "0.5"]],
         )
     told = str(raised.value)
-    for text in ("the validation images are others, 27 (were 12)", "compression.preset is",
+    for text in ("the validation images are others, 15 (were 12)", "compression.preset is",
                  "compression.pruned_share is 0.5 (was 0.3)"):  # fmt: skip
         assert text in told
 
@@ -273,7 +273,8 @@ def test_a_second_run_is_refused_and_replaces_the_first_when_told(
 def test_other_data_than_the_model_was_trained_with_are_named(
     fp32: Path, data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run(fp32, {**data, "train": data["val"]}, tmp_path, ANY_DROP)
+    other = make_class_folders(tmp_path / "other", 4, seed=3)
+    run(fp32, {**data, "train": other}, tmp_path / "int8", ANY_DROP)
     assert f"{fp32} was trained with other training images: 27, here 12." in caplog.text
     assert "other validation images" not in caplog.text
 

@@ -130,7 +130,7 @@ def test_sampling_and_weights_do_not_both_make_up_for_the_same(
         return create_loss(config, counts, num_images)
 
     monkeypatch.setattr("classification.learning.build.create_loss", noting)
-    data = {"train": root, "val": root}
+    data = {"train": root, "val": make_class_folders(tmp_path / "val", 2, seed=1)}
     weighted = [["loss.class_weights", "balanced"], ["training.epochs", "1"]]
     train_into(tiny_template, data, tmp_path / "a", settings=weighted)
     train_into(

@@ -169,11 +169,13 @@ def test_a_run_starts_from_the_fit_and_may_keep_it(data: dict[str, Path], tmp_pa
         epochs=4,
     )
     other = make_class_folders(tmp_path / "other", per_class=8, seed=9)
-    (other / "blue").rename(other / "azure")
+    val = make_class_folders(tmp_path / "val", per_class=4, seed=10)
+    for root in (other, val):
+        (root / "blue").rename(root / "azure")
     second = train(
         tmp_path / "template.yaml",
         train_data_roots=other,
-        val_data_roots=other,
+        val_data_roots=val,
         save_checkpoints_to=tmp_path / "second",
         load_weights=first.best,
         epochs=1,

@@ -272,8 +272,8 @@ def vanish(
     gone: list[Path] = []
     original = train_module.open_stores
 
-    def open_then_remove(*args: Any) -> tuple[ImageStore, ImageStore]:
-        stores: tuple[ImageStore, ImageStore] = original(*args)
+    def open_then_remove(*args: Any, **options: Any) -> tuple[ImageStore, ImageStore]:
+        stores: tuple[ImageStore, ImageStore] = original(*args, **options)
         gone.extend(which(list(stores[role == "val"].samples.paths)))
         for path in gone:
             path.unlink()
