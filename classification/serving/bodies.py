@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -130,6 +129,8 @@ def _from_json(body: bytes, max_values: int) -> Upload:
 
 _DATA_URL = re.compile(r"data:([^,]{0,1000});\s*base64\s*,", re.IGNORECASE)
 
+_ESCAPED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0D": "", "%0A": "", "%20": ""}  # in URLs
+
 
 def decode_base64(text: str) -> bytes:
     """Return the bytes that base64 stands for, in any form that browsers and shells make.
@@ -146,7 +147,8 @@ def decode_base64(text: str) -> bytes:
         if match is None:
             raise ValueError("a data URL without ;base64, before its data")
         text = text[match.end() :]
-        text = unquote(text) if "%" in text else text
+        for code, letter in _ESCAPED.items() if "%" in text else ():
+            text = text.replace(code, letter).replace(code.lower(), letter)
     if not text.isascii():
         raise ValueError("there are other letters than those of base64")
     data = text.encode().translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n\f\v")
