@@ -39,6 +39,23 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a text file with the key that clients must send in the header X-API-Key",
     )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which clients may ask for the service (header Host), besides localhost and "
+        "127.0.0.1; may be repeated. Checked if it is given, and always without a key on a "
+        "loopback address, or else any web page could use the service under a name of its own",
+    )
+    parser.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="web pages of which origin may call the service from a browser (CORS), such as "
+        "https://www.example.org; * = all; may be repeated (default: none but its own page)",
+    )
     for flag, metavar, default, text in (
         ("--max-body-mb", "MB", 10.0, "longest body of a request"),
         ("--max-megapixels", "MP", 40.0, "largest picture"),
@@ -88,19 +105,48 @@ def serve(arguments: argparse.Namespace) -> None:
     from classification.serving.models import load_models, named_paths
     from classification.serving.settings import Settings
 
+    defaults = Settings()
+    max_body_bytes = int(arguments.max_body_mb * 1e6)
+    api_key = _read_key(arguments.api_key_file)
     settings = replace(
-        Settings(),
-        max_body_bytes=int(arguments.max_body_mb * 1e6),
+        defaults,
+        max_body_bytes=max_body_bytes,
+        max_bytes_in_flight=max(defaults.max_bytes_in_flight, 4 * max_body_bytes),
         max_megapixels=arguments.max_megapixels,
         queue_size=arguments.queue_size,
         max_batch=arguments.max_batch,
         answer_seconds=arguments.timeout,
         precision_hint=arguments.precision_hint,
-        api_key=_read_key(arguments.api_key_file),
+        max_megapixels_in_flight=max(defaults.max_megapixels_in_flight, arguments.max_megapixels),
+        api_key=api_key,
+        allowed_hosts=_allowed_hosts(arguments.allowed_host, arguments.host, api_key),
+        cors_origins=tuple(map(_checked_origin, arguments.cors_origin)),
     )
     models = load_models(named_paths(arguments.load_weights), settings)
     log_as_json()
     run(create_app(models, settings), settings, arguments.host, arguments.port)
+
+
+def _allowed_hosts(names: Sequence[str], host: str, key: str | None) -> tuple[str, ...] | None:
+    """Return the names besides loopback, or None where any will do."""
+    from classification.serving.guard import host_name, is_loopback
+
+    for name in names:
+        if not name or host_name(name.encode()) != name.lower():
+            raise UserError(f"--allowed-host {name}: expected a name or an address, no port.")
+    if names or (key is None and is_loopback(host)):
+        return tuple(name.lower() for name in names)
+    return None
+
+
+def _checked_origin(origin: str) -> str:
+    scheme, separator, rest = origin.partition("://")
+    if origin != "*" and (not separator or not scheme or not rest or "/" in rest):
+        raise UserError(
+            f"--cors-origin {origin}: expected scheme and host as browsers send them, such as "
+            "https://www.example.org without a path, or *."
+        )
+    return origin
 
 
 def _read_key(path: Path | None) -> str | None:

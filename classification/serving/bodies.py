@@ -1,18 +1,22 @@
-"""Receiving the body of a request within its limits, and finding the picture in it."""
+"""Receiving the body of a request within its budgets, and finding the image in it."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from classification.serving.problems import Problem
+from classification.serving.budgets import ByteBudget
+from classification.serving.json_text import parse_json
+from classification.serving.problems import CLOSE, Problem
 from classification.serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,91 +24,153 @@ if TYPE_CHECKING:
 
 
 class Upload(NamedTuple):
-    """A picture's file, and its name if the client told one."""
+    """An image's file, and its name if the client told one."""
 
     data: bytes
     name: str | None
 
 
-async def receive_body(request: Request, settings: Settings) -> bytes:
-    """Return the whole body.
+@asynccontextmanager
+async def receive_body(
+    request: Request, settings: Settings, budget: ByteBudget
+) -> AsyncIterator[bytes]:
+    """Give the whole body; its bytes are counted as they arrive, and until the context ends.
 
     Raises:
-        Problem: 413 when it is too long, 408 when it took too long to come, 415 when compressed.
+        Problem: 413 when it is too long, 408 when it took too long or came too slowly, 415 when
+            compressed, 503 when there are too many bytes of others.
     """
     limit = settings.max_body_bytes
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Problem(415, "compressed bodies (Content-Encoding) are not taken")
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal():
+    if not (length.isascii() and length.isdecimal()):
         raise Problem(400, "Content-Length is no number")
-    if int(length) > limit:
+    if len(length.lstrip("0")) > len(str(limit)) or int(length.lstrip("0") or "0") > limit:
         raise _too_long(limit)
-    chunks, received = [], 0
+    chunks: list[bytes] = []
+    received = 0
     try:
-        async with asyncio.timeout(settings.body_seconds):
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > limit:
-                    raise _too_long(limit)
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Problem(
-            408, f"the request did not arrive within {settings.body_seconds:g} s", _CLOSE
-        ) from None
+        async for chunk in _in_time(request, settings):
+            if received + len(chunk) > limit:
+                raise _too_long(limit)
+            budget.take(len(chunk))
+            received += len(chunk)
+            chunks.append(chunk)
+        body = b"".join(chunks)
+        chunks.clear()
+        yield body
     except ClientDisconnect:
         raise Problem(400, "the client has gone") from None
-    return b"".join(chunks)
+    finally:
+        budget.give_back(received)
 
 
-_CLOSE = {"Connection": "close"}
+async def _in_time(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """Give what comes of a body, unless it takes too long, or comes too slowly on average."""
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    last = started + settings.body_seconds
+    received = 0
+    stream = request.stream()
+    while True:
+        allowed = max(settings.grace_seconds, received / settings.min_bytes_per_second)
+        try:
+            async with asyncio.timeout_at(min(last, started + allowed)):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            reason = f"the request did not arrive within {settings.body_seconds:g} s"
+            if clock() < last:
+                rate = settings.min_bytes_per_second
+                reason = f"the request came slower than {rate:g} bytes a second"
+            raise Problem(408, reason, CLOSE) from None
+        if chunk is None:
+            return
+        received += len(chunk)
+        yield chunk
 
 
 def _too_long(limit: int) -> Problem:
-    return Problem(413, f"the request's body is longer than {limit} bytes, the limit", _CLOSE)
+    return Problem(413, f"the request's body is longer than {limit} bytes, the limit", CLOSE)
 
 
-def find_picture(body: bytes, content_type: str) -> Upload:
-    """Return the picture that a body holds, raw, as multipart form or as base64 in JSON.
+def find_image(body: bytes, content_type: str, settings: Settings) -> Upload:
+    """Return the image that a body holds, raw, as multipart form or as base64 in JSON.
 
     Raises:
         Problem: 415 for another type, 400 when it is not what it says.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return _from_form(body, content_type)
+        return _from_form(body, content_type, settings.max_form_parts)
     if kind == "application/json":
-        return _from_json(body)
+        return _from_json(body, settings.max_json_values)
     if kind.startswith("image/") or kind in ("application/octet-stream", ""):
         return Upload(body, None)
     raise Problem(
         415,
-        f"Content-Type {kind[:100]}: expected a picture (image/... or application/octet-stream), "
+        f"Content-Type {kind[:100]}: expected an image (image/... or application/octet-stream), "
         "multipart/form-data or application/json",
     )
 
 
-def _from_json(body: bytes) -> Upload:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, f"the body is no JSON: {error}") from error
+def _from_json(body: bytes, max_values: int) -> Upload:
+    content = parse_json(body, max_values)
     if not isinstance(content, dict) or not isinstance(content.get("image"), str):
-        raise Problem(400, 'expected {"image": "the picture\'s file in base64"}')
+        raise Problem(400, 'expected {"image": "the image\'s file in base64"}')
     name = content.get("file")
     if content.keys() - {"image", "file"} or not isinstance(name, str | None):
         raise Problem(400, 'expected the keys "image" and, if you like, "file" (a name) alone')
     try:
-        return Upload(base64.b64decode(content["image"], validate=True), name)
-    except (binascii.Error, ValueError) as error:
+        return Upload(decode_base64(content["image"]), name)
+    except ValueError as error:
         raise Problem(400, f"'image' is no base64: {error}") from error
 
 
-def _from_form(body: bytes, content_type: str) -> Upload:
+_DATA_URL = re.compile(r"data:([^,]{0,1000});\s*base64\s*,", re.IGNORECASE)
+
+_ESCAPED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0D": "", "%0A": "", "%20": ""}  # in URLs
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes that base64 stands for, in any form that browsers and shells make.
+
+    That is with line breaks and blanks, in the alphabet for URLs, without the padding, and as a
+    data URL (`data:image/jpeg;base64,...`), whatever type it tells.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if text[:100].lstrip()[:5].lower() == "data:":
+        text = text.lstrip()
+        match = _DATA_URL.match(text)
+        if match is None:
+            raise ValueError("a data URL without ;base64, before its data")
+        text = text[match.end() :]
+        for code, letter in _ESCAPED.items() if "%" in text else ():
+            text = text.replace(code, letter).replace(code.lower(), letter)
+    if not text.isascii():
+        raise ValueError("there are other letters than those of base64")
+    data = text.encode().translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n\f\v")
+    letters = data.rstrip(b"=")
+    padding, missing = len(data) - len(letters), -len(letters) % 4
+    if missing == 3 or padding > missing:
+        raise ValueError(
+            f"{len(letters)} letters and {padding} '=' are not a whole number of bytes"
+        )
+    try:
+        return base64.b64decode(letters + b"=" * missing, validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def _from_form(body: bytes, content_type: str, max_parts: int) -> Upload:
     """Return the one file of a form: a part with a file's name, or named `file`."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise Problem(400, "the multipart form does not tell its boundary")
+    if body.count(b"\n--" + boundary) > max_parts:
+        raise Problem(400, f"the form has more than {max_parts} parts, the limit")
     parts = _Parts()
     try:
         parser = MultipartParser(boundary, parts.callbacks())

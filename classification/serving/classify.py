@@ -1,4 +1,4 @@
-"""POST /classify: one picture in, the most probable classes out."""
+"""POST /classify: one image in, the most probable classes out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.naming import name_classes
 from classification.deployment.probabilities import to_probabilities
-from classification.serving.bodies import Upload, find_picture, receive_body
+from classification.serving.bodies import Upload, find_image, receive_body
 from classification.serving.models import ServedModel
 from classification.serving.problems import Problem, json_response
 from classification.serving.schemas import CLASSIFY_BODY, Answer, failures
@@ -41,21 +41,18 @@ def classify_routes(service: Service) -> APIRouter:
             ),
         ] = None,
     ) -> Response:
-        """Name the classes of one picture."""
+        """Name the classes of one image."""
         chosen = service.model(model)
-        service.take()
-        try:
-            body = await receive_body(request, service.settings)
-            content_type = request.headers.get("content-type", "")
-            upload: list[Upload] = []
+        content_type = request.headers.get("content-type", "")
+        upload: list[Upload] = []
+        async with receive_body(request, service.settings, service.bytes) as body:
 
-            def picture() -> bytes:
-                upload.append(find_picture(body, content_type))
+            def image() -> bytes:
+                upload.append(find_image(body, content_type, service.settings))
                 return upload[0].data
 
-            logits, by_rule = await service.picture_logits(chosen, picture)
-        finally:
-            service.give_back()
+            with service.places():
+                logits, by_rule = await service.image_logits(chosen, image)
         if not np.isfinite(logits).all():
             raise Problem(500, "the model's output is not a finite number")
         probabilities = to_probabilities(logits[None], chosen.backend.task)[0]

@@ -2,7 +2,7 @@
 
 The tensors are those of the served file: [N, 3, H, W] float32, normalised, in its order of colours;
 or, of a file with embedded preprocessing, [N, h, w, 3] uint8 BGR of any size. Either also takes
-encoded pictures: [N] BYTES, as OpenVINO Model Server does.
+encoded images: [N] BYTES, as OpenVINO Model Server does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from classification import __version__
 from classification.deployment.probabilities import to_probabilities
 from classification.serving.bodies import receive_body
 from classification.serving.models import ServedModel
-from classification.serving.problems import Problem, json_response
+from classification.serving.problems import json_response
 from classification.serving.schemas import (
     INFER_BODY,
     InferenceResponse,
@@ -33,7 +33,12 @@ from classification.serving.schemas import (
     failures,
 )
 from classification.serving.service import Service
-from classification.serving.tensors import LENGTH_HEADER, build_response, parse_request
+from classification.serving.tensors import (
+    LENGTH_HEADER,
+    InferRequest,
+    build_response,
+    parse_request,
+)
 
 VERSION = "1"
 INPUT = "image"
@@ -70,7 +75,7 @@ def kserve_routes(service: Service) -> APIRouter:
         return json_response({"name": service.model(name).name, "ready": True})
 
     async def infer(request: Request, name: str) -> Response:
-        """Run a model on tensors or on encoded pictures."""
+        """Run a model on tensors or on encoded images."""
         return await answer_infer(service, service.model(name), request)
 
     for model_path in ("/models/{name}", f"/models/{{name}}/versions/{VERSION}"):
@@ -112,28 +117,19 @@ def input_tensor(model: ServedModel) -> tuple[str, list[int]]:
 
 async def answer_infer(service: Service, model: ServedModel, request: Request) -> Response:
     """Read the request, run the model, build the response."""
-    taken = 1
-    service.take()
-    try:
-        body = await receive_body(request, service.settings)
-        datatype, shape = input_tensor(model)
-        asked = await asyncio.to_thread(
-            parse_request,
-            body,
-            request.headers.get(LENGTH_HEADER),
-            INPUT,
-            datatype,
-            shape,
-            OUTPUTS,
-        )
-        count, most = len(asked.items), service.settings.queue_size
-        if count > most:
-            raise Problem(413, f"{count} pictures are more than one request may bring: {most}")
-        service.take(count - 1)
-        taken = count
-        logits = await _all_logits(service, model, asked.items)
-    finally:
-        service.give_back(taken)
+    datatype, shape = input_tensor(model)
+    head_length = request.headers.get(LENGTH_HEADER)
+    async with receive_body(request, service.settings, service.bytes) as body:
+
+        def parse() -> InferRequest:
+            return parse_request(
+                body, head_length, INPUT, datatype, shape, OUTPUTS, service.settings
+            )
+
+        with service.places():  # parsing has its place too, and the images that it finds the others
+            asked = await service.in_thread(parse)
+            with service.places(len(asked.items) - 1):
+                logits = await _all_logits(service, model, asked.items)
     probabilities = to_probabilities(logits, model.backend.task).astype(np.float32)
     outputs = {"logits": logits, "probabilities": probabilities}
     head = {"model_name": model.name, "model_version": VERSION}
@@ -146,12 +142,12 @@ async def answer_infer(service: Service, model: ServedModel, request: Request) -
 async def _all_logits(
     service: Service, model: ServedModel, items: list[bytes] | np.ndarray
 ) -> np.ndarray:
-    """Return logits [N, C] float32 of encoded pictures or of rows of the file's own tensor."""
+    """Return logits [N, C] float32 of encoded images or of rows of the file's own tensor."""
     run: Callable[[Any], Awaitable[np.ndarray]]
     if isinstance(items, list):
 
         async def run(item: bytes) -> np.ndarray:
-            return (await service.picture_logits(model, lambda: item))[0]
+            return (await service.image_logits(model, lambda: item))[0]
 
     elif model.backend.embedded:
 
@@ -176,5 +172,5 @@ async def _all_logits(
 def _resized(image: np.ndarray, model: ServedModel) -> np.ndarray:
     """Return [H, W, 3] RGB of [h, w, 3] BGR, resized as `load_image` does."""
     preprocessing = model.backend.preprocessing
-    picture = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
-    return np.asarray(picture.resize((preprocessing.width, preprocessing.height), resample=2))
+    rgb = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+    return np.asarray(rgb.resize((preprocessing.width, preprocessing.height), resample=2))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-LINGER_SECONDS = 2.0
+CLOSE = {"Connection": "close"}
 
 
 class Problem(Exception):
@@ -24,9 +21,9 @@ class Problem(Exception):
 
 
 class BusyError(Problem):
-    """All places in the queue are taken."""
+    """All places in the queue are taken, or another budget is spent."""
 
-    def __init__(self, reason: str = "too many pictures are waiting; come back later") -> None:
+    def __init__(self, reason: str = "too many images are waiting; come back later") -> None:
         super().__init__(503, reason, {"Retry-After": "1"})
 
 
@@ -41,12 +38,8 @@ def json_response(
 
 
 def problem_response(problem: Problem) -> Response:
-    """Return the answer; one that closes the connection first lets the client finish speaking."""
-    content = {"error": problem.reason}
-    response = json_response(content, problem.status, problem.headers)
-    if "connection" in response.headers:
-        return _LastResponse(response)
-    return response
+    """Return the answer."""
+    return json_response({"error": problem.reason}, problem.status, problem.headers)
 
 
 async def answer_problem(request: Request, problem: Exception) -> Response:
@@ -54,26 +47,3 @@ async def answer_problem(request: Request, problem: Exception) -> Response:
     del request
     assert isinstance(problem, Problem)
     return problem_response(problem)
-
-
-class _LastResponse(Response):
-    """Sends a response and then reads on for a while before the connection is closed.
-
-    Closing a socket with unread data resets the connection, and the client, still sending, would
-    never see the answer.
-    """
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(status_code=response.status_code)
-        self._response = response
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start = {"type": "http.response.start", "status": self._response.status_code}
-        await send({**start, "headers": self._response.raw_headers})
-        body = {"type": "http.response.body", "body": self._response.body}
-        await send({**body, "more_body": True})
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                while (await receive()).get("more_body"):
-                    pass
-        await send({"type": "http.response.body"})

@@ -1,12 +1,14 @@
-"""Answers to pictures: what the routes share."""
+"""Answers to images: what the routes share."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,11 +16,15 @@ from classification.data.faces import NoFaceError
 from classification.data.store import usable_cores
 from classification.deployment.naming import logits_by_rule
 from classification.serving.batching import Batcher, Waiting, deliver
+from classification.serving.budgets import ByteBudget, PixelBudget
 from classification.serving.metrics import Metrics
 from classification.serving.models import ServedModel
 from classification.serving.pictures import load_picture
 from classification.serving.problems import BusyError, Problem
 from classification.serving.settings import Settings
+
+Result = TypeVar("Result")
+_NOT_IN_TIME = "there was no answer in time; come back later"
 
 
 class Service:
@@ -28,6 +34,8 @@ class Service:
         self.models = models
         self.settings = settings
         self.default = next(iter(models.values()))
+        self.bytes = ByteBudget(settings.max_bytes_in_flight)
+        self._pixels = PixelBudget(int(1e6 * settings.max_megapixels_in_flight))
         self._taken = 0
         self.metrics = Metrics(models.values(), lambda: self._taken)
         self._on_decoded = self.metrics.decode_seconds.observe
@@ -47,8 +55,9 @@ class Service:
             )
         return self.models[name]
 
-    def take(self, count: int = 1) -> None:
-        """Take places in the queue; only the thread of the event loop may call this.
+    @contextmanager
+    def places(self, count: int = 1) -> Iterator[None]:
+        """Hold places in the queue; only the thread of the event loop may call this.
 
         Raises:
             BusyError: there are not so many free.
@@ -56,19 +65,19 @@ class Service:
         if self._taken + count > self.settings.queue_size:
             raise BusyError()
         self._taken += count
+        try:
+            yield
+        finally:
+            self._taken -= count
 
-    def give_back(self, count: int = 1) -> None:
-        """Give places back."""
-        self._taken -= count
-
-    async def picture_logits(
+    async def image_logits(
         self, model: ServedModel, data: Callable[[], bytes]
     ) -> tuple[np.ndarray, bool]:
-        """Return logits [C] of a picture, and whether a rule and not the model gave them.
+        """Return logits [C] of an image, and whether a rule and not the model gave them.
 
         Args:
             model: one of those that are served.
-            data: called in a thread; returns the picture's file.
+            data: called in a thread; returns the image's file.
 
         Raises:
             Problem: there is no answer.
@@ -76,7 +85,8 @@ class Service:
         preprocessing = model.backend.preprocessing
         try:
             logits = await self.run(
-                model.batcher, lambda: load_picture(data(), preprocessing, self.settings)
+                model.batcher,
+                lambda: load_picture(data(), preprocessing, self.settings, self._pixels),
             )
         except NoFaceError as error:
             rule = logits_by_rule(error, model.backend)
@@ -95,13 +105,29 @@ class Service:
         future: Future[np.ndarray] = loop.create_future()
         timer = loop.call_later(self.settings.answer_seconds, _give_up, future)
         try:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(usable_cores(), "decode")
             batcher.expect()
-            self._threads.submit(_prepare, prepare, batcher, loop, future, self._on_decoded)
+            self._executor().submit(_prepare, prepare, batcher, loop, future, self._on_decoded)
             return await future
         finally:
             timer.cancel()
+
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns in one of the threads, of which there are as many as cores.
+
+        Raises:
+            Problem: 503, when there was no answer in time; and whatever `work` raises.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.settings.answer_seconds):
+                return await loop.run_in_executor(self._executor(), work)
+        except TimeoutError:
+            raise BusyError(_NOT_IN_TIME) from None
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(usable_cores(), "decode")
+        return self._threads
 
     def close(self) -> None:
         """Wait for what is under way and end the threads; another request starts new ones."""
@@ -135,4 +161,4 @@ def _prepare(
 
 def _give_up(future: Future[np.ndarray]) -> None:
     if not future.done():
-        future.set_exception(BusyError("there was no answer in time; come back later"))
+        future.set_exception(BusyError(_NOT_IN_TIME))

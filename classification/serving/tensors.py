@@ -7,6 +7,8 @@ Extension".
 from __future__ import annotations
 
 import json
+import math
+import secrets
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from starlette.responses import Response
 
+from classification.serving.json_text import cut_numbers, parse_json, parse_numbers
 from classification.serving.problems import Problem, json_response
+from classification.serving.settings import Settings
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 _TYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
@@ -43,34 +47,49 @@ def parse_request(
     datatype: str,
     shape: Sequence[int],
     outputs: Sequence[str],
+    settings: Settings,
 ) -> InferRequest:
     """Return a request with one input tensor.
+
+    No list of a tensor's numbers is ever made: JSON's go into an array some thousands at a time.
 
     Args:
         body: JSON, followed by binary data if there is any.
         head_length: the header that tells the length of the JSON; None = all of it.
         name, datatype, shape: of the input; -1 is any length. BYTES are taken too: pictures.
         outputs: the names of what the model gives.
+        settings: the budgets; `queue_size` for the images of one request.
 
     Raises:
-        Problem: 400, and what is wrong.
+        Problem: 400, and what is wrong; 413 for too many images.
     """
-    content, binary = _split(body, head_length)
+    head, binary = _split(body, head_length)
+    placeholder = secrets.token_hex(16)
+    head, numbers = cut_numbers(head, "data", placeholder)
+    if len(head) > settings.max_json_bytes:
+        raise Problem(
+            400,
+            f"the JSON besides the tensor's numbers is longer than {settings.max_json_bytes} "
+            "bytes, the limit",
+        )
+    content = parse_json(head, settings.max_json_values)
+    if not isinstance(content, dict):
+        raise Problem(400, "expected a JSON object")
     inputs = content.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise Problem(400, "'inputs': expected a list of one tensor")
     tensor = inputs[0]
     if tensor.get("name") != name:
         raise Problem(400, f"the input's name is '{name}', not '{str(tensor.get('name'))[:100]}'")
-    given = tensor.get("shape")
-    if not isinstance(given, list) or not given or any(type(n) is not int or n < 1 for n in given):
-        raise Problem(400, "'shape': expected a list of positive numbers")
+    given = _shape(tensor, settings.max_dimensions)
     data = _data(tensor, binary)
+    if data == placeholder:
+        data = numbers or b""
     items: list[bytes] | np.ndarray
     if tensor.get("datatype") == "BYTES":
-        items = _strings(data, given)
+        items = _strings(data, given, settings.queue_size)
     elif tensor.get("datatype") == datatype:
-        items = _array(data, datatype, given, shape)
+        items = _array(data, datatype, given, shape, settings.queue_size)
     else:
         raise Problem(400, f"'datatype': expected {datatype} or BYTES (encoded pictures)")
     request_id = content.get("id")
@@ -79,19 +98,23 @@ def parse_request(
     return InferRequest(request_id, items, _wanted(content, outputs))
 
 
-def _split(body: bytes, head_length: str | None) -> tuple[dict[str, Any], memoryview]:
+def _split(body: bytes, head_length: str | None) -> tuple[bytes, memoryview]:
     length = len(body)
     if head_length is not None:
-        if not (head_length.isascii() and head_length.isdecimal()) or int(head_length) > length:
+        digits = head_length.lstrip("0")[: len(str(length)) + 1] or "0"
+        if not (head_length.isascii() and head_length.isdecimal()) or int(digits) > length:
             raise Problem(400, f"{LENGTH_HEADER}: no length within the body")
-        length = int(head_length)
-    try:
-        content = json.loads(body[:length])
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, f"the request is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise Problem(400, "expected a JSON object")
-    return content, memoryview(body)[length:]
+        length = int(digits)
+    return body[:length], memoryview(body)[length:]
+
+
+def _shape(tensor: dict[str, Any], most: int) -> list[int]:
+    given = tensor.get("shape")
+    if not isinstance(given, list) or not 0 < len(given) <= most:
+        raise Problem(400, f"'shape': expected a list of 1 to {most} numbers")
+    if any(type(n) is not int or not 0 < n < 2**31 for n in given):
+        raise Problem(400, "'shape': expected positive numbers below 2^31")
+    return given
 
 
 def _parameters(owner: dict[str, Any]) -> dict[str, Any]:
@@ -101,27 +124,33 @@ def _parameters(owner: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _data(tensor: dict[str, Any], binary: memoryview) -> memoryview | list[Any]:
-    """Return the tensor's data: all of the binary part, or a list."""
+def _data(tensor: dict[str, Any], binary: memoryview) -> memoryview | str | bytes:
+    """Return the tensor's data: all of the binary part, or JSON, or what stands for it."""
     size = _parameters(tensor).get("binary_data_size")
     if size is not None:
-        if size != len(binary):
-            raise Problem(400, f"binary_data_size {size}: {len(binary)} bytes came")
+        if type(size) is not int or size != len(binary):
+            raise Problem(400, f"binary_data_size {str(size)[:100]}: {len(binary)} bytes came")
         return binary
     if len(binary):
         raise Problem(400, "there is binary data that no tensor's binary_data_size tells of")
-    if not isinstance(tensor.get("data"), list):
+    data = tensor.get("data")
+    if isinstance(data, list):  # a short one, behind another list of this name
+        return json.dumps(data).encode()
+    if not isinstance(data, str):
         raise Problem(400, "'data': expected a list, or binary data")
-    return tensor["data"]
+    return data
 
 
-def _strings(data: memoryview | list[Any], shape: list[int]) -> list[bytes]:
+def _strings(data: memoryview | str | bytes, shape: list[int], most: int) -> list[bytes]:
     """Return BYTES elements, each of which follows its length in 4 bytes."""
-    if isinstance(data, list):
-        raise Problem(400, "pictures (BYTES) can only come as binary data; or use POST /classify")
-    strings = []
+    if not isinstance(data, memoryview):
+        raise Problem(400, "images (BYTES) can only come as binary data; or use POST /classify")
+    if len(shape) != 1:
+        raise Problem(400, f"'shape': expected the number of images, not {shape}")
+    _check_count(shape[0], most)
+    strings: list[bytes] = []
     position = 0
-    while position < len(data):
+    while position < len(data) and len(strings) <= shape[0]:
         start = position + 4
         if start > len(data):
             raise Problem(400, "BYTES: the data ends within a length")
@@ -129,13 +158,22 @@ def _strings(data: memoryview | list[Any], shape: list[int]) -> list[bytes]:
         if position > len(data):
             raise Problem(400, "BYTES: the data ends within an element")
         strings.append(bytes(data[start:position]))
-    if np.prod(shape, dtype=object) != len(strings) or len(strings) != shape[0]:
-        raise Problem(400, f"'shape': {len(strings)} pictures came, so expected [{len(strings)}]")
+    if len(strings) != shape[0]:
+        raise Problem(400, f"'shape': {shape}, but the data holds another number of images")
     return strings
 
 
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise Problem(413, f"{count} images are more than one request may bring: {most}")
+
+
 def _array(
-    data: memoryview | list[Any], datatype: str, given: list[int], shape: Sequence[int]
+    data: memoryview | str | bytes,
+    datatype: str,
+    given: list[int],
+    shape: Sequence[int],
+    most: int,
 ) -> np.ndarray:
     wanted = [-1, *shape[1:]]
     fits = len(given) == len(shape) and all(
@@ -143,29 +181,25 @@ def _array(
     )
     if not fits:
         raise Problem(400, f"'shape': expected {wanted}, not {given}")
+    _check_count(given[0], most)
     kind = _TYPES[datatype]
     try:
-        flat = _numbers(data, kind) if isinstance(data, list) else np.frombuffer(data, dtype=kind)
-        return flat.reshape(given)
-    except (ValueError, TypeError, OverflowError) as error:
+        if isinstance(data, memoryview):
+            return _from_binary(data, given, kind)
+        if isinstance(data, str):
+            raise ValueError("it is text")
+        return parse_numbers(data, given, kind)
+    except (ValueError, RecursionError) as error:
         raise Problem(400, f"'data' is not {datatype} of shape {given}: {error}") from error
 
 
-def _numbers(data: list[Any], kind: np.dtype[Any]) -> np.ndarray:
-    """Return the numbers of a list of any depth.
-
-    NumPy alone would read text as numbers, and cut off the fractions of pixels.
-
-    Raises:
-        ValueError: not all of them are such numbers.
-    """
-    values = np.asarray(data).ravel()
-    if values.dtype.kind not in "iuf":
-        raise ValueError("not all of it are numbers")
-    numbers = values.astype(kind)
-    if kind.kind == "u" and not np.array_equal(numbers, values):
-        raise ValueError("not all of it are whole numbers from 0 to 255")
-    return numbers
+def _from_binary(data: memoryview, shape: list[int], kind: np.dtype[Any]) -> np.ndarray:
+    if len(data) != math.prod(shape) * kind.itemsize:
+        raise ValueError(f"{len(data)} bytes came")
+    numbers = np.frombuffer(data, dtype=kind)
+    if kind.kind == "f" and not np.isfinite(numbers).all():
+        raise ValueError("not all of it are finite numbers")
+    return numbers.reshape(shape)
 
 
 def _wanted(content: dict[str, Any], names: Sequence[str]) -> list[Output]:

@@ -85,6 +85,7 @@ def running_function(model: str | Path, log: Path) -> Iterator[Runtime]:
         **python_environment(),
         "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{runtime.server.server_port}",
         "MODEL": str(model),
+        "CORS_ORIGINS": "https://a.example,https://c.example",
     }
     environment.pop("HOME", None)
     command = [sys.executable, "-m", "awslambdaric", "handler.handler"]

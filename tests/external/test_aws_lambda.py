@@ -120,6 +120,77 @@ def test_the_page_and_the_health(version: str, function: Runtime) -> None:
     assert json.loads(health["body"]) == {"status": "ok"}
 
 
+def rest(resource: str, path: str, stage: str = "dev", **parameters: str) -> dict:
+    """Return the parts of a REST API's event, or of payload format 1.0, that tell the path."""
+    return {
+        "resource": resource,
+        "path": path,
+        "pathParameters": parameters or None,
+        "requestContext": {"stage": stage, "path": f"/{stage}{path}"},
+    }
+
+
+def http(route: str, path: str, stage: str = "dev", **parameters: str) -> dict:
+    """Return those of payload format 2.0."""
+    context = {"stage": stage, "http": {"path": path}}
+    event = {"version": "2.0", "routeKey": route, "rawPath": path, "requestContext": context}
+    return {**event, "pathParameters": parameters} if parameters else event
+
+
+@pytest.mark.parametrize(
+    ("event", "path"),
+    [
+        (rest("/classify", "/classify"), "/classify"),
+        (rest("/{proxy+}", "/classify", proxy="classify"), "/classify"),
+        (rest("/{proxy+}", "/birds/classify", proxy="classify"), "/classify"),  # a base path
+        (rest("/classify", "/birds/classify"), "/classify"),
+        (rest("/v2/models/{name}", "/b/v2/models/ir", name="ir"), "/v2/models/ir"),
+        (rest("/", "/birds"), "/"),
+        (rest("$default", "/dev/classify"), "/classify"),  # an HTTP API with format 1.0
+        (rest("$default", "/development"), "/development"),
+        (http("POST /classify", "/dev/classify"), "/classify"),
+        (http("ANY /{proxy+}", "/dev/v2/models/ir", proxy="v2/models/ir"), "/v2/models/ir"),
+        (http("ANY /birds/{proxy+}", "/dev/birds/classify", proxy="classify"), "/classify"),
+        (http("GET /", "/dev/"), "/"),
+        (http("$default", "/dev/classify"), "/classify"),
+        (http("$default", "/dev"), "/"),
+        (http("$default", "/developers"), "/developers"),
+        (http("$default", "/dev/dev/classify"), "/dev/classify"),
+        (http("$default", "/classify", stage="$default"), "/classify"),  # a function URL
+        ({"path": "/classify", "requestContext": {"elb": {"targetGroupArn": "a"}}}, "/classify"),
+    ],
+)
+def test_the_path_is_what_the_event_says(
+    event: dict, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(FUNCTION))
+    from event_path import route_path
+
+    assert route_path(event) == path
+
+
+def test_a_named_stage_and_a_base_path(function: Runtime) -> None:
+    """Through Mangum, in the format of each."""
+    events = [event_v2("GET", "/healthz", {}, None), event_v1("GET", "/healthz", {}, None)]
+    events[0] |= {"rawPath": "/dev/healthz", "routeKey": "$default"}
+    events[0]["requestContext"] |= {"stage": "dev"}
+    events[0]["requestContext"]["http"] |= {"path": "/dev/healthz"}
+    base = {"path": "/birds/healthz", "resource": "/{proxy+}"}
+    events[1] |= {**base, "pathParameters": {"proxy": "healthz"}}
+    for event in events:
+        assert json.loads(function.invoke(event)["body"]) == {"status": "ok"}
+
+
+def test_pages_of_other_origins_may_call(function: Runtime) -> None:
+    """Behind what does not answer for them, as a REST API or a function URL."""
+    headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    preflight = function.invoke(event_v1("OPTIONS", "/classify", headers, None))
+    assert preflight["statusCode"] == 200
+    assert preflight["headers"]["access-control-allow-origin"] == "https://a.example"
+    other = function.invoke(event_v1("GET", "/healthz", {"Origin": "https://b.example"}, None))
+    assert "access-control-allow-origin" not in other["headers"]
+
+
 def test_without_a_model_it_says_so_at_the_start(tmp_path: Path) -> None:
     with running_function("nowhere/model.xml", tmp_path / "log.txt") as runtime:
         path, contents = runtime.answer()

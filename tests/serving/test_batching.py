@@ -156,7 +156,7 @@ def test_a_picture_without_a_face(models, monkeypatch, rule: np.ndarray | None) 
 
     monkeypatch.setattr(service_module, "load_picture", no_face)
     monkeypatch.setattr(service_module, "logits_by_rule", lambda *arguments: rule)
-    answer = Service(models, Settings()).picture_logits(models["ir"], lambda: b"")
+    answer = Service(models, Settings()).image_logits(models["ir"], lambda: b"")
     if rule is None:
         with pytest.raises(Problem, match="no face") as raised:
             asyncio.run(answer)

@@ -150,12 +150,10 @@ class TestQueue:
     def test_a_full_one_answers_503_at_once(self, models, picture: Path) -> None:
         app = create_app(models, replace(Settings(), queue_size=2))
         service = app.state.service
-        service.take(1)
-        service.take(1)
         client = TestClient(app)
-        response = client.post("/classify", content=picture.read_bytes())
+        with service.places(), service.places():
+            response = client.post("/classify", content=picture.read_bytes())
         assert response.status_code == 503 and response.headers["Retry-After"] == "1"
-        service.give_back(2)
         assert client.post("/classify", content=picture.read_bytes()).status_code == 200
 
     def test_places_are_given_back_whatever_happens(self, client: TestClient) -> None:
