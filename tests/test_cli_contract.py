@@ -56,7 +56,8 @@ TOOLS = {
 }  # fmt: skip
 SERVE = [
     "--load-weights", "--host", "--port", "--api-key-file", "--max-body-mb", "--max-megapixels",
-    "--timeout", "--queue-size", "--max-batch", "--precision-hint",
+    "--timeout", "--queue-size", "--max-batch", "--precision-hint", "--cors-origin",
+    "--allowed-host",
 ]  # fmt: skip
 INSTANTIATE = ["TEMPLATE", "WORKDIR", "--do-not-load-snapshot", "--force", "-v", "--verbose"]
 
