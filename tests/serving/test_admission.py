@@ -122,7 +122,9 @@ def test_an_image_waits_for_its_share_of_the_pixels() -> None:
 
 def test_what_is_pipelined_is_answered_in_turn(server: Server) -> None:
     with connected(server, 1, GET * 300) as (connection,):
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a.localhost\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"GET /healthz HTTP/1.1\r\nHost: a.localhost\r\nConnection: close\r\n\r\n"
+        )
         answers = everything(connection)
     assert answers.count(b"HTTP/1.1 200 ") == 300 and answers.count(b'{"status":"ok"}') == 300
     assert answers.count(b"HTTP/1.1 400 ") == 1

@@ -123,7 +123,8 @@ def test_base64_in_every_form(size: int) -> None:
         f"data:image/svg+xml;charset=utf-8;base64,{plain}",
         f"data:;base64,{plain}",
         f"DATA:image/PNG;Base64, {plain}\n",
-        "data:image/png;base64," + plain.replace("+", "%2B").replace("=", "%3d").replace("/", "%2f"),
+        "data:image/png;base64,"
+        + plain.replace("+", "%2B").replace("=", "%3d").replace("/", "%2f"),
     ]
     assert [decode_base64(form) for form in forms] == [data] * len(forms)
 
