@@ -253,21 +253,25 @@ def test_allowed_hosts(models) -> None:
         assert client.get("/healthz", headers={"Host": name}).status_code == status
 
 
-class TestCORS:
-    ASKS = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": "x-api-key,content-type"}  # fmt: skip
+ASKS = {
+    "Origin": "https://a.example",
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "x-api-key,content-type",
+}
 
+
+class TestCORS:
     @pytest.fixture
     def open_to(self, models) -> TestClient:
         settings = Settings(cors_origins=("https://a.example",), api_key="secret")
         return TestClient(create_app(models, settings))
 
     def test_a_preflight_needs_no_key(self, open_to: TestClient) -> None:
-        answer = open_to.options("/classify", headers=self.ASKS)
+        answer = open_to.options("/classify", headers=ASKS)
         assert answer.status_code == 200
         assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
         assert "x-api-key" in answer.headers["Access-Control-Allow-Headers"].lower()
-        foreign = open_to.options("/classify", headers={**self.ASKS, "Origin": "https://b.example"})
+        foreign = open_to.options("/classify", headers={**ASKS, "Origin": "https://b.example"})
         assert "Access-Control-Allow-Origin" not in foreign.headers
 
     def test_the_request_itself_does_and_refusals_can_be_read(self, open_to: TestClient) -> None:
@@ -279,7 +283,7 @@ class TestCORS:
             assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
 
     def test_it_is_off_by_default(self, client: TestClient) -> None:
-        assert client.options("/classify", headers=self.ASKS).status_code == 405
+        assert client.options("/classify", headers=ASKS).status_code == 405
         answer = client.get("/healthz", headers={"Origin": "https://a.example"})
         assert not any(name.startswith("access-control") for name in answer.headers)
 
