@@ -143,7 +143,7 @@ def generate_load(
     address: tuple[str, int], files: Sequence[Path], clients: int, count: int
 ) -> Load:
     """Send `count` requests over `clients` connections, each waiting for its answer."""
-    head = "POST /classify HTTP/1.1\r\nHost: service\r\nContent-Type: image/jpeg\r\n"
+    head = "POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
     bodies = [path.read_bytes() for path in files]
     requests = [f"{head}Content-Length: {len(b)}\r\n\r\n".encode() + b for b in bodies]
     load = Load()
