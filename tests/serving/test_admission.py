@@ -122,7 +122,9 @@ def test_an_image_waits_for_its_share_of_the_pixels() -> None:
 
 def test_what_is_pipelined_is_answered_in_turn(server: Server) -> None:
     with connected(server, 1, GET * 300) as (connection,):
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a.localhost\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"GET /healthz HTTP/1.1\r\nHost: a.localhost\r\nConnection: close\r\n\r\n"
+        )
         answers = everything(connection)
     assert answers.count(b"HTTP/1.1 200 ") == 300 and answers.count(b'{"status":"ok"}') == 300
     assert answers.count(b"HTTP/1.1 400 ") == 1
@@ -251,21 +253,25 @@ def test_allowed_hosts(models) -> None:
         assert client.get("/healthz", headers={"Host": name}).status_code == status
 
 
-class TestCORS:
-    ASKS = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": "x-api-key,content-type"}  # fmt: skip
+ASKS = {
+    "Origin": "https://a.example",
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "x-api-key,content-type",
+}
 
+
+class TestCORS:
     @pytest.fixture
     def open_to(self, models) -> TestClient:
         settings = Settings(cors_origins=("https://a.example",), api_key="secret")
         return TestClient(create_app(models, settings))
 
     def test_a_preflight_needs_no_key(self, open_to: TestClient) -> None:
-        answer = open_to.options("/classify", headers=self.ASKS)
+        answer = open_to.options("/classify", headers=ASKS)
         assert answer.status_code == 200
         assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
         assert "x-api-key" in answer.headers["Access-Control-Allow-Headers"].lower()
-        foreign = open_to.options("/classify", headers={**self.ASKS, "Origin": "https://b.example"})
+        foreign = open_to.options("/classify", headers={**ASKS, "Origin": "https://b.example"})
         assert "Access-Control-Allow-Origin" not in foreign.headers
 
     def test_the_request_itself_does_and_refusals_can_be_read(self, open_to: TestClient) -> None:
@@ -277,7 +283,7 @@ class TestCORS:
             assert answer.headers["Access-Control-Allow-Origin"] == "https://a.example"
 
     def test_it_is_off_by_default(self, client: TestClient) -> None:
-        assert client.options("/classify", headers=self.ASKS).status_code == 405
+        assert client.options("/classify", headers=ASKS).status_code == 405
         answer = client.get("/healthz", headers={"Origin": "https://a.example"})
         assert not any(name.startswith("access-control") for name in answer.headers)
 

@@ -88,35 +88,52 @@ def json_attacks() -> Iterator[tuple[str, Attack]]:
         ("digits", "9"), ("zeros", "0"), ("exponents", "1e"), ("escapes", '"\\u0041",'),
     ):  # fmt: skip
         yield f"data of {name}", Attack([request(INFER, tensor(filled("[", unit, "0]")))])
-        yield f"pixels of {name}", Attack(
-            [request(WHOLE, tensor(filled("[", unit, "0]"), "[1,2000,1000,3]", "UINT8"))]
+        yield (
+            f"pixels of {name}",
+            Attack([request(WHOLE, tensor(filled("[", unit, "0]"), "[1,2000,1000,3]", "UINT8"))]),
         )
-        yield f"an id of {name}", Attack(
-            [request(INFER, tensor("[0]", rest=',"id":' + filled("[", unit, "0]")))]
+        yield (
+            f"an id of {name}",
+            Attack([request(INFER, tensor("[0]", rest=',"id":' + filled("[", unit, "0]")))]),
         )
-        yield f"an image of {name}", Attack(
-            [request("/classify", filled('{"image":[', unit, "0]}").encode())]
+        yield (
+            f"an image of {name}",
+            Attack([request("/classify", filled('{"image":[', unit, "0]}").encode())]),
         )
         yield f"only {name}", Attack([request(INFER, filled("", unit, "").encode())])
-    for value in ("NaN", "Infinity", "-Infinity", "1e400", "1e39", "9" * 5000, "true", '"1"', "1 1"):
-        yield f"{value[:20]} among numbers", Attack(
-            [request(INFER, tensor(f"[{value}{',0' * (numbers - 1)}]"))]
+    for value in (
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e400",
+        "1e39",
+        "9" * 5000,
+        "true",
+        '"1"',
+        "1 1",
+    ):
+        yield (
+            f"{value[:20]} among numbers",
+            Attack([request(INFER, tensor(f"[{value}{',0' * (numbers - 1)}]"))]),
         )
     for value in ("nan", "inf", "-inf"):
         blob = np.full(numbers, value, "<f4").tobytes()
         yield f"binary {value}", Attack([with_binary("[1,3,40,32]", "FP32", blob)])
     nines = "9," * 400_000 + "9"
     for shape in (f"[{nines}]", "[" * 100_000, f"[{'9' * 5000}]", "[" + "9," * 8 + "9]", "[1e5]"):
-        yield f"a shape of {len(shape)} characters", Attack(
-            [with_binary(shape, "BYTES", b""), with_binary(shape, "FP32", b"\0" * 4)]
+        yield (
+            f"a shape of {len(shape)} characters",
+            Attack([with_binary(shape, "BYTES", b""), with_binary(shape, "FP32", b"\0" * 4)]),
         )
     for digits in ("9" * 5000, "0" * 5000 + "9" * 20, "-1", "1e3", "٣"):
         header = f"Inference-Header-Content-Length: {digits}"
-        yield f"a head length of {digits[:8]} ({len(digits)})", Attack(
-            [request(INFER, b"{}", "application/octet-stream", header)]
+        yield (
+            f"a head length of {digits[:8]} ({len(digits)})",
+            Attack([request(INFER, b"{}", "application/octet-stream", header)]),
         )
-    yield "two million empty images", Attack(
-        [with_binary("[2400000]", "BYTES", b"\0" * 9_600_000)], {413}
+    yield (
+        "two million empty images",
+        Attack([with_binary("[2400000]", "BYTES", b"\0" * 9_600_000)], {413}),
     )
     yield "more empty images than said", Attack([with_binary("[60]", "BYTES", b"\0" * 9_600_000)])
     names = ",".join(f'"{number}":0' for number in range(900_000))
@@ -212,15 +229,20 @@ def connection_attacks() -> Iterator[tuple[str, Attack]]:
     chunked = post + b"Transfer-Encoding: chunked\r\n\r\n"
     for path, number, count in ((b"/openapi.json", 5, 20_000), (b"/healthz", 40, 20_000)):
         sent = (b"GET " + path + b" HTTP/1.1\r\n" + head + b"\r\n") * count
-        yield f"{number} that pipeline {path.decode()} and do not read", Attack(
-            [sent], {0}, number, 4.0, cpu=8.0
+        yield (
+            f"{number} that pipeline {path.decode()} and do not read",
+            Attack([sent], {0}, number, 4.0, cpu=8.0),
         )
-    yield "pipelining and rubbish", Attack(
-        [b"GET / HTTP/1.1\r\n" + head + b"\r\n" + b"\0" * 99], {200}
+    yield (
+        "pipelining and rubbish",
+        Attack([b"GET / HTTP/1.1\r\n" + head + b"\r\n" + b"\0" * 99], {200}),
     )
     yield "chunks of one byte", Attack([chunked + b"1\r\na\r\n" * 1_500_000])
     yield "a chunk with a long extension", Attack([chunked + b"1;" + b"a" * 9 * MEGABYTE])
-    yield "endless trailers", Attack([chunked + b"1\r\na\r\n0\r\n" + b"A: b\r\n" * 1_500_000], {400, 431})
+    yield (
+        "endless trailers",
+        Attack([chunked + b"1\r\na\r\n0\r\n" + b"A: b\r\n" * 1_500_000], {400, 431}),
+    )
     yield "a chunk that does not end", Attack([chunked + b"fffff\r\n" + b"a" * 0xFFFFFF])
     yield "a chunk of 2^70 bytes", Attack([chunked + b"f" * 18 + b"\r\n"])
     yield "a head without end", Attack([b"GET / HTTP/1.1\r\nA: " + b"a" * MEGABYTE], {431, 0})
@@ -231,23 +253,34 @@ def connection_attacks() -> Iterator[tuple[str, Attack]]:
     yield "two Hosts", Attack([b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n"])
     yield "another's Host", Attack([b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n"])
     yield "two lengths", Attack([post + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"])
-    yield "length and chunks", Attack(
-        [post + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
+    yield (
+        "length and chunks",
+        Attack([post + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]),
     )
-    yield "a body that is too long", Attack(
-        [post + b"Content-Length: 99999999\r\n\r\n" + b"a" * MEGABYTE], {413}
+    yield (
+        "a body that is too long",
+        Attack([post + b"Content-Length: 99999999\r\n\r\n" + b"a" * MEGABYTE], {413}),
     )
-    yield "a length of 5000 digits", Attack([post + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n"])
+    yield (
+        "a length of 5000 digits",
+        Attack([post + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n"]),
+    )
     yield "TLS", Attack([b"\x16\x03\x01\x02\x00\x01\x00" + bytes(500)])
     yield "HTTP/2", Attack([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], {400, 0})
-    yield "200 slow bodies", Attack(
-        [post + b"Content-Length: 9000000\r\n\r\n", *[b"a"] * 5], {408, 0}, 200, 8.0, pause=1.0
+    yield (
+        "200 slow bodies",
+        Attack(
+            [post + b"Content-Length: 9000000\r\n\r\n", *[b"a"] * 5], {408, 0}, 200, 8.0, pause=1.0
+        ),
     )
     yield "200 slow heads", Attack([b"GET / H", *[b"T"] * 3], {408, 400, 0}, 200, 1.0, pause=1.0)
     yield "700 silent ones", Attack([b""], {503, 0}, 700, 1.0)
     query = "?top_k=" + "9" * 5000
     for path in (query, "?threshold=1e400", "?threshold=nan", "?top_k=" + "9" * 400):
-        yield f"query {path[:20]}", Attack([request("/classify" + path, b"a", "image/x")], {400, 422})
+        yield (
+            f"query {path[:20]}",
+            Attack([request("/classify" + path, b"a", "image/x")], {400, 422}),
+        )
     yield "a huge path", Attack([request("/" + "%41" * 5000, method="GET")], {404})
     yield "a huge name", Attack([request("/v2/models/" + "a" * 9000, method="GET")], {404})
 
@@ -384,3 +417,62 @@ def test_hostile_requests(running: Server, group: str) -> None:
             if not failed[name]:
                 break
     assert {name: found for name, found in failed.items() if found} == {}
+
+
+def mixed(image: bytes) -> list[tuple[bytes, set[int]]]:
+    """Return good and hostile requests, with the statuses that they may get."""
+    zeros = "[" + "0," * (3 * 40 * 32 - 1) + "0]"
+    coded = base64.b64encode(image).decode()
+    form = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + image + b"\r\n--b--\r\n"
+    kinds: list[tuple[bytes, set[int]]] = [
+        (request("/classify", image, "image/png"), {200}),
+        (request("/classify", form, "multipart/form-data; boundary=b"), {200}),
+        (request("/classify", json.dumps({"image": coded}).encode()), {200}),
+        (request(INFER, tensor(zeros)), {200}),
+        (with_binary("[1]", "BYTES", struct.pack("<I", len(image)) + image), {200}),
+        (request("/healthz", method="GET"), {200}),
+        (request("/metrics", method="HEAD"), {200}),
+        (request(INFER, tensor(zeros.replace("0,0", "0,NaN", 1))), {400}),
+        (request(INFER, tensor('["' + "a" * 10_000 + '"' + ',""' * 25_000 + "]")), {400}),
+        (with_binary("[" + "9," * 50_000 + "9]", "BYTES", b""), {400}),
+        (request("/classify", b"--b\r\n\r\n\r\n" * 9000, "multipart/form-data; boundary=b"), {400}),
+        (request("/classify", b'{"image":"*"}'), {400}),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 30_000, {431, 0}),
+        (b"\x16\x03\x01", {400}),
+    ]
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        broken = bytearray(image[: rng.integers(1, len(image))] if number % 2 else image)
+        broken[rng.integers(len(broken))] ^= 255
+        kinds.append((request("/classify", bytes(broken), "image/png"), {200, 400, 413}))
+        kinds.append((request(f"/{rng.integers(2**60)}", method="GET"), {404}))
+        kinds += kinds[:7]
+    bomb = encoded(Image.new("RGB", (3000, 2000)), "WEBP", lossless=True)
+    return [*kinds, (request("/classify", bomb, "image/webp"), {200})]
+
+
+def test_20_000_mixed_requests_in_flat_memory(running: Server, picture: Path) -> None:
+    kinds = mixed(picture.read_bytes())
+    process = psutil.Process(running.process.pid)
+    wrong: list[tuple[int, bytes]] = []
+
+    def client(seed: int, count: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(count):
+            sent, statuses = kinds[rng.integers(len(kinds))]
+            status = exchange(running, [sent], 0, 30)
+            if status not in statuses:
+                wrong.append((status, sent[:200]))
+
+    memory, descriptors = [], []
+    for part in range(4):
+        threads = [threading.Thread(target=client, args=(8 * part + n, 625)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        memory.append(process.memory_info().rss / 1e6)
+        descriptors.append(process.num_fds())
+    assert wrong == []
+    assert memory[-1] - memory[0] < 60, memory
+    assert max(descriptors) - min(descriptors) < 20, descriptors
