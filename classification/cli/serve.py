@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from classification.cli.precision import add_precision_hint_flag
 from classification.cli.run import run_command
-from classification.errors import UserError
+from classification.errors import Interrupted, UserError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,7 +89,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: a model cannot be loaded, or a flag or the address cannot be used.
-        Interrupted: SIGTERM, after the last answer.
+        Interrupted: Ctrl-C or another signal than SIGTERM, after the last answer.
     """
     for name in ("max_body_mb", "max_megapixels", "timeout", "queue_size", "max_batch"):
         value, flag = getattr(arguments, name), f"--{name.replace('_', '-')}"
@@ -124,7 +125,13 @@ def serve(arguments: argparse.Namespace) -> None:
     )
     models = load_models(named_paths(arguments.load_weights), settings)
     log_as_json()
-    run(create_app(models, settings), settings, arguments.host, arguments.port)
+    try:
+        run(create_app(models, settings), settings, arguments.host, arguments.port)
+    except Interrupted as interruption:
+        # To be told to end, and to have answered all, is a service's success: supervisors such as
+        # systemd take any other code for a failure.
+        if interruption.exit_code != 128 + signal.SIGTERM:
+            raise
 
 
 def _allowed_hosts(names: Sequence[str], host: str, key: str | None) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile
 
-from classification.data.grey_values import scale_16_bits
+from classification.data.grey_values import blocks, scale_16_bits
 from classification.data.notes import FULL_RANGE, Notes
 
 # Pillow's raw modes end with the order of bytes: little, big or the machine's own. Read in the
@@ -39,15 +39,18 @@ def scale_colours(
         reopen: opens it again.
         notes: gets the greatest value; of the full range to a byte.
     """
-    high = np.asarray(image)
+    if value_range == FULL_RANGE and notes is None:
+        return image
+    high = np.array(image)
     greatest = int(high[..., :3].max()) << 8 | 255
     if value_range != FULL_RANGE or greatest < FULL_RANGE // 4:
-        values = high[..., :3].astype(np.uint16) << 8 | _low_bytes(reopen)[..., :3]
-        greatest = int(values.max())
+        low, greatest = _low_bytes(reopen), 0
+        for rows in blocks(high):
+            values = high[rows, :, :3].astype(np.uint16) << 8 | low[rows, :, :3]
+            greatest = max(greatest, int(values.max()))
+            high[rows, :, :3] = scale_16_bits(values, value_range)
         if value_range != FULL_RANGE:
-            scaled = high.copy()
-            scaled[..., :3] = scale_16_bits(values, value_range)
-            info, image = image.info, Image.fromarray(scaled)
+            info, image = image.info, Image.fromarray(high)
             image.info = info
     if notes is not None:
         notes.greatest, notes.container = greatest, FULL_RANGE

@@ -45,7 +45,7 @@ def to_8_bits(image: Image.Image, value_range: int, notes: Notes | None) -> Imag
         scaled = scale_16_bits(values, value_range)
     else:
         scaled = np.empty(values.shape, np.uint8)
-        for rows in _blocks(values):
+        for rows in blocks(values):
             scaled[rows] = _scale(values[rows], value_range)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -56,12 +56,12 @@ def to_8_bits(image: Image.Image, value_range: int, notes: Notes | None) -> Imag
 def scale_16_bits(values: np.ndarray, value_range: int) -> np.ndarray:
     """Return integers of 0..65535 scaled to 0..255, uint8 of the same shape."""
     scaled = np.empty(values.shape, np.uint8)
-    for rows in _blocks(values):
+    for rows in blocks(values):
         scaled[rows] = _table(value_range)[values[rows]]
     return scaled
 
 
-def _blocks(values: np.ndarray) -> Iterator[slice]:
+def blocks(values: np.ndarray) -> Iterator[slice]:
     """Yield the rows of [H, W, ...] in pieces."""
     step = max(_BLOCK * len(values) // values.size, 1)
     return (slice(start, start + step) for start in range(0, len(values), step))

@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from classification.data.completeness import has_jpeg_end
 from classification.data.decode import DecodeError
 from classification.data.faces import NoFaceError
 from classification.data.preprocessing import Preprocessing, load_image
@@ -26,6 +27,8 @@ MOST_SCANS = 50
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _MOST_MARKERS = 5000
+# Whether a JPEG lacks its end alone is found out by decoding it several times.
+MOST_PIXELS_WITHOUT_END = 4_000_000
 _PNG = b"\x89PNG\r\n\x1a\n"
 _RUN_LENGTHS = (1, 2)  # of a BMP: RLE8, RLE4
 
@@ -94,6 +97,9 @@ def check_header(
         scans = count_scans(data)  # there may be as many by chance, behind the image's end
         if scans > MOST_SCANS:
             raise Problem(400, f"a JPEG of {scans} scans; up to {MOST_SCANS} are taken")
+    is_large = kind in ("JPEG", "MPO") and width * height > MOST_PIXELS_WITHOUT_END
+    if is_large and not has_jpeg_end(io.BytesIO(data)):
+        raise Problem(400, "a damaged picture: the JPEG lacks its end")
     return pixels
 
 
