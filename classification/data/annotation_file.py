@@ -18,6 +18,8 @@ from classification.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_MOST_HINTS = 20  # of missing files: finding one takes several looks
+
 _LINE = re.compile(
     r"""(?:"([^"]+)"|'([^']+)'|([^"'\s].*?)) \s+ (?:"([^"]+)"|'([^']+)'|([^"'\s]\S*))""", re.VERBOSE
 )
@@ -58,7 +60,8 @@ def read_annotation_file(
         first = found.setdefault(item.path, item)
         repeated += first is not item
         if there is None:
-            problems.append(f"{place}: there is no file '{item.path}'.{_hint(text, finder)}")
+            hint = _hint(text, finder) if len(problems) < _MOST_HINTS else ""
+            problems.append(f"{place}: there is no file '{item.path}'.{hint}")
         elif first.label != label:
             problems.append(
                 f"{place}: '{path}' is '{label}', but '{first.label}' in {first.place}."

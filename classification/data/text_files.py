@@ -128,7 +128,10 @@ def _delimiter(lines: Sequence[str]) -> tuple[str, int]:
 
 
 def _num_cells(line: str, delimiter: str) -> int:
-    return len(next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), []))
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), []))
+    except csv.Error:  # a cell that is too long
+        return 0
 
 
 def read_list(file: BinaryIO, *, tell: bool = True) -> Iterator[Path]:

@@ -93,6 +93,12 @@ def test_line_numbers(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_header_longer_than_a_cell_may_be(tmp_path: Path) -> None:
+    names = [f"column {i}" for i in range(20_000)]
+    ((_, header),) = csv_rows([",".join(names) + "\n"], tmp_path)
+    assert header == names
+
+
 def test_header_in_other_cases(root: Path) -> None:
     (root / "list.csv").write_text("LABEL,Role,Path,GROUP\na,val,t/a/1.png,g\nb,test,t/b/2.png,\n")
     source = read_csv(root / "list.csv", "x")
