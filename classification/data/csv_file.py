@@ -9,6 +9,7 @@ be written in any case, and the file as spreadsheets of any country write it; se
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,10 +114,16 @@ def _repeated(paths: Sequence[Path], names: Sequence[str], places: Sequence[str]
 
 def _missing(paths: Sequence[Path], finder: FileFinder, places: Sequence[str]) -> list[str]:
     return [
-        f"{place}: there is no file '{path}'."
+        f"{place}: there is no file '{path}'.{_hint(path)}"
         for path, place in zip(paths, places, strict=True)
         if not finder.exists(path)
     ]
+
+
+def _hint(path: Path) -> str:
+    if re.search(r"(^|/)[A-Za-z]:\\", str(path)):
+        return " Paths are relative to the folder of the file; this one is of a disk of Windows."
+    return ""
 
 
 def _empty_labels(labels: Sequence[str], places: Sequence[str]) -> list[str]:

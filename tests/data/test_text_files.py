@@ -139,6 +139,8 @@ def test_a_name_with_a_backslash_is_its_own(tmp_path: Path) -> None:
 def test_missing_files_are_named(root: Path) -> None:
     with pytest.raises(UserError, match=r"line 2: there is no file '.*t\\a\\9\.png'"):
         labels(root, b"path,label\nt\\a\\9.png,a\n")
+    with pytest.raises(UserError, match=r"this one is of a disk of Windows"):
+        labels(root, b"path,label\nC:\\t\\a\\9.png,a\n")
 
 
 def test_an_unquoted_label_with_a_blank(root: Path) -> None:
