@@ -130,7 +130,7 @@ def cleaned(data: bytes) -> tuple[bytes, str]:
     """
     notes = Notes()
     image = decode(io.BytesIO(data), notes=notes)
-    if is_dark([notes]):
+    if is_dark(notes):
         raise DecodeError(
             f"its values reach {notes.greatest:,} of {notes.container:,}: in 8 bits it would be "
             "nearly black"

@@ -49,12 +49,12 @@ def examine_files(facts: Sequence[Facts], min_side: int) -> Iterator[Finding]:
 def _examine_range(facts: Sequence[Facts]) -> Iterator[Finding]:
     """Yield whether grey values of more than 8 bits stay far below what their files can hold."""
     notes = [fact.notes for fact in facts]
-    if is_dark(notes):
-        deep = tuple(index for index, each in enumerate(notes) if each.container)
+    deep = tuple(index for index, each in enumerate(notes) if is_dark(each))
+    if deep:
         greatest = max(notes[index].greatest for index in deep)
         text = (
             f"up to {greatest:,} of {FULL_RANGE:,} in {len(deep):,} of {len(facts):,} images: "
-            f"data.value_range {find_value_range(notes)}"
+            f"data.value_range {find_value_range(notes[index] for index in deep)}"
         )
         yield Finding("dark", text, deep)
 

@@ -118,7 +118,8 @@ def predict(
     pictures = islice(_pictures(input, inventories), predict_max_count)
     if all(map(_is_lasting, input)):
         total = sum(1 for _ in pictures)
-        log_inventories(inventories, "input")
+        if predict_max_count is None:  # else they end where the count does
+            log_inventories(inventories, "input")
         pictures = islice(_pictures(input), predict_max_count)
     from classification.deployment.predictor import Predictor
     from classification.files import check_writable
@@ -185,9 +186,10 @@ def _pictures(sources: Sequence[str], inventories: list[Inventory] | None = None
             return read_list(sys.stdin.buffer)
         if not source.startswith("@"):
             inventory = Inventory(source)
+            pictures = pictures_of(source, inventory)
             if inventories is not None and Path(source).is_dir():
                 inventories.append(inventory)
-            return pictures_of(source, inventory)
+            return pictures
         try:
             return read_list(open_regular(source[1:]), tell=inventories is not None)
         except OSError as error:

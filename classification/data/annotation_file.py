@@ -81,13 +81,19 @@ def read_annotation_file(
 def _path_and_label(line: str) -> tuple[str, str] | None:
     """Return the path and the label of a line, None where there are not both."""
     if line.count("\t") == 1:  # which divides them whatever else they hold
-        path, label = (cell.strip().strip("\"'") for cell in line.split("\t"))
+        path, label = map(_unquoted, line.split("\t"))
         return (path, label) if path and label else None
     match = _LINE.fullmatch(line)
     if match is None:
         return None
     path, label = (group for group in match.groups() if group is not None)
     return path, label
+
+
+def _unquoted(cell: str) -> str:
+    text = cell.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if quoted else text
 
 
 def _hint(line: str, finder: FileFinder) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,9 +18,10 @@ logger = logging.getLogger(__name__)
 
 PARTS = {  # names of folders, in any case, that are parts of a data set and no classes
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
+    "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+_OF_A_PART = re.compile(r"[ _-]?(set|data|images)$")  # as in train_set, valset
 _DETECTION = ({"images", "labels"}, {"images", "annotations"}, {"images", "masks"})
 
 
@@ -117,7 +119,8 @@ def _parts(folders: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     others = 0
     for folder in sorted(folders):
-        role = next((role for role, names in PARTS.items() if folder.casefold() in names), None)
+        name = _OF_A_PART.sub("", folder.casefold())
+        role = next((role for role, names in PARTS.items() if name in names), None)
         if role is None:
             others += 1
         else:

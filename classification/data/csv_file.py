@@ -72,8 +72,8 @@ def read_csv(file: Path, name: str, wanted: Sequence[str] = ()) -> Source:
         labels=None if labels is None else tuple(labels),
         attribute_names=tuple(attributes),
         attributes=np.array(values, bool).T if attributes else None,
-        roles=tuple(cells["role"]) if "role" in cells else None,
-        inventory=Inventory(name, found=len(rows)),
+        roles=tuple(map(str.lower, cells["role"])) if "role" in cells else None,
+        inventory=Inventory(name, found=len(rows), is_list=True),
     )
 
 
@@ -145,5 +145,5 @@ def _wrong_roles(roles: Sequence[str], places: Sequence[str]) -> list[str]:
     return [
         f"{place}: the role '{role}' is none of {', '.join(ROLES)}."
         for role, place in zip(roles, places, strict=True)
-        if role not in ROLES
+        if role.lower() not in ROLES
     ]

@@ -106,10 +106,10 @@ def _decode(
 ) -> Image.Image:
     with open_image(file, max_megapixels) as image:
         _check_size(image, max_megapixels)
+        is_deep = has_16_bits(image)  # before anything looks for the EXIF, which loads a PNG
         if min_size is not None:
             sideways = orientation(image) >= 5
             image.draft(None, min_size[::-1] if sideways else min_size)
-        is_deep = has_16_bits(image)
         try:
             image.load()
         except OSError:

@@ -9,17 +9,25 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile
 
-from classification.data.grey_values import blocks, scale_16_bits
+from classification.data.grey_values import RangeError, blocks, scale_16_bits
 from classification.data.notes import FULL_RANGE, Notes
 
 # Pillow's raw modes end with the order of bytes: little, big or the machine's own. Read in the
 # other order, the bytes that it keeps are the low ones.
+_BITS, _PLANAR = 258, 284  # TIFF's tags of the channels' bits and order
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if _NATIVE == "L" else "L"}
 
 
 def has_16_bits(image: Image.Image) -> bool:
-    """Return whether an image that is not loaded yet has colours of 16 bits a channel."""
+    """Return whether an image that is not loaded yet has colours of 16 bits a channel.
+
+    Raises:
+        RangeError: they lie in planes.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PLANAR) == 2 and max(tags.get(_BITS, (8,))) == 16:
+        raise RangeError("Pillow reads planes of 16 bits wrongly; save it with whole pixels")
     tiles = getattr(image, "tile", [])
     return image.mode in ("RGB", "RGBA") and bool(tiles) and ";16" in _raw_mode(tiles[0].args)
 

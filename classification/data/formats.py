@@ -47,7 +47,11 @@ SUFFIXES = {
     "TGA": (".tga", ".icb", ".vda", ".vst"),
 }
 FORMATS = tuple(SUFFIXES)
-IMAGE_SUFFIXES = frozenset(chain.from_iterable(SUFFIXES.values()))
+# Their suffixes are those of other files, too, so that only the contents tell.
+_SHARED = ("PCD", "MSP", "SUN", "SGI", "DCX", "CUR", "DIB", "DDS", "XBM", "XPM")
+IMAGE_SUFFIXES = frozenset(
+    chain.from_iterable(suffixes for name, suffixes in SUFFIXES.items() if name not in _SHARED)
+) - {".icb", ".vda", ".vst"}
 
 HEIF_MISSING = "HEIC/HEIF: pip install pillow-heif"
 # `open_image` takes care of these: one needs its package, one would be decoded while it is opened.

@@ -10,6 +10,7 @@ from PIL import Image
 
 from classification.data.notes import FULL_RANGE, Notes
 
+_PHOTOMETRIC = 262  # TIFF's tag: 0 = the least value is white
 _BLOCK = 1 << 18  # pixels at a time: whatever NumPy needs beside the result stays this small
 
 
@@ -47,6 +48,8 @@ def to_8_bits(image: Image.Image, value_range: int, notes: Notes | None) -> Imag
         scaled = np.empty(values.shape, np.uint8)
         for rows in blocks(values):
             scaled[rows] = _scale(values[rows], value_range)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # which Pillow heeds up to 8 bits
+        scaled = 255 - scaled
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         scaled[values == transparent] = 255

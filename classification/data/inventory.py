@@ -17,7 +17,7 @@ HIDDEN = "hidden"
 LITTER = "left by a system or a network disk"
 NOT_AN_IMAGE = "not an image"
 SPECIAL = "neither file nor folder"
-CIRCLE = "a link to a folder above it"
+REPEATED = "a link to a folder that is read already"
 LOOSE = "outside of class folders"
 UNLISTED = "not in the list"
 EXPECTED = (HIDDEN, LITTER)  # nobody misses these
@@ -32,6 +32,7 @@ class Inventory:
     """
 
     root: str
+    is_list: bool = field(default=False, kw_only=True)  # only what a list names was looked at
     found: int = 0  # images
     left_out: dict[str, Counter[str]] = field(default_factory=dict)  # by reason, then by suffix
     examples: dict[str, str] = field(default_factory=dict)  # the first path of each reason
@@ -85,7 +86,8 @@ def log_inventories(inventories: Iterable[Inventory], role: str) -> None:
         return
     if len(inventories) == 1 and not inventories[0].left_out:
         root, found = printable(inventories[0].root), inventories[0].found
-        logger.info("The %s data: %s: %s images, and no other files", role, root, f"{found:,}")
+        which = "images of the list" if inventories[0].is_list else "images, and no other files"
+        logger.info("The %s data: %s: %s %s", role, root, f"{found:,}", which)
     else:
         complete = all(inventory.is_complete for inventory in inventories)
         level = logging.INFO if complete else logging.WARNING

@@ -310,7 +310,7 @@ def _define_classes(labels: set[str], folders: Collection[str]) -> list[str]:
 def _refuse_control_characters(names: Iterable[str]) -> None:
     """Refuse class names that would be more than one line of labels.txt, and their like."""
     for name in sorted(names):
-        if not name:
+        if not appearance(name):
             raise UserError("A class has a name of nothing but blanks; rename its folder or label.")
         if has_control_character(name):
             raise UserError(

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 
 def printable(name: object) -> str:
-    """Return a path or a name as valid text; bytes of it that are none become hexadecimal."""
-    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return a path or a name as valid text in one line; what is none becomes hexadecimal."""
+    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    if not has_control_character(text):
+        return text
+    return "".join(repr(c)[1:-1] if has_control_character(c) else c for c in text)
 
 
 def has_control_character(name: str) -> bool:

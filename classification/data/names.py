@@ -16,8 +16,12 @@ _LATIN = str.maketrans(
     "АВЕЅІЈКМНОРСТУХаеорсухѕіјһԁԛԝ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧονϲϳ",  # noqa: RUF001
     "ABESIJKMHOPCTYXaeopcyxsijhdqw" + "ABEZHIKMNOPTYXovcj",
 )
-_BLANKS = " \u00a0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))  # Zs
-_INVISIBLE = ("Cf", "Mn", "Me")  # categories of which nothing may be seen
+_BLANKS = " \u00a0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200C)))
+_BLANKS += "\u2060\ufeff"  # of no width, as U+200B
+_INVISIBLE = "Cf"  # category of characters that nobody sees; variation selectors are others
+_SELECTORS = range(0xFE00, 0xFE10)
+# Characters that stand for others, but look otherwise.
+_OTHER_SHAPES = ("<super>", "<sub>", "<circle>", "<fraction>", "<square>")
 
 
 def clean_name(name: str) -> str:
@@ -35,9 +39,16 @@ def appearance(name: str) -> str:
     Invisible characters go, letters become the Latin ones that they look like, and blanks become
     underscores, as in the list of labels of OpenVINO's Model API.
     """
-    text = unicodedata.normalize("NFKC", clean_name(name)).translate(_LATIN)
-    seen = (c for c in text if unicodedata.category(c) not in _INVISIBLE)
-    return "_".join("".join(seen).replace("_", " ").split())
+    shown = "".join(map(_as_it_looks, clean_name(name)))
+    return "_".join(unicodedata.normalize("NFC", shown).split())
+
+
+def _as_it_looks(character: str) -> str:
+    if unicodedata.category(character) == _INVISIBLE or ord(character) in _SELECTORS:
+        return ""
+    if not unicodedata.decomposition(character).startswith(_OTHER_SHAPES):
+        character = unicodedata.normalize("NFKC", character)
+    return character.translate(_LATIN)
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:

@@ -40,15 +40,14 @@ def range_line(notes: Sequence[Notes], value_range: int) -> str:
     """Return how a found range is told."""
     deep = [each for each in notes if each.container]
     return (
-        f"{_reach(deep)} in {len(deep):,} of {len(notes):,} images of 16 bits: taken as "
+        f"{_reach(deep)} in the {len(deep):,} of {len(notes):,} images with over 8 bits: taken as "
         f"{value_range.bit_length()} bits (data.value_range {value_range})"
     )
 
 
-def is_dark(notes: Iterable[Notes], value_range: int = FULL_RANGE) -> bool:
-    """Return whether images of more than 8 bits, if there are any, all stay far below a range."""
-    deep = [each.greatest for each in notes if each.container]
-    return bool(deep) and max(deep) < _DARK_SHARE * value_range
+def is_dark(notes: Notes, value_range: int = FULL_RANGE) -> bool:
+    """Return whether an image of more than 8 bits stays far below a range."""
+    return bool(notes.container) and notes.greatest < _DARK_SHARE * value_range
 
 
 class Summary:
@@ -58,7 +57,7 @@ class Summary:
         """Begin with none; `value_range` is the model's."""
         self._full = value_range
         self._num_images = 0
-        self._greatest = {"clipped": 0, "deep": 0}
+        self._greatest = {"clipped": 0, "dark": 0}
         self._counts: Counter[str] = Counter()
         self._first: dict[str, list[str]] = defaultdict(list)  # places of the first ones
 
@@ -71,8 +70,8 @@ class Summary:
             self._count("broken", place)
         if notes.greatest > self._full:
             self._count("clipped", place, notes.greatest)
-        if notes.container:
-            self._count("deep", place, notes.greatest)
+        if is_dark(notes, self._full):
+            self._count("dark", place, notes.greatest)
 
     def _count(self, kind: str, place: str, greatest: int = 0) -> None:
         self._counts[kind] += 1
@@ -83,17 +82,15 @@ class Summary:
 
     def lines(self) -> list[str]:
         """Return the warnings, one line a kind, each with its number of images."""
-        full, deep = self._full, self._greatest["deep"]
+        full, dark = self._full, self._greatest["dark"]
         texts = {
             "missing_end": "lack the end of their file, but no pixels, and are used",
             "broken": "have a broken colour profile and are taken as sRGB",
             "clipped": f"have grey values above the model's {full:,}, up to "
             f"{self._greatest['clipped']:,}: clipped",
-            "deep": f"have more than 8 bits, but their grey values reach {deep:,} of {full:,}: "
+            "dark": f"have more than 8 bits, but their grey values reach {dark:,} of {full:,}: "
             "they look nearly black to the model (data.value_range of the training)",
         }
-        if deep >= _DARK_SHARE * full:
-            del texts["deep"]
         return [self._line(kind, text) for kind, text in texts.items() if self._counts[kind]]
 
     def _line(self, kind: str, text: str) -> str:

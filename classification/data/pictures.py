@@ -8,10 +8,10 @@ from pathlib import Path, PurePath
 
 from classification.data.decode import FORMATS, IMAGE_SUFFIXES, sniff_format
 from classification.data.inventory import (
-    CIRCLE,
     HIDDEN,
     LITTER,
     NOT_AN_IMAGE,
+    REPEATED,
     SPECIAL,
     Inventory,
     log_inventories,
@@ -37,8 +37,8 @@ def find_pictures(
 ) -> Iterator[Path]:
     """Yield the images at any depth below a folder, without hidden files and litter.
 
-    Each folder's entries come sorted by name. Links are followed, but never in a circle. Only the
-    names of the folders from the top to the current one are in memory.
+    Each folder's entries come sorted by name. Links are followed, but each folder is read once. The
+    paths of all folders are in memory, and the names in those from the top to the current one.
 
     Args:
         parents: real paths of folders above, to which no link may lead back.
@@ -49,22 +49,34 @@ def find_pictures(
         UserError: a folder cannot be read.
     """
     inventory = Inventory(str(folder)) if inventory is None else inventory
-    real = os.path.realpath(folder)
-    if real in parents:
-        inventory.leave_out(CIRCLE, folder, is_folder=True)
-        return
-    names, folders = list_folder(folder, inventory)
-    for name in names:
-        path = Path(folder, name)
-        if name in folders:
-            yield from find_pictures(path, (*parents, real), named, inventory)
+    read = set(parents)
+    under_way = [iter(_entries(Path(folder), read, inventory))]
+    while under_way:
+        entry = next(under_way[-1], None)
+        if entry is None:
+            under_way.pop()
+            continue
+        path, is_folder = entry
+        if is_folder:
+            under_way.append(iter(_entries(path, read, inventory)))
             continue
         reason = why_not(path) if named is None else None
         if reason is not None:
             inventory.leave_out(reason, path)
-        elif named is None or named(name):
+        elif named is None or named(path.name):
             inventory.found += 1
             yield path
+
+
+def _entries(folder: Path, read: set[str], inventory: Inventory) -> Iterator[tuple[Path, bool]]:
+    """Yield what lies in a folder, and whether it is one; nothing of one that was read already."""
+    real = os.path.realpath(folder)
+    if real in read:
+        inventory.leave_out(REPEATED, folder, is_folder=True)
+        return
+    read.add(real)
+    names, folders = list_folder(folder, inventory)
+    yield from ((folder / name, name in folders) for name in names)
 
 
 def list_folder(

@@ -94,5 +94,5 @@ def labelled_source(
         groups=("",) * len(found),
         labels=tuple(item.label for item in found),
         class_folders=class_folders,
-        inventory=inventory or Inventory(name, found=len(found)),
+        inventory=inventory or Inventory(name, found=len(found), is_list=True),
     )

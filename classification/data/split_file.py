@@ -189,13 +189,22 @@ def _any_system(name: str) -> str:
     return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
+def _by_any_system(rows: Mapping[str, SplitRow], split: str) -> dict[str, SplitRow]:
+    """Return the rows by `_any_system`; raise a UserError where two are of one image."""
+    found: dict[str, SplitRow] = {}
+    for name, row in rows.items():
+        if found.setdefault(_any_system(name), row) is not row:
+            raise UserError(f"{split}: '{name}' comes again, written otherwise.")
+    return found
+
+
 def _with_rows(source: Source, rows: Mapping[str, SplitRow], split: str) -> Source:
     """Return the source with the roles and groups of a split file, which must fit it exactly."""
     names = source.relative_paths()
     if not rows:
         raise UserError(f"{split}: has no rows of a source '{source.key}' ({source.name}).")
     if not rows.keys() >= set(names):
-        rows = {_any_system(name): row for name, row in rows.items()}
+        rows = _by_any_system(rows, split)
         names = [_any_system(name) for name in names]
     new = [name for name in names if name not in rows]
     gone = sorted(rows.keys() - set(names))

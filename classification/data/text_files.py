@@ -225,9 +225,16 @@ def _names_in(folder: str) -> set[str]:
     """Return the names of all that is no folder; none where there is no such folder."""
     try:
         with os.scandir(folder or ".") as entries:
-            return {entry.name for entry in entries if not entry.is_dir()}
+            return {entry.name for entry in entries if not _is_folder(entry)}
     except (OSError, ValueError):
         return set()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _other_ways(name: str) -> Iterator[tuple[str, str]]:

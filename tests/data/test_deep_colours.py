@@ -14,6 +14,7 @@ from PIL import Image
 from classification.audit.clean_plan import cleaned
 from classification.data.decode import DecodeError, decode
 from classification.data.notes import Notes
+from classification.data.preprocessing import Preprocessing, load_image
 
 _COLOUR_TYPES = {2: 4, 3: 2, 4: 6}  # of a PNG, by its channels
 
@@ -107,3 +108,33 @@ def test_a_cleaned_copy_is_not_black(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match=r"reach 4,09\d of 65,535: in 8 bits"):
         cleaned(png(values_of(12)))
     assert np.asarray(Image.open(io.BytesIO(cleaned(png(values_of(16)))[0]))).mean() > 100
+
+
+def test_training_sees_all_bits(tmp_path: Path) -> None:
+    """As `load_image` reads them, which may shrink a JPEG and so looks for the EXIF first."""
+    values, notes = values_of(12), Notes()
+    (tmp_path / "1.png").write_bytes(png(values))
+    preprocessing = Preprocessing(21, 17, (0.5,) * 3, (0.5,) * 3, value_range=4095)
+    image = load_image(tmp_path / "1.png", preprocessing, notes=notes)
+    np.testing.assert_array_equal(image, np.round(values * 255.0 / 4095))
+    assert notes.greatest == values.max()
+
+
+def test_planes_of_16_bits_are_refused() -> None:
+    data = bytearray(tiff(values_of(16), "<"))
+    position = data.index(struct.pack("<HHI", 277, 3, 1)) + 12
+    assert data[position : position + 2] == struct.pack("<H", 278)
+    data[position : position + 12] = struct.pack("<HHIHH", 284, 3, 1, 2, 0)  # for RowsPerStrip
+    with pytest.raises(DecodeError, match="planes of 16 bits"):
+        decode(io.BytesIO(bytes(data)))
+
+
+def test_grey_of_which_the_least_is_white() -> None:
+    values = values_of(16)[..., 0]
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF")
+    data = bytearray(buffer.getvalue())
+    position = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    data[position] = 0
+    image = np.asarray(decode(io.BytesIO(bytes(data))))
+    np.testing.assert_array_equal(image[..., 0], 255 - np.round(values / 257.0))

@@ -228,5 +228,8 @@ def test_an_icon_cannot_hold_more_than_is_allowed() -> None:
 
 
 def test_no_suffix_is_of_two_formats() -> None:
-    assert len(IMAGE_SUFFIXES) == sum(map(len, SUFFIXES.values()))
+    known = [suffix for suffixes in SUFFIXES.values() for suffix in suffixes]
+    assert len(known) == len(set(known)) and set(known) >= IMAGE_SUFFIXES
+    # Those of other files, too, as point clouds and patches of Windows: their contents tell.
+    assert not {".pcd", ".msp", ".ras", ".rgb", ".cur", ".vst"} & IMAGE_SUFFIXES
     assert {".jpe", ".pbm", ".pnm", ".apng", ".mpo", ".j2k", ".heic", ".avif"} <= IMAGE_SUFFIXES

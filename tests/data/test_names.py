@@ -46,6 +46,12 @@ def test_names_that_look_equal(one: str, other: str) -> None:
 
 
 def test_names_that_do_not() -> None:
+    # Vowel signs of Thai and Hindi and accents without a letter of their own are seen.
+    names = [
+        "\u0e2b\u0e21\u0e39", "\u0e2b\u0e21\u0e35", "\u0915\u0941", "\u0915\u0947",
+        "o\u0323\u0300je", "\u1ecdje", "_cat", "a__b", "a_b", "m\u00b2", "m2", "\u2460", "1",
+    ]  # fmt: skip
+    assert alike(names) == []
     names = ["cat", "Cat", "cats", "l1", "11", "\u044f", "\u4e2d\u6587", "caf\u00e9", "cafe", "a-b"]
     assert alike(names) == []
 
@@ -116,3 +122,9 @@ def test_labels_of_lists(tmp_path: Path, suffix: str) -> None:
 def test_a_name_of_blanks(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing but blanks"):
         read_samples(make(tmp_path, "\u00a0/1.png", "b/2.png"))
+
+
+@pytest.mark.parametrize("name", ["\u200b", "\ufeff ", "\u200d"])
+def test_a_name_of_which_nothing_is_seen(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="nothing but blanks"):
+        read_samples(make(tmp_path, f"{name}/1.png", "b/2.png"))

@@ -51,7 +51,7 @@ def test_a_circle_of_links(tmp_path: Path) -> None:
     inventory = Inventory("")
     assert list(find_pictures(tmp_path, inventory=inventory)) == [tmp_path / "a" / "1.png"]
     assert inventory.reasons() == [
-        ("a link to a folder above it", 1, f"as {tmp_path / 'a' / 'top'}")
+        ("a link to a folder that is read already", 1, f"as {tmp_path / 'a' / 'top'}")
     ]
 
 
@@ -84,3 +84,15 @@ def test_nothing_there(tmp_path: Path) -> None:
         pictures_of(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no pictures in this folder"):
         pictures_of(touch(tmp_path, "notes.txt"))
+
+
+def test_folders_that_link_to_each_other_are_read_once(tmp_path: Path) -> None:
+    names = [f"c{i}" for i in range(9)]
+    touch(tmp_path, *(f"{name}/1.png" for name in names))
+    for name in names:
+        for other in set(names) - {name}:
+            (tmp_path / name / f"to {other}").symlink_to(tmp_path / other)
+    inventory = Inventory("")
+    found = list(find_pictures(tmp_path / "c0", inventory=inventory))
+    assert len(found) == 9 and len({path.resolve() for path in found}) == 9
+    assert inventory.left_out.keys() == {"a link to a folder that is read already"}

@@ -112,8 +112,8 @@ def test_summary_lines() -> None:
     assert summary_of(notes[4:], 800) == [
         "1 of 2 images have grey values above the model's 800, up to 900: clipped: 0.png"
     ]
-    bright = [*notes, Notes(greatest=40_000, container=65535)]  # one dark image is a dark image
-    assert len(summary_of(bright)) == 2
+    bright = [*notes, Notes(greatest=40_000, container=65535)]  # the dark ones stay dark
+    assert len(summary_of(bright)) == 3
     assert summary_of([Notes(missing_end=True)] * 5)[0].endswith("0.png, 1.png, 2.png, and 2 more")
 
 
@@ -144,7 +144,7 @@ def test_a_store_finds_the_range(
     with caplog.at_level(logging.INFO):
         store = open_store(deep, PREPROCESSING, cache_bytes=cache_bytes, find_range=True)
     assert (
-        "grey values reach 4,095 of 65,535 in 4 of 6 images of 16 bits: taken as 12 bits "
+        "grey values reach 4,095 of 65,535 in the 4 of 6 images with over 8 bits: taken as 12 bits "
         "(data.value_range 4095)" in caplog.text
     )
     assert "nearly black" not in caplog.text
