@@ -114,7 +114,8 @@ class Predictor:
         - a `PIL.Image.Image` of any mode, treated as a file that holds it: turned upright if it
           still has an EXIF orientation, laid over white where it is transparent. A lazy one is
           loaded; of several frames the one that it stands at counts. A file's large JPEG is
-          decoded at a part of its size, and a PIL image whole: their probabilities may differ;
+          decoded at a part of its size, and a PIL image whole: their probabilities may differ. Of
+          16 bits a colour Pillow hands out the high 8: a narrow `data.value_range` is for files;
         - a NumPy array, uint8: [H, W, 3] RGB, [H, W, 4] RGBA, [H, W] or [H, W, 1] grey; or uint16
           0..65535: grey. Nothing tells BGR from RGB: turn what OpenCV read round, by
           `cv2.cvtColor(array, cv2.COLOR_BGR2RGB)` or `array[..., ::-1]`;
