@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(
-    r'^__version__ = "(.+)"$', (HERE / "classification/__init__.py").read_text(), re.MULTILINE
+    r'^__version__ = "(.+)"$', (HERE / "classification/version.py").read_text(), re.MULTILINE
 )[1]
 
 setup(
@@ -42,7 +42,7 @@ setup(
         "pillow",  # decoding
         "psutil",  # free memory, for the image cache
         "scikit-learn",  # metrics, reports; its digits are the quickstart's images
-        "scipy",  # folds of pictures, the fit of the temperature
+        "scipy",  # folds of images, the fit of the temperature
         "jinja2",  # HTML reports and model cards; torch needs it too
         "captum",  # heat-maps in the reports
         "matplotlib",  # curves and confusion matrices
@@ -62,7 +62,7 @@ setup(
             "uvicorn",  # the HTTP server
             "httptools",  # its parser
             "uvloop",  # its event loop
-            "python-multipart",  # pictures in forms
+            "python-multipart",  # images in forms
             "prometheus-client",  # /metrics
         ],
         "lambda": [  # external/aws_lambda, together with what serving needs but its server

@@ -168,11 +168,11 @@ def usable_cores() -> int:
 
 def prepare(folder: Path) -> None:
     """Put a data set, a checkpoint of one epoch and its IR into a folder."""
-    from common import make_pictures
+    from common import make_images
 
     from classification import export, instantiate, train
 
-    make_pictures(folder / "data", 2, per_class=IMAGES // 2, size=(240, 180))
+    make_images(folder / "data", 2, per_class=IMAGES // 2, size=(240, 180))
     work_dir = instantiate(ROOT / TEMPLATE, folder / "work", load_snapshot=False)
     trained = train(
         work_dir,
@@ -191,7 +191,7 @@ def prepare(folder: Path) -> None:
 
 def training(folder: Path) -> Callable[[], int]:
     """Return a training step of the template's recipe on images in memory, as `train` takes it."""
-    from classification.learning.allocator import keep_freed_memory
+    from classification.training.allocator import keep_freed_memory
 
     keep_freed_memory()
     import torch
@@ -200,10 +200,10 @@ def training(folder: Path) -> Callable[[], int]:
     from classification.data.loader import TrainLoader
     from classification.data.readers import read_samples
     from classification.data.store import open_store
-    from classification.learning.build import build_task, create_models
-    from classification.learning.learner import Learner
-    from classification.learning.step import TrainStep
     from classification.models.checkpoint import load_classifier
+    from classification.training.build import build_task, create_models
+    from classification.training.learner import Learner
+    from classification.training.step import TrainStep
 
     torch.manual_seed(0)
     loaded = load_classifier(folder / "outputs" / "best.pth")

@@ -86,7 +86,7 @@ def write_markdown(
         path.write_text(f"# {title}\n\n{table}\n", encoding="utf-8")
 
 
-def make_pictures(folder: Path, num_classes: int, *, per_class: int, size: tuple[int, int]) -> Path:
+def make_images(folder: Path, num_classes: int, *, per_class: int, size: tuple[int, int]) -> Path:
     """Write JPEGs of coarse and fine random structure into folder/CLASS/N.jpg; return the folder.
 
     They take about as long to decode as photographs of their size, (width, height).
@@ -98,6 +98,6 @@ def make_pictures(folder: Path, num_classes: int, *, per_class: int, size: tuple
             coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
             image = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
             noisy = image + rng.normal(0, 12, image.shape)
-            picture = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
-            picture.save(folder / f"class_{number}" / f"{i:05d}.jpg", quality=85)
+            image = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+            image.save(folder / f"class_{number}" / f"{i:05d}.jpg", quality=85)
     return folder

@@ -1,23 +1,23 @@
 """Training batches per second: this framework's loader against torchvision's usual pipeline.
 
 Both sides turn the same JPEGs into normalised float32 batches of the same size, with the same flips
-and rotations. The torchvision side is ImageFolder, its transforms on Pillow pictures, and a
+and rotations. The torchvision side is ImageFolder, its transforms on Pillow images, and a
 DataLoader that shuffles; of the numbers of worker processes given the best one counts, for the
 first epoch and for the others on their own. The framework's side is `open_store`, which decodes
-each picture once, and the batches of `TrainLoader`, normalised as the trainer does it: with the
+each image once, and the batches of `TrainLoader`, normalised as the trainer does it: with the
 template's AugMix, which torchvision's side has not got, and without. All run alternately in one
 process with all cores; worker processes stay between the epochs. The first epoch of a side is all
 it does until the last of its first batches.
 
-Beside the pictures per second stands the time that all cores together worked on one, worker
+Beside the images per second stands the time that all cores together worked on one, worker
 processes counted. On a machine that others use too, it says more than the time on the clock.
 
-The first tables are for large JPEGs, one thread: `load_image`, which lets libjpeg shrink a picture
+The first tables are for large JPEGs, one thread: `load_image`, which lets libjpeg shrink an image
 while it decodes, against opening it with Pillow, converting and resizing it with the same filter.
 Once as Python comes, then, as everything else here, with freed memory kept as train.py keeps it,
 which helps whoever fills large buffers: plain Pillow, that is. Then what an embedded colour profile
 costs the framework, of JPEGs of the data's size, in memory, and the checksums of a PNG. After them
-stands AugMix alone, of one Pillow picture, against torchvision's, one thread too.
+stands AugMix alone, of one Pillow image, against torchvision's, one thread too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import torch
-from common import describe_run, make_pictures, print_table, summary, write_json
+from common import describe_run, make_images, print_table, summary, write_json
 from icc_profiles import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, SRGB, rgb_profile
 from PIL import Image
 
@@ -45,17 +45,17 @@ from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.readers import read_samples
 from classification.data.store import open_store
-from classification.learning.allocator import keep_freed_memory
 from classification.template import load_template
+from classification.training.allocator import keep_freed_memory
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "model_templates" / "custom-classification"
 Batches = Iterator[torch.Tensor]  # one epoch of [N, 3, H, W] float32
 
 
 class Epoch(NamedTuple):
-    """What one epoch, or one large picture, took."""
+    """What one epoch, or one large image, took."""
 
-    pictures: int
+    images: int
     seconds: float  # on the clock
     cpu_seconds: float  # of all cores together
 
@@ -167,7 +167,7 @@ def measure_large(size: int, megapixels: int, rounds: int) -> dict[str, list[Epo
     sides = {"framework": lambda path: load_image(path, preprocessing), "plain": plain}
     measured: dict[str, list[Epoch]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = make_pictures(Path(scratch), 1, per_class=1, size=(width, width * 3 // 4))
+        folder = make_images(Path(scratch), 1, per_class=1, size=(width, width * 3 // 4))
         path = next(folder.rglob("*.jpg"))
         for _ in range(rounds):
             for name, side in sides.items():
@@ -184,7 +184,7 @@ def measure_profiles(
     """Return what images of one size take by their profile, and a PNG by its checksums."""
     preprocessing = Preprocessing(size, size, (0.5,) * 3, (0.5,) * 3)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = make_pictures(Path(scratch), 1, per_class=1, size=(pixels, pixels * 3 // 4))
+        folder = make_images(Path(scratch), 1, per_class=1, size=(pixels, pixels * 3 // 4))
         image = Image.open(next(folder.rglob("*.jpg"))).convert("RGB")
     profiles = {
         "no profile": None,
@@ -215,7 +215,7 @@ def measure_profiles(
 
 
 def measure_augmix(config: Config, rounds: int, draws: int = 100) -> dict[str, list[Epoch]]:
-    """Return what AugMix of one picture takes either way, with the config's settings."""
+    """Return what AugMix of one image takes either way, with the config's settings."""
     from torchvision.transforms import AugMix
 
     a, rng = config.augmentation, np.random.default_rng(0)
@@ -225,7 +225,7 @@ def measure_augmix(config: Config, rounds: int, draws: int = 100) -> dict[str, l
     )
     with tempfile.TemporaryDirectory() as scratch:
         size = (config.input.width, config.input.height)
-        folder = make_pictures(Path(scratch), 1, per_class=1, size=size)
+        folder = make_images(Path(scratch), 1, per_class=1, size=size)
         image = Image.open(next(folder.rglob("*.jpg"))).convert("RGB")
 
     def ours() -> None:
@@ -262,10 +262,9 @@ def compare(title: str, measured: dict[str, list[Epoch]], plain: Sequence[str]) 
 
     Ratios are to the best of the plain sides: the fastest, and the one that works least.
     """
-    speeds = {side: [e.pictures / e.seconds for e in epochs] for side, epochs in measured.items()}
+    speeds = {side: [e.images / e.seconds for e in epochs] for side, epochs in measured.items()}
     work = {
-        side: [1e3 * e.cpu_seconds / e.pictures for e in epochs]
-        for side, epochs in measured.items()
+        side: [1e3 * e.cpu_seconds / e.images for e in epochs] for side, epochs in measured.items()
     }
     fastest = speeds[max(plain, key=lambda side: median(speeds[side]))]
     least = work[min(plain, key=lambda side: median(work[side]))]
@@ -283,7 +282,7 @@ def compare(title: str, measured: dict[str, list[Epoch]], plain: Sequence[str]) 
         if side not in plain:
             figures[f"{key}.times_as_fast"] = median(faster)
             figures[f"{key}.times_less_cpu"] = median(less)
-    header = ("pictures/s", "times as fast", "CPU ms/picture", "times less CPU")
+    header = ("images/s", "times as fast", "CPU ms/image", "times less CPU")
     print_table(title, ("side", *header), rows)
     return figures
 
@@ -291,9 +290,9 @@ def compare(title: str, measured: dict[str, list[Epoch]], plain: Sequence[str]) 
 def main() -> None:
     """Measure everything and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder with CLASS/PICTURE; else made JPEGs")
+    parser.add_argument("--data", type=Path, help="folder with CLASS/IMAGE; else made JPEGs")
     parser.add_argument("--template", default="efficientnet_lite0")
-    parser.add_argument("--size", type=int, default=224, help="side of the batches' pictures")
+    parser.add_argument("--size", type=int, default=224, help="side of the batches' images")
     parser.add_argument("--pixels", type=int, default=500, help="longer side of made JPEGs")
     parser.add_argument("--count", type=int, default=512, help="of made JPEGs")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="torchvision's")
@@ -317,7 +316,7 @@ def main() -> None:
     without = template.config([*settings, ["augmentation.augmix", "0"]])
     with tempfile.TemporaryDirectory() as scratch:
         made = (arguments.pixels, arguments.pixels * 3 // 4)
-        data = arguments.data or make_pictures(
+        data = arguments.data or make_images(
             Path(scratch), 4, per_class=arguments.count // 4, size=made
         )
         sides: dict[str, Callable[[], Iterator[Batches]]] = {

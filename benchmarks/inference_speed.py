@@ -1,13 +1,13 @@
 """Inference on this CPU: PyTorch eager against FP32, FP16 and int8 IR, bare and by our backend.
 
 The base is PyTorch eager in FP32, NCHW, in inference mode, the better of batch 1 and 32. All sides
-have all cores, run in turn in one process, several rounds, and see pictures that are in memory.
-"bare" is what OpenVINO does with the exported file alone: latency hint, one picture; throughput
+have all cores, run in turn in one process, several rounds, and see images that are in memory.
+"bare" is what OpenVINO does with the exported file alone: latency hint, one image; throughput
 hint, batches of 1 and 8. "backend" is what `Predictor` and `eval.py` run, from uint8 pixels: its
-`logits` of one picture, its `stream` of batches of 32. Of each side the better way counts.
+`logits` of one image, its `stream` of batches of 32. Of each side the better way counts.
 
 A model is a template and a size in pixels, whose network gets random weights and is calibrated on
-made pictures (enough for speed and size), or two checkpoints of `train.py` and `compress.py`, of
+made images (enough for speed and size), or two checkpoints of `train.py` and `compress.py`, of
 any height and width. Of a checkpoint the size is told with and without the state of its training.
 """
 
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
-from common import describe_run, make_pictures, print_table, write_json, write_markdown
+from common import describe_run, make_images, print_table, write_json, write_markdown
 
 from classification import compress, evaluate, export
 from classification.config import Config
@@ -60,7 +60,7 @@ MODELS = ["mobilenet_v2@120", "mobilenet_v2@224", "mobilenet_v3_large_1@224",
           "efficientnet_lite0@224", "efficientnet_b0@224"]  # fmt: skip
 DATA_SETTINGS = ("data.labels", "data.split")  # which exported files do not know
 LATENCY_CALLS = 120  # in all rounds together, after a warm-up
-Run = Callable[[], int]  # returns how many pictures it classified
+Run = Callable[[], int]  # returns how many images it classified
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def find_model(model: str, folder: Path) -> tuple[str, Path, Path]:
     config.defrost()
     config.input.height = config.input.width = int(size)
     config.freeze()
-    data = make_pictures(folder / "data", 10, per_class=10, size=(int(size), int(size)))
+    data = make_images(folder / "data", 10, per_class=10, size=(int(size), int(size)))
     fp32 = write_fresh_checkpoint(config, template, data, folder / "fp32.pth")
     outputs = folder / "int8"
     compress(
@@ -146,7 +146,7 @@ def find_model(model: str, folder: Path) -> tuple[str, Path, Path]:
 
 
 def write_fresh_checkpoint(config: Config, template: str, data: Path, path: Path) -> Path:
-    """Write random weights whose batch norms know the pictures' statistics.
+    """Write random weights whose batch norms know the images' statistics.
 
     Without those the activations of a deep network vanish, and denormal numbers are slow.
     """
@@ -187,7 +187,7 @@ def export_variants(fp32: Path, int8: Path, folder: Path) -> list[Variant]:
 def measure(
     fp32: Path, variants: list[Variant], rounds: int, least_seconds: float
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Return images/s a round of every way to run, and seconds of single pictures, by name."""
+    """Return images/s a round of every way to run, and seconds of single images, by name."""
     classifier = load_classifier(fp32)
     size = (classifier.preprocessing.height, classifier.preprocessing.width)
     pixels = np.random.default_rng(0).integers(0, 256, (32, *size, 3), dtype=np.uint8)
@@ -276,7 +276,7 @@ def bare(path: Path, images: np.ndarray, mode: str, precision_hint: str) -> Run:
 
 
 def backend_logits(backend: OpenVINOBackend, pixels: np.ndarray) -> Run:
-    """Return a call with one picture."""
+    """Return a call with one image."""
     return lambda: len(backend.logits(pixels))
 
 

@@ -31,9 +31,9 @@ from statistics import median
 
 import numpy as np
 import psutil
-from common import describe_run, make_pictures, print_table, summary, write_json
+from common import describe_run, make_images, print_table, summary, write_json
 
-from classification.data.pictures import find_pictures
+from classification.data.image_files import find_images
 from classification.data.preprocessing import load_image
 from classification.data.store import usable_cores
 from classification.deployment.backends import Backend, load_backend
@@ -47,7 +47,7 @@ def main() -> None:
     """Measure everything and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="an IR or an ONNX file")
-    parser.add_argument("--pictures", type=Path, help="folder of JPEGs; else made ones")
+    parser.add_argument("--images", "--pictures", type=Path, help="folder of JPEGs; else made ones")
     parser.add_argument("--pixels", type=int, default=500, help="longer side of made JPEGs")
     parser.add_argument("--requests", type=int, default=3000, help="a round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        files = picture_files(arguments.pictures, arguments.pixels, Path(scratch))
+        files = image_files(arguments.images, arguments.pixels, Path(scratch))
         backend = load_backend(arguments.model)
         with service(arguments.model) as (address, process):
             figures, rows = measure(backend, files, address, arguments.rounds, arguments.requests)
@@ -66,12 +66,12 @@ def main() -> None:
     write_json(arguments.json, figures | describe_run(["openvino", "pillow", "fastapi", "uvicorn"]))
 
 
-def picture_files(source: Path | None, pixels: int, folder: Path) -> list[Path]:
+def image_files(source: Path | None, pixels: int, folder: Path) -> list[Path]:
     """Return JPEGs."""
     if source is None:
         size = (pixels, pixels * 3 // 4)
-        source = make_pictures(folder / "made", 1, per_class=50, size=size)
-    return [path for path in find_pictures(source) if path.suffix.lower() in (".jpg", ".jpeg")]
+        source = make_images(folder / "made", 1, per_class=50, size=size)
+    return [path for path in find_images(source) if path.suffix.lower() in (".jpg", ".jpeg")]
 
 
 @contextmanager
@@ -243,15 +243,15 @@ def measure(
     added = [a - b for a, b in zip(single, alone, strict=True)]
     errors = sum(load.errors for load in loads)
     rows = [
-        ("bare loop, pictures/s", summary(bare, 0)),
-        (f"service, {CLIENTS} clients, pictures/s", summary(rates, 0)),
+        ("bare loop, images/s", summary(bare, 0)),
+        (f"service, {CLIENTS} clients, images/s", summary(rates, 0)),
         ("share of the bare loop", summary(shares, 3)),
         ("the generator's processor time, ms a request", summary(own, 3)),
         ("share, were the generator elsewhere", summary(without, 3)),
         ("mean latency by Little's law, ms", summary(means)),
         ("99th percentile, ms", summary(p99)),
         ("99th percentile / mean", summary(tails, 2)),
-        ("decoding and inferring one picture, ms", summary(alone, 2)),
+        ("decoding and inferring one image, ms", summary(alone, 2)),
         ("single client, ms", summary(single, 2)),
         ("single client, ms more", summary(added, 2)),
         ("errors", str(errors)),
@@ -265,7 +265,7 @@ def measure(
         "mean_milliseconds_by_little": median(means),
         "p99_milliseconds": median(p99),
         "p99_over_mean": median(tails),
-        "one_picture_milliseconds": median(alone),
+        "one_image_milliseconds": median(alone),
         "single_client_milliseconds": median(single),
         "single_client_milliseconds_more": median(added),
         "errors": errors,

@@ -1,7 +1,7 @@
 """Peak memory of reading shards for a small set and for one eight times as large (Linux).
 
 A process of its own opens the shards and runs through an epoch of training batches with no decoded
-pictures kept. `own` is its peak of memory that nobody else can have (RssAnon, looked at every
+images kept. `own` is its peak of memory that nobody else can have (RssAnon, looked at every
 20 ms); `with mapped files` counts also what is mapped of Parquet shards' unpacked files and of
 libraries (VmHWM), which the system takes back when it is short of memory.
 """
@@ -19,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 
-from common import describe_run, make_pictures, print_table, write_json
+from common import describe_run, make_images, print_table, write_json
 
 TIMES = 8
 SHARD_BYTES = 8 * 2**20  # small, as unpacking Parquet takes the memory of a shard
@@ -62,25 +62,25 @@ def memory(key: str) -> float:
 
 
 def make_shards(folder: Path, count: int, storage: str, originals: list[Path]) -> str:
-    """Return the root of shards of so many pictures."""
+    """Return the root of shards of so many images."""
     from classification.data.make_shards import write_shards
     from classification.data.readers import read_sources
 
-    pictures = folder / f"{count}"
+    images = folder / f"{count}"
     for i, original in zip(range(count), itertools.cycle(originals), strict=False):
-        copy = pictures / original.parent.name / f"{i:07d}.jpg"
+        copy = images / original.parent.name / f"{i:07d}.jpg"
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(original, copy)
     shards = folder / f"{count}_{storage}"
-    write_shards(read_sources(pictures), shards, storage=storage, max_bytes=SHARD_BYTES)
+    write_shards(read_sources(images), shards, storage=storage, max_bytes=SHARD_BYTES)
     return f"shards:{shards}"
 
 
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=500, help="pictures of the small set")
-    parser.add_argument("--size", type=int, default=128, help="side of the batches' pictures")
+    parser.add_argument("--count", type=int, default=500, help="images of the small set")
+    parser.add_argument("--size", type=int, default=128, help="side of the batches' images")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--root", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -91,7 +91,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         os.environ["HF_DATASETS_CACHE"] = str(folder / "unpacked")
-        made = make_pictures(folder / "made", 2, per_class=25, size=(500, 375))
+        made = make_images(folder / "made", 2, per_class=25, size=(500, 375))
         originals = sorted(made.rglob("*.jpg"))
         for storage, count in itertools.product(
             ("tar", "parquet"), (arguments.count, TIMES * arguments.count)
@@ -104,7 +104,7 @@ def main() -> None:
             rows.append((storage, f"{count}", *(f"{mb:.0f}" for mb in (size / 1e6, own, mapped))))
             figures[f"{storage}.{count}.own_megabytes"] = own
             figures[f"{storage}.{count}.with_mapped_megabytes"] = mapped
-    header = ("shards", "pictures", "shards, MB", "peak, own, MB", "peak, with mapped files, MB")
+    header = ("shards", "images", "shards, MB", "peak, own, MB", "peak, with mapped files, MB")
     print_table("Peak memory of one epoch, nothing cached", header, rows)
     write_json(arguments.json, figures | describe_run(["torch", "pillow", "datasets", "pyarrow"]))
 

@@ -1,6 +1,6 @@
 """What each technique costs: time of one training step with it, as a multiple of a plain step.
 
-The sides take turns, step by step, on the same random pictures; the step is the framework's own
+The sides take turns, step by step, on the same random images; the step is the framework's own
 (forward, backward, update), without decoding and augmentation. Plain means SGD, cross-entropy, one
 pass, no averaging.
 """
@@ -24,10 +24,10 @@ from classification.config import auxiliary_configs, default_config, merge
 from classification.data.loader import Batch
 from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import SampleSet
-from classification.learning.allocator import keep_freed_memory
-from classification.learning.build import build_task, create_models
-from classification.learning.learner import Learner
-from classification.learning.step import TrainStep
+from classification.training.allocator import keep_freed_memory
+from classification.training.build import build_task, create_models
+from classification.training.learner import Learner
+from classification.training.step import TrainStep
 
 CLASSES = 10
 LOOKSAM = {"enable": True, "interval": 5, "reuse": 0.7}

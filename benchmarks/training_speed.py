@@ -1,7 +1,7 @@
 """Training images per second: this framework against a plain PyTorch loop.
 
 Both sides train the same timm model from the same state, with the same batch size, optimizer
-(SGD with momentum) and augmentation (flip, rotation, AugMix), on the pictures of one folder. The
+(SGD with momentum) and augmentation (flip, rotation, AugMix), on the images of one folder. The
 plain side is what a tutorial shows: torchvision's ImageFolder and transforms, a DataLoader with
 worker processes (the best of the numbers given), NCHW tensors. The framework's side is `fit` as
 `train.py` runs it, with EMA. Each side runs in a process of its own, one after the other, several

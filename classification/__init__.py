@@ -9,6 +9,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from classification.version import __version__
+
 # OpenVINO and NNCF report their use to Intel unless told otherwise, which would need a file in the
 # user's home. Both do without this module if it cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -20,11 +22,9 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10")
 
-__version__ = "0.1.0"
-
 _VERBS = {
     "instantiate": "classification.instantiation",
-    "train": "classification.learning.train",
+    "train": "classification.training.train",
     "evaluate": "classification.evaluation.evaluate",
     "export": "classification.deployment.export",
     "compress": "classification.compression.compress",
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from classification.deployment.predictor import Predictor
     from classification.evaluation.evaluate import evaluate
     from classification.instantiation import instantiate
-    from classification.learning.train import train
+    from classification.training.train import train
 
 
 def __getattr__(name: str) -> Any:

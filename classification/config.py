@@ -63,7 +63,7 @@ def default_config() -> Config:
     c.data.split = ""
 
     c.faces = CfgNode()
-    # none | face | eyes: what of a picture the network sees, in training as in prediction. The
+    # none | face | eyes: what of an image the network sees, in training as in prediction. The
     # largest face counts; the eyes come from landmarks where the data have them.
     c.faces.crop = "none"
     c.faces.margin = 0.2  # on each side of the crop, as a share of its width or height
@@ -73,8 +73,8 @@ def default_config() -> Config:
     c.faces.negative_class = ""  # a class name; "" = no label at all, of several labels
 
     c.sampling = CfgNode()
-    # Of the training pictures: shuffle: all once | balanced: all classes alike often, rare pictures
-    # evenly | weighted: the same by independent draws. As many draws as there are pictures.
+    # Of the training images: shuffle: all once | balanced: all classes alike often, rare images
+    # evenly | weighted: the same by independent draws. As many draws as there are images.
     c.sampling.name = "shuffle"
     # Share of each class that an epoch takes, anew by chance, but no class falls below the smallest
     # one's number; 1 = all, 0 = all classes as many as the smallest.
@@ -222,7 +222,7 @@ def default_config() -> Config:
     # the validation images; the best epoch is chosen with 0.5 anyway.
     c.evaluation.thresholds = "auto"
     c.evaluation.target = 0.95  # 0 to 1, of precision or recall
-    # Of classes, 0 to 1: pictures whose answer is so unsure that the others reach this accuracy on
+    # Of classes, 0 to 1: images whose answer is so unsure that the others reach this accuracy on
     # the validation images without them get none (reject option); 0 = all get one.
     c.evaluation.target_accuracy = 0.0
 

@@ -10,11 +10,11 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
-from classification import __version__
 from classification.config import Config, auxiliary_configs
 from classification.errors import UserError
 from classification.files import check_writable, read_regular, write_bytes
 from classification.template import SCHEMA, Template, dump_template, load_template
+from classification.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Miniature trees of made pictures in the layouts of CelebA, MeGlass, SoF and SPECFACE."""
+"""Miniature trees of made images in the layouts of CelebA, MeGlass, SoF and SPECFACE."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-# (Eyeglasses, Male, Smiling) of each picture, and so on from the start.
+# (Eyeglasses, Male, Smiling) of each image, and so on from the start.
 CELEBA_ATTRIBUTES = ("Eyeglasses", "Male", "Smiling")
 CELEBA_ROWS = ((0, 0, 1), (1, 1, 0), (0, 1, 1), (0, 0, 0), (1, 0, 1), (0, 1, 0))
 LANDMARK_COLUMNS = (
@@ -19,10 +19,10 @@ LANDMARKS = (14, 22, 26, 22, 20, 30, 15, 36, 25, 36)
 
 
 def draw_face(path: Path, rng: np.random.Generator, *, glasses: bool) -> None:
-    """Write a 40x44 picture of a round face, with dark frames or without."""
+    """Write a 40x44 image of a round face, with dark frames or without."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.new("RGB", (40, 44), tuple(rng.integers(90, 200, 3).tolist()))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (40, 44), tuple(rng.integers(90, 200, 3).tolist()))
+    draw = ImageDraw.Draw(image)
     skin = tuple((np.array((225, 185, 160)) + rng.integers(-20, 20, 3)).tolist())
     draw.ellipse((4, 4, 36, 42), fill=skin)
     draw.line((15, 36, 25, 36), fill=(150, 60, 60), width=2)
@@ -30,7 +30,7 @@ def draw_face(path: Path, rng: np.random.Generator, *, glasses: bool) -> None:
         draw.ellipse((x - 1, 21, x + 1, 23), fill=(40, 30, 20))
         if glasses:
             draw.rectangle((x - 5, 17, x + 5, 27), outline=(10, 10, 10), width=3)
-    picture.save(path)
+    image.save(path)
 
 
 def make_celeba(
@@ -40,18 +40,18 @@ def make_celeba(
     number: int = 12,
     rows: Sequence[Sequence[int]] = CELEBA_ROWS,
     roles: Sequence[int] = (0, 0, 0, 0, 1, 2),
-    pictures: str = "",
+    images: str = "",
 ) -> Path:
-    """Write the official form ("txt") or Kaggle's ("csv"); pictures repeat `rows` and `roles`.
+    """Write the official form ("txt") or Kaggle's ("csv"); images repeat `rows` and `roles`.
 
-    Two pictures in a row are of one person. With `pictures`, they go into that folder.
+    Two images in a row are of one person. With `images`, they go into that folder.
     """
     rng = np.random.default_rng(0)
     default = "img_align_celeba" if form == "txt" else "img_align_celeba/img_align_celeba"
     names = [f"{i:06d}.jpg" for i in range(1, number + 1)]
     cells = {name: rows[i % len(rows)] for i, name in enumerate(names)}
     for name in names:
-        draw_face(root / (pictures or default) / name, rng, glasses=bool(cells[name][0]))
+        draw_face(root / (images or default) / name, rng, glasses=bool(cells[name][0]))
     tables = {
         "list_attr_celeba": (
             " ".join(CELEBA_ATTRIBUTES),
@@ -77,7 +77,7 @@ def make_celeba(
 
 
 def make_meglass(root: Path, *, people: int = 4, per_person: int = 3) -> Path:
-    """Write MeGlass_120x120/ and meta.txt; every third picture of a person has glasses."""
+    """Write MeGlass_120x120/ and meta.txt; every third image of a person has glasses."""
     rng = np.random.default_rng(1)
     lines = []
     for person in range(people):

@@ -20,7 +20,7 @@ Answer = tuple[int, dict]
 
 
 def encoded(image: Image.Image, format: str, **options) -> bytes:
-    """Return a picture's file."""
+    """Return an image's file."""
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()

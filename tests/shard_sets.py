@@ -26,8 +26,8 @@ def shard(roots: str | Path, output: Path, storage: str, *flags: str) -> str:
 
 
 def contents(samples: SampleSet) -> list[bytes]:
-    """Return the bytes of each picture's file."""
-    sources = [samples.picture(i) for i in range(len(samples))]
+    """Return the bytes of each image's file."""
+    sources = [samples.image(i) for i in range(len(samples))]
     return [s.read_bytes() if isinstance(s, Path) else s.read() for s in sources]
 
 

@@ -1,4 +1,4 @@
-"""What tests share: made pictures, a tiny template, running programs, comparing checkpoints."""
+"""What tests share: made images, a tiny template, running programs, comparing checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from classification.config import Config, default_config, merge
 
 if TYPE_CHECKING:
-    from classification.learning.train import TrainResult
+    from classification.training.train import TrainResult
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
@@ -38,7 +38,7 @@ config:
   schedule: {warmup_epochs: 0.5, patience: 2, anneal_from: 1.0}
 """
 # At 32 px the last layers see one value an image, which int8 rounding upsets. From random weights
-# and 27 pictures one seed in eight learns two of the three colours only, as the default does.
+# and 27 images one seed in eight learns two of the three colours only, as the default does.
 INT8_TEMPLATE = (
     TINY_TEMPLATE.replace("height: 32, width: 32", "height: 64, width: 64").replace(
         "epochs: 3", "epochs: 12"
@@ -48,7 +48,7 @@ INT8_TEMPLATE = (
 
 
 def make_class_folders(root: Path, per_class: int, seed: int = 0, size: int = 40) -> Path:
-    """Write noisy one-colour pictures into root/CLASS/N.png; return root."""
+    """Write noisy one-colour images into root/CLASS/N.png; return root."""
     rng = np.random.default_rng(seed)
     for name, colour in COLOURS.items():
         (root / name).mkdir(parents=True)
@@ -60,7 +60,7 @@ def make_class_folders(root: Path, per_class: int, seed: int = 0, size: int = 40
 
 
 def noise(height: int = 20, width: int = 30) -> np.ndarray:
-    """Return a [H, W, 3] uint8 picture of noise, always the same."""
+    """Return a [H, W, 3] uint8 image of noise, always the same."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -143,9 +143,9 @@ def tiny_training(config: Any, steps: int) -> dict[str, torch.Tensor]:
     from classification.data.loader import Batch
     from classification.data.preprocessing import Preprocessing
     from classification.data.sample_set import SampleSet
-    from classification.learning.build import build_task, create_models
-    from classification.learning.learner import Learner
-    from classification.learning.step import TrainStep
+    from classification.training.build import build_task, create_models
+    from classification.training.learner import Learner
+    from classification.training.step import TrainStep
 
     config.model.backbone, config.model.dropout = "mobilenetv3_small_050", 0.0
     torch.manual_seed(0)

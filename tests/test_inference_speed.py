@@ -27,10 +27,10 @@ def slim(height: int, width: int) -> Config:
     return config
 
 
-def test_pictures_are_as_high_and_wide_as_the_model_wants(
+def test_images_are_as_high_and_wide_as_the_model_wants(
     benchmark: ModuleType, tmp_path: Path
 ) -> None:
-    data = benchmark.make_pictures(tmp_path / "data", 2, per_class=2, size=(131, 140))
+    data = benchmark.make_images(tmp_path / "data", 2, per_class=2, size=(131, 140))
     path = benchmark.write_fresh_checkpoint(slim(140, 131), "slim", data, tmp_path / "a.pth")
     name, fp32, _ = benchmark.find_model(f"{path},{path}", tmp_path)
     assert (name, fp32) == ("slim@140x131", path)

@@ -1,4 +1,4 @@
-"""Several labels a picture, from CelebA's files to predictions: every step of the pipeline."""
+"""Several labels an image, from CelebA's files to predictions: every step of the pipeline."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SETTINGS = [
 
 
 def make_set(root: Path, number: int = 120) -> Path:
-    """Write noisy pictures in CelebA's layout whose labels are their channels and a square."""
+    """Write noisy images in CelebA's layout whose labels are their channels and a square."""
     rng = np.random.default_rng(0)
     truth = rng.random((number, 4)) < [0.3, 0.5, 0.7, 0.3]
     truth[:4] = np.eye(4, dtype=bool)
@@ -215,7 +215,7 @@ def test_predictions_have_the_labels_above_their_thresholds(
             assert label["probability"] >= thresholds[label["class"]] - 1e-6
 
 
-def test_a_picture_without_labels_is_no_doubt(
+def test_a_image_without_labels_is_no_doubt(
     trained: Path, faces: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = faces.partition(":")[2]
@@ -223,7 +223,7 @@ def test_a_picture_without_labels_is_no_doubt(
     assert predict_cli.main([*argv, "--predict-max-count", "2"]) == 0
     out, err = capsys.readouterr()
     assert out.count("(no label)") == 2
-    assert "Predicted 2 of 2 pictures, 2 without a label" in err
+    assert "Predicted 2 of 2 images, 2 without a label" in err
 
 
 def test_int8_keeps_the_score(
@@ -312,7 +312,7 @@ def test_losses_of_classes_are_refused(
 def test_losses_of_labels_are_refused_for_classes(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"'bce' is not for data with one class a picture"):
+    with pytest.raises(UserError, match=r"'bce' is not for data with one class an image"):
         train_into(
             tiny_template,
             data,
@@ -321,7 +321,7 @@ def test_losses_of_labels_are_refused_for_classes(
         )
 
 
-def test_with_face_crop_no_class_stands_for_pictures_without_a_face(
+def test_with_face_crop_no_class_stands_for_images_without_a_face(
     run: Callable[..., Path], faces: str
 ) -> None:
     crop = ["faces.crop", "face"]

@@ -100,10 +100,10 @@ def test_the_small_checkpoint_says_the_same(trained: Path, exported: Path) -> No
     assert small["training"] is None and whole["training"] is not None
     large = [v for v in small["state_dict"].values() if v.numel() >= 2048]
     assert large and all(value.dtype == torch.float16 for value in large)
-    pictures = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
     first, second = load_backend(trained), load_backend(exported / "model.pth")
     assert second.precision.startswith("FP16 ")
-    assert np.abs(first.logits(pictures) - second.logits(pictures)).max() < 1e-2
+    assert np.abs(first.logits(images) - second.logits(images)).max() < 1e-2
 
 
 def test_paths_of_positives_alone_on_standard_output(
@@ -121,8 +121,8 @@ def test_paths_of_positives_alone_on_standard_output(
         least = read_checkpoint(trained)["thresholds"][0] if threshold is None else threshold
         expected = [path for path, score in scores.items() if score["glasses"] >= least]
         assert out.decode().splitlines() == expected
-        assert f"{len(expected)} of 60 pictures are glasses".encode() in err
-        assert b"ms a picture with reading; the model alone" in err
+        assert f"{len(expected)} of 60 images are glasses".encode() in err
+        assert b"ms an image with reading; the model alone" in err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -147,14 +147,14 @@ def test_a_full_disk_is_an_error_in_two_lines(trained: Path, celeba: str) -> Non
     ],
 )
 def test_faulty_flags(more: list[str], message: bytes, trained: Path, capfdbinary: Any) -> None:
-    picture = trained.parent / "curves.png"
-    assert predict_main(["--load-weights", str(trained), "--input", str(picture), *more]) == 2
+    image = trained.parent / "curves.png"
+    assert predict_main(["--load-weights", str(trained), "--input", str(image), *more]) == 2
     assert message in capfdbinary.readouterr().err
 
 
 def test_a_target_is_for_two_classes(data: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "template.yaml").write_text(TINY_TEMPLATE)
-    with pytest.raises(UserError, match="two classes or several labels a picture; here are 3"):
+    with pytest.raises(UserError, match="two classes or several labels an image; here are 3"):
         train_into(
             tmp_path,
             data,

@@ -1,4 +1,4 @@
-"""Look a data set over: damaged, doubled, leaking, odd and probably mislabelled pictures."""
+"""Look a data set over: damaged, doubled, leaking, odd and probably mislabelled images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETTINGS = ("data.labels", "data.class_names", "data.split")
 EPILOG = """\
 Exit code: 0 nothing found, 1 something as bad as --fail-on, 2 a mistake in the command or the data.
 error: unreadable or truncated files, the same file in several splits or classes. warning: likely
-label errors, near duplicates in several splits or classes, repeated files, tiny pictures, wrong
+label errors, near duplicates in several splits or classes, repeated files, tiny images, wrong
 suffixes, missing classes and imbalance. info: odd modes, shapes and sizes, other near duplicates.
 """
 
@@ -29,16 +29,16 @@ def build_parser() -> argparse.ArgumentParser:
     add_set_flag(parser, f"the way the data are read: {', '.join(SETTINGS)}, as of train.py")
     parser.add_argument(
         "--min-side", type=int, default=32, metavar="PIXELS",
-        help="pictures whose shorter side is below this are tiny (default: 32)",
+        help="images whose shorter side is below this are tiny (default: 32)",
     )  # fmt: skip
     parser.add_argument(
         "--no-label-errors", action="store_true",
-        help="do not look for label errors, which takes a network over all pictures: on one core "
-        "some 15 pictures a second",
+        help="do not look for label errors, which takes a network over all images: on one core "
+        "some 15 images a second",
     )  # fmt: skip
     parser.add_argument(
         "--load-weights", metavar="FILE",
-        help="a checkpoint whose features judge the labels, trained on other pictures (it would "
+        help="a checkpoint whose features judge the labels, trained on other images (it would "
         "have learnt the errors of its own); default: ImageNet's EfficientNet-Lite0",
     )  # fmt: skip
     parser.add_argument(
@@ -94,7 +94,7 @@ def check_data(args: argparse.Namespace) -> bool:
     write_text(page.with_suffix(".json"), render_json(audit))
     write_text(page, render_html(audit, f"Data report: {args.train_data_roots}"))
     print_summary(audit)
-    print(f"{page} and {page.with_suffix('.json').name} tell which pictures.")
+    print(f"{page} and {page.with_suffix('.json').name} tell which images.")
     return args.fail_on != "never" and is_as_bad_as(audit.findings, args.fail_on)
 
 

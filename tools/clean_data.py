@@ -1,4 +1,4 @@
-"""Make a cleaned copy of a folder of pictures; the originals are never touched."""
+"""Make a cleaned copy of a folder of images; the originals are never touched."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from classification.cli.run import run_command
 
 EPILOG = """\
-Keeps JPEG and PNG pictures by their contents and drops all else: other formats, damaged files,
-pictures with a side below --min-side, and all but the first of equal ones. What is no upright
+Keeps JPEG and PNG images by their contents and drops all else: other formats, damaged files,
+images with a side below --min-side, and all but the first of equal ones. What is no upright
 3-channel JPEG yet becomes one, with the pixels that training would see: transparency over white,
 16 bits scaled to 8, grey, palette and CMYK converted, EXIF orientation applied. All others are
 copied byte for byte. Folders stay as they are. Without --apply only the decisions are told.
@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of pictures")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of images")
     parser.add_argument(
         "destination", type=Path, metavar="DESTINATION", help="folder to make, outside of SOURCE"
     )

@@ -14,7 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--load-weights", required=True, type=Path, metavar="FILE",
-        help="an IR of export.py: model.xml, or model_with_preprocessing.xml, which takes pictures "
+        help="an IR of export.py: model.xml, or model_with_preprocessing.xml, which takes images "
         "of any size",
     )  # fmt: skip
     parser.add_argument(

@@ -128,10 +128,10 @@ def metrics_file(model: str) -> str:
     return str(Path(model).with_name("metrics.yaml"))
 
 
-def print_table(work_dir: Path, pictures: Sequence[Path]) -> None:
+def print_table(work_dir: Path, images: Sequence[Path]) -> None:
     """Print top-1, size and speed of the three models."""
     backends = {name: load_backend(work_dir / model) for name, model in MODELS.items()}
-    speeds = images_per_second(backends, pictures)
+    speeds = images_per_second(backends, images)
     table = Table("", "top-1 %", "size MB", "images/s", "precision", title="Handwritten digits",
                   caption="The checkpoint also holds what resuming needs.")  # fmt: skip
     for name, model in MODELS.items():
@@ -145,10 +145,10 @@ def print_table(work_dir: Path, pictures: Sequence[Path]) -> None:
     Console().print(table)
 
 
-def images_per_second(backends: dict[str, Backend], pictures: Sequence[Path]) -> dict[str, float]:
+def images_per_second(backends: dict[str, Backend], images: Sequence[Path]) -> dict[str, float]:
     """Return the best of a few rounds, the models taking turns; decoding is left out."""
     preprocessing = next(iter(backends.values())).preprocessing
-    images = np.stack([load_image(path, preprocessing) for path in pictures])
+    images = np.stack([load_image(path, preprocessing) for path in images])
     batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
     speeds = dict.fromkeys(backends, 0.0)
     for _ in range(ROUNDS):

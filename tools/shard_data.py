@@ -1,6 +1,6 @@
-"""Store data of any form in few large files, for sets of many pictures.
+"""Store data of any form in few large files, for sets of many images.
 
-The pictures go byte for byte and in order into shards, with their labels, attributes, sources,
+The images go byte for byte and in order into shards, with their labels, attributes, sources,
 groups, roles and faces; train.py and all others take the folder as shards:FOLDER. Tar shards are
 read in place and need no package. Parquet shards can be read by much else; Hugging Face's
 `datasets` unpacks them once more on the disk. An interrupted run is gone on with by the same
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         default=256,
         metavar="MB",
-        help="of pictures in a shard; default: 256",
+        help="of images in a shard; default: 256",
     )
     parser.add_argument(
         "--split",
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.split is not None:
             split = read_split(args.split)
             sources = with_split(sources, split, str(args.split))
-        with progress_bar("storing pictures") as progress:
+        with progress_bar("storing images") as progress:
             count, kept = write_shards(
                 sources,
                 args.output,
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 split=split,
                 progress=progress,
             )
-        pictures = sum(map(len, sources))
-        print(f"{args.output}: {pictures} pictures in {count} shards, {kept} of them kept as found")
+        images = sum(map(len, sources))
+        print(f"{args.output}: {images} images in {count} shards, {kept} of them kept as found")
 
     return run_command(command)
 

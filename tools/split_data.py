@@ -1,4 +1,4 @@
-"""Divide pictures into train, val and test: alike in sources and labels, no group divided.
+"""Divide images into train, val and test: alike in sources and labels, no group divided.
 
 The result is a CSV file for `--set data.split FILE` of train.py, eval.py and compress.py, which
 then get the same data roots for every role. The same command gives the same file.
@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--group-by",
         metavar="REGEX",
         help="what is found in the path below the data root, or the first group of it, names the "
-        "pictures that stay together; such as '([^/]+)\\.rf\\.' for copies made by a tool",
+        "images that stay together; such as '([^/]+)\\.rf\\.' for copies made by a tool",
     )
     parser.add_argument("--seed", type=_seed, default=5, metavar="N", help="default: 5")
     return parser
@@ -110,7 +110,7 @@ def _ranges(text: str) -> list[int]:
 def divide(
     sources: Sequence[Source], samples: SampleSet, args: argparse.Namespace
 ) -> tuple[list[str], list[str]]:
-    """Return the fold and the role of each picture, both "" where there is none."""
+    """Return the fold and the role of each image, both "" where there is none."""
     folds_of_roles = {role: getattr(args, f"{role}_folds") for role in ROLES}
     if any(folds_of_roles.values()) and args.folds is None:
         raise UserError("--train-folds, --val-folds and --test-folds need --folds.")
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         write_split(args.output, rows, made_by)
         print(split_table(rows, samples))
-        print(f"{args.output}: {len(rows)} pictures")
+        print(f"{args.output}: {len(rows)} images")
 
     return run_command(command)
 

@@ -23,7 +23,7 @@ def examine_balance(
     for split, numbers in counts.items():
         missing = [name for name, n in zip(class_names, numbers, strict=True) if n == 0]
         for name in missing:
-            yield Finding("missing_class", f"{split}: no picture of '{name}'")
+            yield Finding("missing_class", f"{split}: no image of '{name}'")
         present = numbers[numbers > 0]
         if len(present) and present.max() > LARGEST_RATIO * present.min():
             largest = class_names[int(np.argmax(numbers))]

@@ -20,7 +20,7 @@ from classification.progress import progress_bar
 
 @dataclass(frozen=True)
 class Audit:
-    """All pictures, and what was found, the worst kinds first."""
+    """All images, and what was found, the worst kinds first."""
 
     items: tuple[Item, ...]
     class_names: tuple[str, ...]
@@ -39,8 +39,8 @@ def check(
 
     Args:
         splits: by name, such as train, val and test; of the same classes.
-        min_side: pixels that the shorter side of a picture should have.
-        label_errors: look for these too, which takes a network over all pictures.
+        min_side: pixels that the shorter side of an image should have.
+        label_errors: look for these too, which takes a network over all images.
         load_weights: see `load_embedding`.
 
     Raises:
@@ -57,7 +57,7 @@ def check(
         )
     ]
     class_names = next(iter(splits.values())).class_names
-    with progress_bar("looking at pictures") as progress:
+    with progress_bar("looking at images") as progress:
         facts = look_at_all(items, progress)
     near, groups = find_near_duplicates(items, facts)
     counts = {split: samples.counts() for split, samples in splits.items()}
@@ -77,7 +77,7 @@ def check(
 
 
 def _labels(samples: SampleSet) -> list[str]:
-    """Return each picture's class, or the labels that hold for it."""
+    """Return each image's class, or the labels that hold for it."""
     if samples.targets.ndim == 1:
         return [samples.class_names[target] for target in samples.targets]
     return [

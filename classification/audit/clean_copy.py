@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from classification import __version__
 from classification.audit.clean_plan import Decision, cleaned
 from classification.audit.json_report import check_replaceable
 from classification.data.listing import printable
@@ -17,6 +16,7 @@ from classification.data.spreadsheet import csv_text
 from classification.data.store import usable_cores
 from classification.errors import UserError
 from classification.files import write_bytes
+from classification.version import __version__
 
 FORMAT = "classification-cleaning"
 
@@ -34,9 +34,9 @@ def check_apart(source: Path, destination: Path) -> None:
 
 
 def check_report(report: Path, source: Path, destination: Path) -> None:
-    """Raise a UserError for a report among the pictures, or in the place of another file.
+    """Raise a UserError for a report among the images, or in the place of another file.
 
-    Among the pictures it would be one of their files.
+    Among the images it would be one of their files.
     """
     for folder in (source, destination):
         if folder.resolve() in report.resolve().parents:

@@ -15,8 +15,8 @@ import numpy as np
 from classification.audit.facts import read_header
 from classification.audit.likeness import Likeness, find_alike, likeness_of
 from classification.data.decode import DecodeError, decode, open_image, orientation
+from classification.data.image_files import find_images
 from classification.data.notes import Notes, is_dark
-from classification.data.pictures import find_pictures
 from classification.data.shards import INDEX
 from classification.data.store import usable_cores
 from classification.errors import UserError
@@ -59,26 +59,26 @@ def plan_cleaning(
 ) -> list[Decision]:
     """Decide about every file below a folder, sorted by path.
 
-    Kept are JPEG and PNG pictures by their contents, whatever they are called. Of equal results,
+    Kept are JPEG and PNG images by their contents, whatever they are called. Of equal results,
     the first by path is kept, wherever the others lie; judged are the results, so that cleaning a
     cleaned folder again changes nothing.
 
     Args:
-        folder: the source, with pictures at any depth; hidden files and litter do not count.
+        folder: the source, with images at any depth; hidden files and litter do not count.
         min_side: pixels that the shorter side must have.
-        near_duplicates: drop pictures that look like a kept one, too.
+        near_duplicates: drop images that look like a kept one, too.
         progress: called with (files done, files in all).
 
     Raises:
         UserError: the folder cannot be read or holds no file.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of pictures.")
+        raise UserError(f"{folder}: no such folder of images.")
     if (folder / INDEX).exists():
         raise UserError(
             f"{folder}: holds shards. Clean what they were made of, and store the copy in shards."
         )
-    paths = [path.relative_to(folder) for path in find_pictures(folder, named=lambda _: True)]
+    paths = [path.relative_to(folder) for path in find_images(folder, named=lambda _: True)]
     if not paths:
         raise UserError(f"{folder}: holds no file.")
     paths.sort(key=str)
@@ -108,7 +108,7 @@ def _judge(folder: Path, path: Path, min_side: int, near_duplicates: bool) -> _R
         return Decision(path, "drop", f"cannot be read: {error.strerror}")
     kind, _, width, height = read_header(data)
     if kind not in KEPT_FORMATS:
-        what = f"a {kind} picture" if kind else "no picture, or one of a format unknown here"
+        what = f"a {kind} image" if kind else "no image, or one of a format unknown here"
         return Decision(path, "drop", f"{what}; JPEG and PNG are kept")
     if min(width, height) < min_side:
         return Decision(path, "drop", f"{width}x{height} px: a side is below {min_side}")
@@ -121,12 +121,12 @@ def _judge(folder: Path, path: Path, min_side: int, near_duplicates: bool) -> _R
 
 
 def cleaned(data: bytes) -> tuple[bytes, str]:
-    """Return the 3-channel, upright JPEG of a picture, and why it is not the file as it was.
+    """Return the 3-channel, upright JPEG of an image, and why it is not the file as it was.
 
     The pixels are those that `decode` gives to training.
 
     Raises:
-        DecodeError: the picture is damaged.
+        DecodeError: the image is damaged.
     """
     notes = Notes()
     image = decode(io.BytesIO(data), notes=notes)
@@ -160,7 +160,7 @@ def _without_equals(results: Sequence[_Result], dropped: list[Decision]) -> Iter
 
 
 def _without_alike(results: Sequence[_Result], dropped: list[Decision]) -> Iterator[_Result]:
-    """Yield the pictures that look like none yielded before; append the others to `dropped`."""
+    """Yield the images that look like none yielded before; append the others to `dropped`."""
     looks = [result.likeness for result in results if result.likeness is not None]
     pairs = find_alike(looks)
     pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]

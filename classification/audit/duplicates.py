@@ -1,4 +1,4 @@
-"""Findings about pictures that are the same, or nearly so."""
+"""Findings about images that are the same, or nearly so."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def find_duplicates(items: Sequence[Item], facts: Sequence[Facts]) -> Iterator[F
 def find_near_duplicates(
     items: Sequence[Item], facts: Sequence[Facts]
 ) -> tuple[list[Finding], np.ndarray]:
-    """Find pictures that look alike without being equal.
+    """Find images that look alike without being equal.
 
     Returns:
-        The findings, and the number of each picture's group, [N] int64, in which equal files and
+        The findings, and the number of each image's group, [N] int64, in which equal files and
         those that look alike are together.
     """
     first: dict[str, int] = {}
@@ -51,7 +51,7 @@ def _name_groups(
             continue
         splits = sorted({items[i].split for i in members})
         labels = sorted({items[i].label for i in members})
-        text, places = f"{len(members)} pictures", tuple(members)
+        text, places = f"{len(members)} images", tuple(members)
         if len(splits) > 1:
             yield Finding(f"{prefix}leak", f"{text} in {', '.join(splits)}", places)
         if len(labels) > 1:

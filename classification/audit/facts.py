@@ -1,4 +1,4 @@
-"""What a look at a picture file tells: its bytes, its header, its pixels."""
+"""What a look at an image file tells: its bytes, its header, its pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Facts:
 
     path: Path
     sha256: str = ""  # "" when it cannot be read at all
-    format: str = ""  # by its contents: a name of Pillow; "" when there is no such picture
+    format: str = ""  # by its contents: a name of Pillow; "" when there is no such image
     mode: str = ""  # Pillow's, as stored: RGB, L, P, CMYK, RGBA, I;16, ...
     width: int = 0  # as stored, pixels
     height: int = 0
@@ -41,7 +41,7 @@ class Facts:
 def look_at_all(
     items: Sequence[Item], progress: Callable[[int, int], None] | None = None
 ) -> list[Facts]:
-    """Return the facts of all files, looked at in threads; a picture leaves a kilobyte behind."""
+    """Return the facts of all files, looked at in threads; an image leaves a kilobyte behind."""
     facts: list[Facts] = []
     with ThreadPoolExecutor(usable_cores()) as pool:
         for fact in pool.map(look_at, items):
@@ -69,10 +69,10 @@ def look_at(item: Item) -> Facts:
 
 
 def read_header(data: bytes) -> tuple[str, str, int, int]:
-    """Return format, mode, width and height as stored; empty ones where there is no picture."""
+    """Return format, mode, width and height as stored; empty ones where there is no image."""
     try:
         with open_image(io.BytesIO(data), max_megapixels=200.0) as image:
-            # A JPEG with further pictures behind the first one, as phones write it.
+            # A JPEG with further images behind the first one, as phones write it.
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             return kind, image.mode, image.width, image.height
     except Exception:  # as in `decode`, which tells the reason

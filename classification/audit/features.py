@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of pictures."""
+"""What a frozen backbone makes of images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from classification.config import default_config
 from classification.data.decode import DecodeError
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.store import usable_cores
-from classification.learning.allocator import keep_freed_memory
-from classification.learning.head_start import Embedding
 from classification.models.checkpoint import load_classifier
 from classification.models.classifier import create_classifier
 from classification.models.weight_sources import PACKAGE, package_file, rename_efficientnet_lite0
 from classification.models.weights import read_weights
+from classification.training.allocator import keep_freed_memory
+from classification.training.head_start import Embedding
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def extract_features(
     preprocessing: Preprocessing,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return features [N, D] float32 of the pictures that can be used, and their places [N] int64.
+    """Return features [N, D] float32 of the images that can be used, and their places [N] int64.
 
     One batch is decoded while the network computes another.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from classification.data.packed import PackedPicture, read_file
+from classification.data.packed import PackedImage, read_file
 
 SEVERITIES = ("error", "warning", "info")
 
@@ -27,7 +27,7 @@ KINDS = {
     "leak": Kind(
         "error",
         "The same file in several splits",
-        "Keep it in one of them: a test on pictures that were trained on measures memory.",
+        "Keep it in one of them: a test on images that were trained on measures memory.",
     ),
     "contradiction": Kind(
         "error", "The same file in several classes", "Keep it in the right class only."
@@ -43,7 +43,7 @@ KINDS = {
     "near_leak": Kind(
         "warning",
         "Near duplicates in several splits",
-        "Split by what they share (the recording, the object, the person), not by picture.",
+        "Split by what they share (the recording, the object, the person), not by image.",
     ),
     "near_contradiction": Kind(
         "warning", "Near duplicates in several classes", "One of the labels is probably wrong."
@@ -51,13 +51,13 @@ KINDS = {
     "label_error": Kind(
         "warning",
         "Likely label errors",
-        "Look at them: a model that was not trained on the picture is sure of another class.",
+        "Look at them: a model that was not trained on the image is sure of another class.",
     ),
-    "missing_class": Kind("warning", "Classes without pictures", "Nothing can be measured there."),
+    "missing_class": Kind("warning", "Classes without images", "Nothing can be measured there."),
     "imbalance": Kind(
         "warning", "Classes of very different sizes", "See sampling.name and loss.class_weights."
     ),
-    "tiny": Kind("warning", "Tiny pictures", "They are enlarged; see tools/clean_data.py."),
+    "tiny": Kind("warning", "Tiny images", "They are enlarged; see tools/clean_data.py."),
     "wrong_suffix": Kind(
         "warning",
         "Suffix and contents differ",
@@ -93,7 +93,7 @@ KINDS = {
         "They are converted when read; other programs may not do so.",
     ),
     "odd_shape": Kind(
-        "info", "Very long or tall pictures", "All pictures are stretched to the model's input."
+        "info", "Very long or tall images", "All images are stretched to the model's input."
     ),
     "odd_size": Kind(
         "info", "Much smaller or larger than the others", "Do they come from another source?"
@@ -103,12 +103,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of the audited set."""
+    """One image of the audited set."""
 
     path: Path
     split: str  # train, val or test
     label: str  # its class; of several labels those that hold, joined
-    packed: PackedPicture | None = None  # in shards; the path is a mere name then
+    packed: PackedImage | None = None  # in shards; the path is a mere name then
 
     def read(self) -> bytes:
         """Return the bytes of its file; raise DecodeError."""
@@ -122,11 +122,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found; `pictures` are places in the list of items."""
+    """One thing found; `images` are places in the list of items."""
 
     kind: str
     text: str
-    pictures: tuple[int, ...] = ()
+    images: tuple[int, ...] = ()
 
     @property
     def severity(self) -> str:

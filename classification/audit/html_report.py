@@ -14,18 +14,18 @@ from classification.data.decode import DecodeError, decode
 from classification.pages.render import jpeg_uri, render
 
 MOST_FINDINGS = 60  # of a kind are shown; the JSON report has all
-MOST_PICTURES = 8  # of a finding
+MOST_IMAGES = 8  # of a finding
 _THUMBNAIL_SIDE = 112  # pixels
 
 
 def render_html(audit: Audit, title: str) -> str:
-    """Return the page; the pictures that are shown are read again for their thumbnails."""
+    """Return the page; the images that are shown are read again for their thumbnails."""
     table = np.stack(list(audit.counts.values()), axis=1).tolist()
     kinds = count_kinds(audit.findings)
     return render(
         "audit.html",
         title=title,
-        subtitle=f"{len(audit.items)} pictures, {len(audit.findings)} findings.",
+        subtitle=f"{len(audit.items)} images, {len(audit.findings)} findings.",
         contents=[
             ("classes", "Classes"),
             *((kind, f"{KINDS[kind].title} ({count})") for kind, count in kinds.items()),
@@ -47,8 +47,8 @@ def _section(audit: Audit, kind: str, found: Sequence[Finding]) -> dict[str, Any
         "findings": [
             {
                 "text": finding.text,
-                "pictures": [_picture(audit, i) for i in finding.pictures[:MOST_PICTURES]],
-                "more": max(len(finding.pictures) - MOST_PICTURES, 0),
+                "images": [_image(audit, i) for i in finding.images[:MOST_IMAGES]],
+                "more": max(len(finding.images) - MOST_IMAGES, 0),
             }
             for finding in found[:MOST_FINDINGS]
         ],
@@ -56,7 +56,7 @@ def _section(audit: Audit, kind: str, found: Sequence[Finding]) -> dict[str, Any
     }
 
 
-def _picture(audit: Audit, index: int) -> dict[str, Any]:
+def _image(audit: Audit, index: int) -> dict[str, Any]:
     item = audit.items[index]
     return {
         "path": item.place,

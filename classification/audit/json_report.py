@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from classification import __version__
 from classification.audit.check import Audit
 from classification.audit.findings import count_kinds
 from classification.data.listing import printable
 from classification.errors import UserError
 from classification.files import read_regular
+from classification.version import __version__
 
 FORMAT = "classification-audit"
 
@@ -33,12 +33,12 @@ def check_replaceable(path: Path, form: str) -> None:
 
 
 def render_json(audit: Audit) -> str:
-    """Return every finding with all of its pictures."""
+    """Return every finding with all of its images."""
     contents = {
         "format": FORMAT,
         "format_version": 1,
         "framework_version": __version__,
-        "pictures": len(audit.items),
+        "images": len(audit.items),
         "classes": {
             split: dict(zip(map(printable, audit.class_names), counts.tolist(), strict=True))
             for split, counts in audit.counts.items()
@@ -49,7 +49,7 @@ def render_json(audit: Audit) -> str:
                 "kind": finding.kind,
                 "severity": finding.severity,
                 "text": printable(finding.text),
-                "pictures": [_picture(audit, i) for i in finding.pictures],
+                "images": [_image(audit, i) for i in finding.images],
             }
             for finding in audit.findings
         ],
@@ -57,7 +57,7 @@ def render_json(audit: Audit) -> str:
     return json.dumps(contents, indent=1, ensure_ascii=False) + "\n"
 
 
-def _picture(audit: Audit, index: int) -> dict[str, Any]:
+def _image(audit: Audit, index: int) -> dict[str, Any]:
     item = audit.items[index]
-    picture = {"path": printable(item.path), "split": item.split, "class": printable(item.label)}
-    return picture if item.packed is None else {**picture, "packed": printable(item.packed)}
+    image = {"path": printable(item.path), "split": item.split, "class": printable(item.label)}
+    return image if item.packed is None else {**image, "packed": printable(item.packed)}

@@ -1,4 +1,4 @@
-"""Likely label errors: what a model thinks of pictures that it was not fitted to.
+"""Likely label errors: what a model thinks of images that it was not fitted to.
 
 Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70, 2021,
 https://arxiv.org/abs/1911.00068, by cleanlab.
@@ -16,15 +16,15 @@ from sklearn.model_selection import GroupKFold, GroupShuffleSplit, StratifiedGro
 from classification.audit.findings import Finding
 from classification.deployment.probabilities import sigmoid
 from classification.errors import UserError
-from classification.learning.head_start import fit_labels
+from classification.training.head_start import fit_labels
 
 logger = logging.getLogger(__name__)
 
 FOLDS = 5
-# Inverse strengths of the L2 penalty that are tried, and on how many pictures at most.
+# Inverse strengths of the L2 penalty that are tried, and on how many images at most.
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 _MOST_TRIED = 3000
-_ONE_GROUP = "Labels are not judged: all pictures are near duplicates of each other."
+_ONE_GROUP = "Labels are not judged: all images are near duplicates of each other."
 
 
 def find_label_errors(
@@ -32,9 +32,9 @@ def find_label_errors(
     targets: np.ndarray,
     groups: np.ndarray,
     class_names: Sequence[str],
-    pictures: np.ndarray,
+    images: np.ndarray,
 ) -> Iterator[Finding]:
-    """Yield the pictures whose labels are probably wrong, the worst first.
+    """Yield the images whose labels are probably wrong, the worst first.
 
     Args:
         features: [N, D] float32 of a frozen backbone.
@@ -42,15 +42,15 @@ def find_label_errors(
         groups: [N] int64, near duplicates share one: they are judged by a model that has seen none
             of them.
         class_names: C names.
-        pictures: [N] int64, their places in the list of items.
+        images: [N] int64, their places in the list of items.
     """
     counts = np.bincount(targets, minlength=len(class_names))
     known = np.flatnonzero(counts >= FOLDS)
     rare = [name for name, n in zip(class_names, counts, strict=True) if 0 < n < FOLDS]
     if rare:
-        logger.warning("Labels of %s are not judged: too few pictures.", ", ".join(rare))
+        logger.warning("Labels of %s are not judged: too few images.", ", ".join(rare))
     if len(known) < 2:
-        logger.warning("Labels are not judged: fewer than two classes have %d pictures.", FOLDS)
+        logger.warning("Labels are not judged: fewer than two classes have %d images.", FOLDS)
         return
     kept = np.flatnonzero(np.isin(targets, known))
     if len(np.unique(groups[kept])) < 2:
@@ -64,7 +64,7 @@ def find_label_errors(
             f"'{class_names[known[labels[i]]]}' ({100 * probabilities[i, labels[i]]:.0f} %), "
             f"rather '{class_names[known[best]]}' ({100 * probabilities[i, best]:.0f} %)"
         )
-        yield Finding("label_error", text, (int(pictures[kept[i]]),))
+        yield Finding("label_error", text, (int(images[kept[i]]),))
 
 
 def find_wrong_attributes(
@@ -72,19 +72,19 @@ def find_wrong_attributes(
     targets: np.ndarray,
     groups: np.ndarray,
     names: Sequence[str],
-    pictures: np.ndarray,
+    images: np.ndarray,
 ) -> Iterator[Finding]:
     """Yield the labels that probably hold though they are not given, or the reverse, as above.
 
     Args:
-        targets: [N, L] float32 in {0, 1}: several labels a picture, judged one by one.
+        targets: [N, L] float32 in {0, 1}: several labels an image, judged one by one.
         names: of the L labels.
     """
     counts = np.minimum(targets.sum(axis=0), (1 - targets).sum(axis=0))
     judged = np.flatnonzero(counts >= FOLDS)
     rare = [name for name, n in zip(names, counts, strict=True) if n < FOLDS]
     if rare:
-        logger.warning("Labels of %s are not judged: too few pictures.", ", ".join(rare))
+        logger.warning("Labels of %s are not judged: too few images.", ", ".join(rare))
     if not len(judged):
         return
     if len(np.unique(groups)) < 2:
@@ -99,18 +99,18 @@ def find_wrong_attributes(
             verb = "is given, but is not there" if given[i] else "is not given, but is there"
             sure = float(both[i, 1 - given[i]])
             text = f"'{names[label]}' {verb} ({100 * sure:.0f} %)"
-            found.append((sure, Finding("label_error", text, (int(pictures[i]),))))
+            found.append((sure, Finding("label_error", text, (int(images[i]),))))
     found.sort(key=lambda pair: -pair[0])
     yield from (finding for _, finding in found)
 
 
 def out_of_fold_labels(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the probabilities [N, L] float64 that models give to pictures they were not fitted to.
+    """Return the probabilities [N, L] float64 that models give to images they were not fitted to.
 
     Args:
         features: [N, D] float32.
         targets: [N, L] float32 in {0, 1}.
-        groups: [N] int64, never divided between a model's pictures and those it judges.
+        groups: [N] int64, never divided between a model's images and those it judges.
     """
     scaled = (features - features.mean(axis=0)) / (features.std() + 1e-6)
 
@@ -130,19 +130,19 @@ def out_of_fold_labels(features: np.ndarray, targets: np.ndarray, groups: np.nda
     for fitted, judged in folds.split(scaled, groups=groups):
         probabilities[judged] = judge(fitted, judged, strength)
     right = float(((probabilities >= 0.5) == (targets > 0.5)).mean())
-    logger.info("%.1f %% of the labels are what a model fitted to other pictures says", 100 * right)
+    logger.info("%.1f %% of the labels are what a model fitted to other images says", 100 * right)
     return probabilities
 
 
 def out_of_fold(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Return the probabilities [N, C] float64 that models give to pictures they were not fitted to.
+    """Return the probabilities [N, C] float64 that models give to images they were not fitted to.
 
     Args:
         features: [N, D] float32.
         labels: [N] int64.
-        groups: [N] int64, never divided between a model's pictures and those it judges.
+        groups: [N] int64, never divided between a model's images and those it judges.
         num_classes: C.
     """
     scaled = (features - features.mean(axis=0)) / (features.std() + 1e-6)
@@ -157,14 +157,14 @@ def out_of_fold(
             scaled[fitted], labels[fitted], scaled[judged], num_classes, strength
         )
     right = float((probabilities.argmax(axis=1) == labels).mean())
-    logger.info("%.1f %% of the labels are what a model fitted to other pictures says", 100 * right)
+    logger.info("%.1f %% of the labels are what a model fitted to other images says", 100 * right)
     return probabilities
 
 
 def _judge(
     fitted: np.ndarray, labels: np.ndarray, judged: np.ndarray, num_classes: int, strength: float
 ) -> np.ndarray:
-    """Return the probabilities [N, C] by a model fitted to other pictures; 0 = unknown class."""
+    """Return the probabilities [N, C] by a model fitted to other images; 0 = unknown class."""
     model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(fitted, labels)
     probabilities = np.zeros((len(judged), num_classes))
     probabilities[:, model.classes_] = model.predict_proba(judged)
@@ -188,7 +188,7 @@ def choose_strength(features: np.ndarray, labels: np.ndarray, groups: np.ndarray
 
 
 def _divide(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return four fifths and a fifth of at most _MOST_TRIED pictures, [n] int64 each."""
+    """Return four fifths and a fifth of at most _MOST_TRIED images, [n] int64 each."""
     rows = np.random.default_rng(0).permutation(len(groups))[:_MOST_TRIED]
     splitter = GroupShuffleSplit(1, test_size=1 / FOLDS, random_state=0)
     rest, held_out = next(splitter.split(rows, groups=groups[rows]))

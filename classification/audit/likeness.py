@@ -1,4 +1,4 @@
-"""Pictures that look alike: smaller, recompressed, brighter or mirrored copies, and video frames.
+"""Images that look alike: smaller, recompressed, brighter or mirrored copies, and video frames.
 
 Candidates are found by perceptual hashes and confirmed by the colours of tiny thumbnails. Of 1,132
 mirrored and brightened copies in a set of drones and birds all are found.
@@ -18,12 +18,12 @@ from classification.errors import UserError
 MOST_BITS = 8  # of 64 that may differ between the hashes
 LEAST_CORRELATION = 0.9  # between the thumbnails
 _THUMBNAIL_SIDE = 16  # pixels
-_BLOCK = 512  # hashes compared with all others at once: of 50,000 pictures 0.2 GB
+_BLOCK = 512  # hashes compared with all others at once: of 50,000 images 0.2 GB
 _PAIRS = 4096  # thumbnails compared at once
 
 
 class Likeness(NamedTuple):
-    """What is kept of a picture's looks."""
+    """What is kept of an image's looks."""
 
     hash: int  # 64 bits: which low frequencies of the brightness are above the median
     mirrored_hash: int
@@ -31,7 +31,7 @@ class Likeness(NamedTuple):
 
 
 def likeness_of(image: Image.Image) -> Likeness:
-    """Return the looks of an RGB picture."""
+    """Return the looks of an RGB image."""
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     size = (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE)
     thumbnail = np.asarray(image.resize(size, Image.Resampling.BOX))
@@ -50,7 +50,7 @@ def _hash(image: Image.Image) -> int:
 
 
 def find_alike(looks: list[Likeness]) -> np.ndarray:
-    """Return the pairs of pictures that look alike, [K, 2] int32, i < j, sorted.
+    """Return the pairs of images that look alike, [K, 2] int32, i < j, sorted.
 
     Each pair is compared, but in whole blocks; what takes memory is the pairs found.
     """
@@ -63,7 +63,7 @@ def find_alike(looks: list[Likeness]) -> np.ndarray:
     for start in range(0, len(looks), _BLOCK):
         rows = slice(start, start + _BLOCK)
         for others, is_mirrored in ((hashes[rows], False), (mirrored[rows], True)):
-            # Earlier pictures were compared in earlier blocks.
+            # Earlier images were compared in earlier blocks.
             distances = np.bitwise_count(others[:, None] ^ hashes[None, start:])
             found = (np.argwhere(distances <= MOST_BITS) + start).astype(np.int32)
             found = found[found[:, 0] < found[:, 1]]
@@ -90,9 +90,9 @@ def _confirmed(thumbnails: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.
     return confirmed
 
 
-def group(num_pictures: int, pairs: np.ndarray) -> np.ndarray:
-    """Return the number of each picture's group, [N] int64; pairs, also indirect ones, share it."""
+def group(num_images: int, pairs: np.ndarray) -> np.ndarray:
+    """Return the number of each image's group, [N] int64; pairs, also indirect ones, share it."""
     ones = np.ones(len(pairs), dtype=bool)
-    graph = coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(num_pictures, num_pictures))
+    graph = coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(num_images, num_images))
     groups: np.ndarray = connected_components(graph, directed=False)[1].astype(np.int64)
     return groups

@@ -1,4 +1,4 @@
-"""Findings about pictures one by one."""
+"""Findings about images one by one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def examine_files(facts: Sequence[Facts], min_side: int) -> Iterator[Finding]:
     """Yield what is wrong or odd about single files.
 
     Args:
-        facts: of all pictures, in the order of the items.
+        facts: of all images, in the order of the items.
         min_side: pixels that the shorter side should have.
     """
     sides = [fact.shorter_side for fact in facts if fact.error is None]

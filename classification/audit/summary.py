@@ -12,20 +12,20 @@ from classification.audit.findings import KINDS, count_kinds
 
 
 def print_summary(audit: Audit) -> None:
-    """Print how many findings there are of each kind, and in how many pictures."""
-    # Not the sums of `counts`: a picture may have several labels, or none.
+    """Print how many findings there are of each kind, and in how many images."""
+    # Not the sums of `counts`: an image may have several labels, or none.
     numbers = Counter(item.split for item in audit.items)
     splits = ", ".join(f"{numbers[split]} {split}" for split in audit.counts)
-    print(f"{len(audit.items)} pictures ({splits}) of {len(audit.class_names)} classes")
+    print(f"{len(audit.items)} images ({splits}) of {len(audit.class_names)} classes")
     counts = count_kinds(audit.findings)
     if not counts:
         print("Nothing was found.")
         return
-    table = Table("severity", "what", "findings", "pictures")
+    table = Table("severity", "what", "findings", "images")
     for column in table.columns[2:]:
         column.justify = "right"
     for kind, count in counts.items():
-        pictures = {i for f in audit.findings if f.kind == kind for i in f.pictures}
+        images = {i for f in audit.findings if f.kind == kind for i in f.images}
         severity, title, _ = KINDS[kind]
-        table.add_row(severity, title, str(count), str(len(pictures)))
+        table.add_row(severity, title, str(count), str(len(images)))
     Console().print(table)

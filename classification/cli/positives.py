@@ -1,4 +1,4 @@
-"""The paths of the pictures of one class, for other programs to go on with; timings aside."""
+"""The paths of the images of one class, for other programs to go on with; timings aside."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from classification.errors import UserError, nearest
 if TYPE_CHECKING:
     from classification.deployment.predictor import Predictor
 
-_WARM_UP, _TIMED = 3, 20  # runs of the model on one blank picture
+_WARM_UP, _TIMED = 3, 20  # runs of the model on one blank image
 
 
 def print_positives(
-    predictor: Predictor, pictures: Iterable[Path], positive: str, threshold: float | None
+    predictor: Predictor, images: Iterable[Path], positive: str, threshold: float | None
 ) -> None:
-    """Print the path of each picture of class `positive` as soon as it is known, one a line.
+    """Print the path of each image of class `positive` as soon as it is known, one a line.
 
-    Standard output has nothing else. Unusable pictures and timings go to standard error.
+    Standard output has nothing else. Unusable images and timings go to standard error.
 
     Args:
-        threshold: the probability that makes a picture one of the class; None = where the model
+        threshold: the probability that makes an image one of the class; None = where the model
             names it: as the most probable class, or from its own threshold on.
 
     Raises:
-        UserError: the model has no such class, or none of the pictures can be used.
+        UserError: the model has no such class, or none of the images can be used.
     """
     names = predictor.class_names
     if positive not in names:
@@ -45,7 +45,7 @@ def print_positives(
     start, seen, found, unusable = time.perf_counter(), 0, 0, 0
     top_k = len(names) if threshold is not None else predictor.default_top_k
     with prediction_file(None, lambda: seen):
-        for prediction in predictor.stream(pictures, top_k, threshold):
+        for prediction in predictor.stream(images, top_k, threshold):
             seen += 1
             if prediction.error is not None:
                 unusable += 1
@@ -55,13 +55,13 @@ def print_positives(
                 _print_path(prediction.path)
     seconds = time.perf_counter() - start
     print(
-        f"{found} of {seen} pictures are {positive}; {unusable} unusable.\n"
-        f"{seconds:.2f} s, {1000 * seconds / max(seen, 1):.2f} ms a picture with reading; "
+        f"{found} of {seen} images are {positive}; {unusable} unusable.\n"
+        f"{seconds:.2f} s, {1000 * seconds / max(seen, 1):.2f} ms an image with reading; "
         f"the model alone {milliseconds:.2f} ms (median of {_TIMED}, one at a time).",
         file=sys.stderr,
     )
     if unusable and unusable == seen:
-        raise UserError("None of the pictures could be used; the reasons stand above.")
+        raise UserError("None of the images could be used; the reasons stand above.")
 
 
 def _print_path(path: str) -> None:
@@ -75,7 +75,7 @@ def _print_path(path: str) -> None:
 
 
 def _seconds_of_the_model(predictor: Predictor) -> float:
-    """Return the median time of one picture in the model, which is warm afterwards."""
+    """Return the median time of one image in the model, which is warm afterwards."""
     size = (predictor.backend.preprocessing.height, predictor.backend.preprocessing.width)
     blank = np.zeros((1, *size, 3), dtype=np.uint8)
     times = []

@@ -1,4 +1,4 @@
-"""`predict.py`: name the classes of pictures."""
+"""`predict.py`: name the classes of images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FORMATS: dict[str, Renderer] = {"csv": render_csv, "jsonl": render_jsonl}
 
 def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
     """Return the parser; everything the model needs is in its file, nothing in the template."""
-    parser = parser_for("predict", "Name the classes of pictures.")
+    parser = parser_for("predict", "Name the classes of images.")
     parser.add_argument(
         "--load-weights",
         required=True,
@@ -47,7 +47,7 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="pictures, folders of pictures, @FILE for a list of pictures, one path a line, "
+        help="images, folders of images, @FILE for a list of images, one path a line, "
         "or - for such a list from standard input",
     )
     parser.add_argument(
@@ -60,31 +60,31 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         "--top-k",
         type=int,
         metavar="K",
-        help="classes to name for each picture (default: 1, of several labels all)",
+        help="classes to name for each image (default: 1, of several labels all)",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="P",
-        help="name only classes of at least this probability, 0 to 1; a picture without any is "
+        help="name only classes of at least this probability, 0 to 1; an image without any is "
         "not certain: its class is empty (default: the model's own: each label's threshold, or, "
         "of classes, the one chosen for evaluation.target_accuracy, else 0)",
     )
     parser.add_argument(
         "--positive",
         metavar="CLASS",
-        help="print nothing but the paths of the pictures of this class, one a line, and timings "
+        help="print nothing but the paths of the images of this class, one a line, and timings "
         "on standard error; those of at least --threshold, else those that the model names so",
     )
     add_precision_hint_flag(parser)
     parser.add_argument(
-        "--predict-max-count", type=int, metavar="N", help="stop after so many pictures"
+        "--predict-max-count", type=int, metavar="N", help="stop after so many images"
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None, template_path: Path | None = None) -> int:
-    """Run the command; return its exit code, which bad pictures do not change unless all are."""
+    """Run the command; return its exit code, which bad images do not change unless all are."""
 
     def command() -> None:
         predict(**vars(build_parser().parse_args(argv)))
@@ -102,10 +102,10 @@ def predict(
     predict_max_count: int | None,
     precision_hint: str,
 ) -> None:
-    """Write the predictions and tell how many pictures could not be read.
+    """Write the predictions and tell how many images could not be read.
 
     Raises:
-        UserError: the model, the output or all of the pictures cannot be used.
+        UserError: the model, the output or all of the images cannot be used.
         Interrupted: Ctrl-C or SIGTERM; it tells where the predictions so far are.
     """
     path, render = _destination(output)
@@ -115,12 +115,12 @@ def predict(
         raise UserError(f"--predict-max-count: {predict_max_count}; at least 1 is needed.")
     total = None
     inventories: list[Inventory] = []
-    pictures = islice(_pictures(input, inventories), predict_max_count)
+    images = islice(_images(input, inventories), predict_max_count)
     if all(map(_is_lasting, input)):
-        total = sum(1 for _ in pictures)
+        total = sum(1 for _ in images)
         if predict_max_count is None:  # else they end where the count does
             log_inventories(inventories, "input")
-        pictures = islice(_pictures(input), predict_max_count)
+        images = islice(_images(input), predict_max_count)
     from classification.deployment.predictor import Predictor
     from classification.files import check_writable
     from classification.progress import progress_bar
@@ -136,9 +136,9 @@ def predict(
     if positive is not None:
         from classification.cli.positives import print_positives
 
-        print_positives(predictor, pictures, positive, threshold)
+        print_positives(predictor, images, positive, threshold)
         return
-    predictions = predictor.stream(pictures, top_k, threshold)
+    predictions = predictor.stream(images, top_k, threshold)
     tally: Counter[str] = Counter()
     # On a terminal the predictions themselves show the progress.
     show = path is not None or not sys.stdout.isatty()
@@ -159,26 +159,26 @@ def predict(
             unsure = f", {tally['not certain']} {words}"
         by_rule = f", {tally['by rule']} without a face" if tally["by rule"] else ""
     summary = (
-        f"Predicted {tally['good']} of {_seen(tally)} pictures{unsure}{by_rule}; "
+        f"Predicted {tally['good']} of {_seen(tally)} images{unsure}{by_rule}; "
         f"{tally['bad']} unusable."
     )
     print(summary, file=sys.stderr)
     if total is None:
         log_inventories(inventories, "input")
     if tally["bad"] and not tally["good"]:
-        raise UserError("None of the pictures could be used; the reason stands in each row.")
+        raise UserError("None of the images could be used; the reason stands in each row.")
 
 
-def _pictures(sources: Sequence[str], inventories: list[Inventory] | None = None) -> Iterator[Path]:
-    """Return the pictures of all sources, in order.
+def _images(sources: Sequence[str], inventories: list[Inventory] | None = None) -> Iterator[Path]:
+    """Return the images of all sources, in order.
 
     Args:
         inventories: gets those of folders; None = all is told already.
 
     Raises:
-        UserError: at once, when one of them does not exist or holds no picture.
+        UserError: at once, when one of them does not exist or holds no image.
     """
-    from classification.data.pictures import pictures_of
+    from classification.data.image_files import image_paths
     from classification.data.text_files import read_list
 
     def of(source: str) -> Iterator[Path]:
@@ -186,10 +186,10 @@ def _pictures(sources: Sequence[str], inventories: list[Inventory] | None = None
             return read_list(sys.stdin.buffer)
         if not source.startswith("@"):
             inventory = Inventory(source)
-            pictures = pictures_of(source, inventory)
+            images = image_paths(source, inventory)
             if inventories is not None and Path(source).is_dir():
                 inventories.append(inventory)
-            return pictures
+            return images
         try:
             return read_list(open_regular(source[1:]), tell=inventories is not None)
         except OSError as error:

@@ -54,8 +54,8 @@ def prediction_file(
 
     Args:
         path: a file in an existing folder, or None for standard output.
-        seen: tells how many pictures were predicted.
-        header_rows: rows that are of no picture.
+        seen: tells how many images were predicted.
+        header_rows: rows that are of no image.
 
     Raises:
         UserError: raised in the block, or the file cannot be written, or another program is writing
@@ -63,7 +63,7 @@ def prediction_file(
         Interrupted: a signal.
     """
     if path is None:
-        with _explained(None, lambda: f"{seen()} pictures."):
+        with _explained(None, lambda: f"{seen()} images."):
             yield sys.stdout
             sys.stdout.flush()
         return
@@ -72,14 +72,14 @@ def prediction_file(
     rows = _RowFile(file)
 
     def kept() -> str:
-        """Return how many pictures have rows, and where; an empty file goes."""
+        """Return how many images have rows, and where; an empty file goes."""
         with contextlib.suppress(OSError):
             rows.cut()
         number = rows.rows - header_rows
         if number > 0:
-            return f"{number} pictures; their predictions are in {part}."
+            return f"{number} images; their predictions are in {part}."
         part.unlink(missing_ok=True)
-        return "0 pictures; nothing was written."
+        return "0 images; nothing was written."
 
     with contextlib.closing(file), _explained(path, kept):
         file.truncate()

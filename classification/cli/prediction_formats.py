@@ -1,4 +1,4 @@
-"""Predictions as lines of CSV, of JSON, or of a table for people, one picture after the other."""
+"""Predictions as lines of CSV, of JSON, or of a table for people, one image after the other."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def render_table(
     def line(answer: str, path: str) -> str:
         return f"{answer}{' ' * (width - cell_len(answer))}  {path}\n"
 
-    yield line("classes", "picture")
+    yield line("classes", "image")
     for prediction in predictions:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
         nothing = NONE if prediction.reason == NO_FACE else none

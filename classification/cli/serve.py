@@ -1,4 +1,4 @@
-"""`python -m classification.serve`: answer HTTP requests with the classes of pictures."""
+"""`python -m classification.serve`: answer HTTP requests with the classes of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = argparse.ArgumentParser(
         prog="python -m classification.serve",
-        description="Name the classes of pictures over HTTP: a page at /, POST /classify, "
+        description="Name the classes of images over HTTP: a page at /, POST /classify, "
         "KServe v2 below /v2, /metrics.",
     )
     parser.add_argument(
@@ -59,15 +59,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for flag, metavar, default, text in (
         ("--max-body-mb", "MB", 10.0, "longest body of a request"),
-        ("--max-megapixels", "MP", 40.0, "largest picture"),
+        ("--max-megapixels", "MP", 40.0, "largest image"),
         ("--timeout", "S", 30.0, "seconds until a request without an answer is given up"),
     ):
         parser.add_argument(
             flag, type=float, metavar=metavar, default=default, help=f"{text} (default: {default})"
         )
     for flag, number, text in (
-        ("--queue-size", 64, "pictures taken in at once; the others are told to come back"),
-        ("--max-batch", 4, "pictures that the model sees together at most"),
+        ("--queue-size", 64, "images taken in at once; the others are told to come back"),
+        ("--max-batch", 4, "images that the model sees together at most"),
     ):
         parser.add_argument(
             flag, type=int, metavar="N", default=number, help=f"{text} (default: {number})"

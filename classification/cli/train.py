@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None, template_path: Path | None = None) -
         arguments = vars(build_parser(template).parse_args(argv))
         if template is None:
             raise UserError("train.py belongs in a work directory, beside its template.yaml.")
-        from classification.learning.launch import launch, processes_to_start
+        from classification.training.launch import launch, processes_to_start
 
         # Before torch is loaded. Threads that spin while they wait take the cores from the loader's
         # processes; where there are none, spinning is a fifth faster.
@@ -85,14 +85,14 @@ def main(argv: Sequence[str] | None = None, template_path: Path | None = None) -
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         gpu_num = arguments["gpu_num"]
         if gpu_num is None and arguments["resume_from"]:
-            from classification.learning.resume import open_run
+            from classification.training.resume import open_run
 
             gpu_num = open_run(arguments["resume_from"]).arguments.get("gpu_num")
         processes = processes_to_start(template.gpu_num if gpu_num is None else gpu_num)
         if processes > 1:
             launch(processes, template.path.with_name("train.py"), argv)
             return
-        from classification.learning.train import train
+        from classification.training.train import train
 
         train(template.path, **arguments)
 

@@ -24,13 +24,6 @@ from classification.data.labels import check_task
 from classification.data.readers import read_samples
 from classification.errors import AccuracyDropError
 from classification.evaluation.score import log_answers
-from classification.learning.allocator import keep_freed_memory
-from classification.learning.interruption import StopSignal
-from classification.learning.model_card import command_of, write_card
-from classification.learning.plan import create_accelerator
-from classification.learning.random_state import seed_everything
-from classification.learning.run_folder import PRUNED_FOLDER, RunFolder, open_run_folder
-from classification.learning.train import open_stores
 from classification.models.checkpoint import Classifier, load_classifier
 from classification.models.classifier import create_classifier
 from classification.models.quantized import (
@@ -39,6 +32,13 @@ from classification.models.quantized import (
     describe_quantized,
     restore_quantized,
 )
+from classification.training.allocator import keep_freed_memory
+from classification.training.interruption import StopSignal
+from classification.training.model_card import command_of, write_card
+from classification.training.plan import create_accelerator
+from classification.training.random_state import seed_everything
+from classification.training.run_folder import PRUNED_FOLDER, RunFolder, open_run_folder
+from classification.training.train import open_stores
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _compress(plan: Plan, run_folder: RunFolder, inner: RunFolder, command: str)
     run, resume = plan.run, plan.run.contents if plan.run else None
     keep_freed_memory()
     accelerator = create_accelerator(config, gpu_num=1)
-    # A model of some of the folders' classes is compressed with pictures of those.
+    # A model of some of the folders' classes is compressed with images of those.
     names = classifier.class_names
     read = partial(read_samples, class_names=names, classes=names, data=config.data)
     counts = plan.counts

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from classification.config import auxiliary_configs
 from classification.data.preprocessing import Preprocessing
-from classification.learning.mutual import renormalization
-from classification.learning.task import SingleTask
 from classification.models.checkpoint import Classifier
 from classification.models.classifier import create_classifier
+from classification.training.mutual import renormalization
+from classification.training.task import SingleTask
 
 TEMPERATURE = 2.0  # of the compared probabilities: above 1 the lesser classes count for more
 

@@ -18,17 +18,17 @@ from classification.data.sample_set import MULTI_LABEL
 from classification.errors import UserError
 from classification.evaluation.reject import check_target_accuracy
 from classification.evaluation.thresholds import check_thresholds
-from classification.learning.arguments import DATA, effective, remember
-from classification.learning.resume import (
+from classification.models.checkpoint import Classifier, load_classifier
+from classification.models.quantized import INT8, PRUNED
+from classification.training.arguments import DATA, effective, remember
+from classification.training.resume import (
     Resumed,
     argument_changes,
     data_changes,
     goes_on_in,
     open_run,
 )
-from classification.learning.run_folder import PRUNED_FOLDER
-from classification.models.checkpoint import Classifier, load_classifier
-from classification.models.quantized import INT8, PRUNED
+from classification.training.run_folder import PRUNED_FOLDER
 
 logger = logging.getLogger(__name__)
 

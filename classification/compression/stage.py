@@ -18,13 +18,13 @@ from classification.data.labels import warn_of_another_label
 from classification.data.loader import TrainLoader
 from classification.errors import DivergedError, UserError
 from classification.evaluation.score import Outcome
-from classification.learning.arguments import remember
-from classification.learning.early_stop import EarlyStop
-from classification.learning.loop import fit
-from classification.learning.losses import create_loss
-from classification.learning.random_state import seed_everything
-from classification.learning.run_folder import RunFolder
 from classification.models.checkpoint import describe, read_checkpoint
+from classification.training.arguments import remember
+from classification.training.early_stop import EarlyStop
+from classification.training.loop import fit
+from classification.training.losses import create_loss
+from classification.training.random_state import seed_everything
+from classification.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

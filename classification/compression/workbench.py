@@ -23,9 +23,9 @@ from classification.deployment.openvino_backend import OpenVINOBackend
 from classification.deployment.parity import named_images
 from classification.errors import UserError
 from classification.evaluation.score import SCORES, Outcome, ScoreName, judge
-from classification.learning.interruption import StopSignal
-from classification.learning.validate import compute_logits
 from classification.models.checkpoint import Classifier, load_classifier
+from classification.training.interruption import StopSignal
+from classification.training.validate import compute_logits
 
 MOST_COMPARED = 64  # images that `export` compares an int8 file on
 

@@ -1,4 +1,4 @@
-"""Pictures listed in a text file, one line "path label" each.
+"""Images listed in a text file, one line "path label" each.
 
 The path is relative to the data root and may hold spaces; a label with spaces stands in quotes or
 behind a tab, and a path may stand in quotes. Blank lines and lines that begin with # are skipped.
@@ -28,14 +28,14 @@ _LINE = re.compile(
 def read_annotation_file(
     root: Path, file: Path, class_names: Sequence[str] = ()
 ) -> list[LabelledPath]:
-    """Return the pictures that a file lists, in its order.
+    """Return the images that a file lists, in its order.
 
     A label is a class name. Where no class name is an integer, an integer is a position in
     `class_names`, the classes of a model that exists already.
 
     Raises:
         UserError: the file cannot be read or lists nothing; or, for each bad line, that it is no
-            "path label", that there is no such picture, or that another line contradicts it.
+            "path label", that there is no such image, or that another line contradicts it.
     """
     named_by_integers = any(name.isdecimal() for name in class_names)
     names = {} if named_by_integers else dict(enumerate(class_names))
@@ -69,9 +69,7 @@ def read_annotation_file(
     if problems:
         raise UserError(listing(problems, separator="\n"))
     if not found:
-        raise UserError(
-            f"{file}: no line names a picture. Expected lines such as 'cats/1.jpg cat'."
-        )
+        raise UserError(f"{file}: no line names an image. Expected lines such as 'cats/1.jpg cat'.")
     if repeated:
         logger.warning("%s: %d repeated lines are left out.", file, repeated)
     finder.log()

@@ -1,4 +1,4 @@
-"""AugMix: a picture mixed with several randomly distorted versions of itself.
+"""AugMix: an image mixed with several randomly distorted versions of itself.
 
 Hendrycks et al., "AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty",
 2020, https://arxiv.org/abs/1912.02781. The draws follow torchvision.transforms.AugMix.
@@ -24,7 +24,7 @@ def augmix(
     alpha: float,
     fill: Fill,
 ) -> Image.Image:
-    """Mix a picture with `width` chains of random distortions of it.
+    """Mix an image with `width` chains of random distortions of it.
 
     Args:
         image: RGB.
@@ -33,7 +33,7 @@ def augmix(
         width: number of chains.
         depth: distortions a chain; -1 = 1 to 3 at random.
         alpha: of the Dirichlet draw (shares of the chains) and the Beta draw (share of them all).
-        fill: RGB colour of what comes in from outside of the picture.
+        fill: RGB colour of what comes in from outside of the image.
     """
     weights, chains = draw(rng, severity=severity, width=width, depth=depth, alpha=alpha)
     return mix(image, weights, chains, fill)
@@ -42,7 +42,7 @@ def augmix(
 def draw(
     rng: np.random.Generator, *, severity: int, width: int, depth: int, alpha: float
 ) -> tuple[np.ndarray, list[Chain]]:
-    """Return the weights [1 + width] float64 of the picture and of each chain, and the chains."""
+    """Return the weights [1 + width] float64 of the image and of each chain, and the chains."""
     share = rng.beta(alpha, alpha)
     weights = np.append(1 - share, share * rng.dirichlet([alpha] * width))
     depths = rng.integers(1, 4, size=width) if depth < 1 else np.full(width, depth)
@@ -57,7 +57,7 @@ def draw(
 
 
 def mix(image: Image.Image, weights: np.ndarray, chains: list[Chain], fill: Fill) -> Image.Image:
-    """Return the weighted mean of a picture and of the results of the chains on it, rounded."""
+    """Return the weighted mean of an image and of the results of the chains on it, rounded."""
     mixed = np.multiply(np.asarray(image), weights[0], dtype=np.float32)
     for weight, chain in zip(weights[1:], chains, strict=True):
         mixed += np.multiply(np.asarray(distort(image, chain, fill)), weight, dtype=np.float32)

@@ -1,6 +1,6 @@
-"""What another camera, pose or light would have made of a picture.
+"""What another camera, pose or light would have made of an image.
 
-The operations are torchvision's functions of one picture; the draws are made here, since
+The operations are torchvision's functions of one image; the draws are made here, since
 torchvision's own come from a global generator.
 """
 

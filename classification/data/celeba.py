@@ -1,9 +1,9 @@
 """CelebA: faces with 40 attributes, in both forms that it is given out in.
 
 The original release has `list_attr_celeba.txt` and the like, also in the folders Anno/ and Eval/;
-Kaggle's copy has `list_attr_celeba.csv` and the like. The pictures are the aligned ones of
+Kaggle's copy has `list_attr_celeba.csv` and the like. The images are the aligned ones of
 img_align_celeba/ or, where that is missing, those in the wild of img_celeba/; the landmarks are
-those of the pictures that are read, and boxes are there for those in the wild only.
+those of the images that are read, and boxes are there for those in the wild only.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_celeba(root: Path, name: str) -> Source:
     Their groups are the persons where identity_CelebA is there.
 
     Raises:
-        UserError: a file or folder is missing, a row is wrong, a picture is not on the disk or has
+        UserError: a file or folder is missing, a row is wrong, an image is not on the disk or has
             no row in one of the other lists.
     """
     attributes = _read(root, ATTRIBUTES)
@@ -64,7 +64,7 @@ def read_celeba(root: Path, name: str) -> Source:
         raise UserError(
             f"{root}: no {ATTRIBUTES}.txt or .csv here, nor in {root / 'Anno'}; is this CelebA?"
         )
-    folder, aligned = _find_pictures_folder(root)
+    folder, aligned = _find_images_folder(root)
     names = list(attributes.rows)
     inventory = check_on_disk(folder, names, attributes, name)
     partition = _read(root, "list_eval_partition")
@@ -80,7 +80,7 @@ def read_celeba(root: Path, name: str) -> Source:
         name=name,
         key=f"celeba:{folder_name(root)}",
         root=root,
-        paths=tuple(folder / picture for picture in names),
+        paths=tuple(folder / image for image in names),
         places=attributes.places(),
         groups=tuple(f"celeba:{number}" for number in person_numbers) or ("",) * len(names),
         attribute_names=attributes.columns,
@@ -111,15 +111,15 @@ def _tell_choice(chosen: Path, *others: Path) -> None:
     logger.info("%s is read, not %s", chosen, listing([str(file) for file in others]))
 
 
-def _find_pictures_folder(root: Path) -> tuple[Path, bool]:
-    """Return where the pictures are, and whether they are the aligned ones."""
+def _find_images_folder(root: Path) -> tuple[Path, bool]:
+    """Return where the images are, and whether they are the aligned ones."""
     for candidates, aligned in ((_ALIGNED, True), (_IN_THE_WILD, False)):
         for candidate in candidates:
             if (root / candidate).is_dir():
                 return root / candidate, aligned
     raise UserError(
-        f"{root}: the folder img_align_celeba with the pictures is missing (or, for those in the "
-        "wild, img_celeba). Unpack the archive of the pictures there."
+        f"{root}: the folder img_align_celeba with the images is missing (or, for those in the "
+        "wild, img_celeba). Unpack the archive of the images there."
     )
 
 
@@ -130,7 +130,7 @@ def _column(table: Table | None, attributes: Table) -> list[Any] | None:
     missing = [name for name in attributes.rows if name not in table.rows]
     if missing:
         raise UserError(
-            f"{table.file}: has no row for {len(missing)} of the {len(attributes.rows)} pictures "
+            f"{table.file}: has no row for {len(missing)} of the {len(attributes.rows)} images "
             f"of {attributes.file}: {listing(missing, most=5)}."
         )
     return [table.rows[name] for name in attributes.rows]
@@ -143,7 +143,7 @@ def check_on_disk(folder: Path, names: list[str], table: Table, root: str) -> In
         What the folder holds, under the name of the data root.
 
     Raises:
-        UserError: pictures are missing.
+        UserError: images are missing.
     """
     try:
         there = set(os.listdir(folder))  # noqa: PTH208 - names alone, a third of the time
@@ -152,7 +152,7 @@ def check_on_disk(folder: Path, names: list[str], table: Table, root: str) -> In
     missing = [f"{name} (line {table.lines[name]})" for name in names if name not in there]
     if missing:
         raise UserError(
-            f"{len(missing)} of the {len(names)} pictures that {table.file} lists are not in "
+            f"{len(missing)} of the {len(names)} images that {table.file} lists are not in "
             f"{folder}: {listing(missing, most=5)}."
         )
     inventory = Inventory(root, found=len(names))

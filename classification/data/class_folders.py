@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from classification.data.image_files import find_images, list_folder, why_not
 from classification.data.inventory import LOOSE, Inventory
 from classification.data.listing import listing
-from classification.data.pictures import find_pictures, list_folder, why_not
 from classification.data.sample_set import LabelledPath
 from classification.errors import UserError
 
@@ -43,14 +43,14 @@ def read_class_folders(root: Path) -> tuple[list[LabelledPath], set[str], Invent
         if name in folders:
             found += [
                 LabelledPath(path, name, source=str(root), place=str(root / name))
-                for path in find_pictures(root / name, parents=top, inventory=inventory)
+                for path in find_images(root / name, parents=top, inventory=inventory)
             ]
         else:
             inventory.leave_out(why_not(root / name) or LOOSE, root / name)
     if not found:
         raise UserError(
-            f"The data root '{root}' holds no pictures in class folders. Expected {root}/CLASS/"
-            f"PICTURE.{_what_it_holds(inventory)}"
+            f"The data root '{root}' holds no images in class folders. Expected {root}/CLASS/"
+            f"IMAGE.{_what_it_holds(inventory)}"
         )
     if LOOSE in inventory.left_out:
         inventory.remarks.append(

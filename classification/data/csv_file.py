@@ -1,6 +1,6 @@
-"""Pictures listed in a CSV file with a header.
+"""Images listed in a CSV file with a header.
 
-The pictures' paths, relative to the file's folder, are in the column `path`, else in the first one.
+The images' paths, relative to the file's folder, are in the column `path`, else in the first one.
 The classes are in the column `label`, or the other columns are attributes of 0 and 1 (or -1 and 1).
 `group` and `role` (train, val, test) are optional; see SampleSet and Source. These four columns may
 be written in any case, and the file as spreadsheets of any country write it; see text_files.py.
@@ -27,7 +27,7 @@ _OWN_MEANING = ("path", "label", "group", "role")
 
 
 def read_csv(file: Path, name: str, wanted: Sequence[str] = ()) -> Source:
-    """Return the pictures of a CSV file, in its order.
+    """Return the images of a CSV file, in its order.
 
     Args:
         wanted: the attributes that are asked for, ["all"] for all of them. Those that are columns
@@ -81,7 +81,7 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header and the rows with their lines, which are as long as it is."""
     cells = list(csv_rows(read_lines(file), file))
     if len(cells) < 2:
-        raise UserError(f"{file}: expected a header and a row for each picture.")
+        raise UserError(f"{file}: expected a header and a row for each image.")
     (number, columns), *rows = cells
     header = [_own_case(column) for column in columns]
     twice = [column for column, count in Counter(header).items() if count > 1 or not column]

@@ -55,7 +55,7 @@ _HAS_END = {"JPEG": has_jpeg_end, "PNG": has_png_end}
 
 
 class DecodeError(Exception):
-    """A picture that cannot be used; the message is the reason, without the path."""
+    """An image that cannot be used; the message is the reason, without the path."""
 
 
 def decode(
@@ -164,7 +164,7 @@ def _no_image(known: str) -> str:
         return "a HEIC/HEIF image, for which pillow-heif is missing: pip install pillow-heif"
     if known in ("JPEG XL", "SVG", "raw camera"):
         return f"a {known} file, which cannot be read; save it as JPEG or PNG"
-    return f"not a picture in one of the formats {', '.join(FORMATS)}"
+    return f"not an image in one of the formats {', '.join(FORMATS)}"
 
 
 def _opened(source: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:

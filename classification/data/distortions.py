@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageEnhance, ImageOps
 
 MAX_LEVEL = 9  # levels run from 0 to this, and to minus this for signed distortions
-Fill = tuple[int, int, int]  # the RGB colour of what comes in from outside of the picture
+Fill = tuple[int, int, int]  # the RGB colour of what comes in from outside of the image
 
 
 def _shear_x(image: Image.Image, level: int, fill: Fill) -> Image.Image:
@@ -114,7 +114,7 @@ DISTORTIONS = {
 
 
 def distort(image: Image.Image, chain: list[tuple[str, int]], fill: Fill) -> Image.Image:
-    """Apply distortions, given as names and levels, one after the other to an RGB picture."""
+    """Apply distortions, given as names and levels, one after the other to an RGB image."""
     for name, level in chain:
         distortion = DISTORTIONS[name]
         if level or not distortion.signed:

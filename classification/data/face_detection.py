@@ -1,4 +1,4 @@
-"""Finding the face in a picture file, once: what was found is kept on the disk."""
+"""Finding the face in an image file, once: what was found is kept on the disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from classification.errors import UserError
 from classification.files import read_regular
 
 # Pixels of the longer side in which faces are looked for. The filter is 80 px wide: it misses the
-# faces of smaller pictures, and takes half a second for larger ones.
+# faces of smaller images, and takes half a second for larger ones.
 SMALLEST_SIDE, LARGEST_SIDE = 400, 800
 
 
@@ -103,9 +103,9 @@ def load_part(
     landmarks: np.ndarray | None = None,
     notes: Notes | None = None,
 ) -> Image.Image:
-    """Decode a picture and return the part of it that a model wants, in RGB.
+    """Decode an image and return the part of it that a model wants, in RGB.
 
-    The face is looked for in the whole, upright picture; of several the largest one counts.
+    The face is looked for in the whole, upright image; of several the largest one counts.
 
     Args:
         source: a path, an open binary file, or what `decode` or `from_pil` returned.
@@ -116,8 +116,8 @@ def load_part(
         notes: see `decode`.
 
     Raises:
-        DecodeError: the picture cannot be used.
-        NoFaceError: there is no face, and the whole picture is not wanted instead.
+        DecodeError: the image cannot be used.
+        NoFaceError: there is no face, and the whole image is not wanted instead.
         UserError: dlib is not installed.
     """
     if isinstance(source, Image.Image):
@@ -141,14 +141,14 @@ def find_face(
     cache: DetectionCache,
     value_range: int = FULL_RANGE,
 ) -> np.ndarray | None:
-    """Return the box [4] of the largest face of a picture, None without one.
+    """Return the box [4] of the largest face of an image, None without one.
 
     Args:
-        image: the decoded picture.
+        image: the decoded image.
         data: the file's contents, by which what was found is remembered; None = it is not.
         detector: looks for it unless the cache knows.
         cache: of all detectors.
-        value_range: by which the picture was decoded.
+        value_range: by which the image was decoded.
     """
     if data is None:
         return largest(detector.detect(np.asarray(image)))

@@ -1,4 +1,4 @@
-"""What of a picture the network is to see: its face, or the strip around its eyes."""
+"""What of an image the network is to see: its face, or the strip around its eyes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _RULE_LOGIT = 10.0
 
 
 class NoFaceError(DecodeError):
-    """A good picture in which no face was found."""
+    """A good image in which no face was found."""
 
 
 class Faces(NamedTuple):
-    """K faces in one picture; K may be 0.
+    """K faces in one image; K may be 0.
 
-    `boxes` [K, 4] float64 are left, top, right, bottom in pixels, and may reach beyond the picture;
+    `boxes` [K, 4] float64 are left, top, right, bottom in pixels, and may reach beyond the image;
     `scores` [K] float64 grow with the certainty.
     """
 
@@ -55,7 +55,7 @@ class FaceCrop:
     part: str  # face or eyes
     margin: float  # added on each side, as a share of the box's width or height
     no_face: str  # negative, whole or error
-    negative_class: str  # of a picture without a face; "" = no label at all, of several labels
+    negative_class: str  # of an image without a face; "" = no label at all, of several labels
 
     @classmethod
     def from_config(cls, config: Config) -> FaceCrop | None:
@@ -92,7 +92,7 @@ def crop_face(image: Image.Image, box: Sequence[float] | np.ndarray, margin: flo
 def crop_eyes(image: Image.Image, eyes: np.ndarray, margin: float) -> Image.Image:
     """Return the strip around two eyes: twice as wide as they are apart, and half as high.
 
-    Its size is constant where the distance of the eyes is, as in aligned pictures.
+    Its size is constant where the distance of the eyes is, as in aligned images.
 
     Args:
         image: of any mode.
@@ -106,7 +106,7 @@ def crop_eyes(image: Image.Image, eyes: np.ndarray, margin: float) -> Image.Imag
 
 
 def _crop(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
-    """Cut a box out, clipped to the picture; one pixel is left at least."""
+    """Cut a box out, clipped to the image; one pixel is left at least."""
     x = min(max(round(left), 0), image.width - 1)
     y = min(max(round(top), 0), image.height - 1)
     x_end = max(min(round(right), image.width), x + 1)
@@ -121,7 +121,7 @@ def crop_part(
     detector_eyes: np.ndarray,
     landmarks: np.ndarray | None = None,
 ) -> Image.Image:
-    """Return the part of a picture that a model wants.
+    """Return the part of an image that a model wants.
 
     Args:
         image: upright, RGB.
@@ -129,10 +129,10 @@ def crop_part(
         box: [4], the face; None when there is none.
         detector_eyes: see `FaceDetector.eyes`.
         landmarks: [5, 2] float, of which the first two are the eyes, in pixels of the upright
-            picture; they are preferred to the box where the data set has them.
+            image; they are preferred to the box where the data set has them.
 
     Raises:
-        NoFaceError: there is no face, and the whole picture is not wanted instead.
+        NoFaceError: there is no face, and the whole image is not wanted instead.
     """
     if crop.part == "eyes" and landmarks is not None:
         return crop_eyes(image, np.asarray(landmarks[:2], dtype=np.float64), crop.margin)
@@ -149,19 +149,19 @@ def crop_part(
 def check_negative_class(
     crop: FaceCrop | None, class_names: Sequence[str], task: str = "multi-class"
 ) -> None:
-    """Raise a UserError when pictures without a face are to be of a class that is none."""
+    """Raise a UserError when images without a face are to be of a class that is none."""
     if crop is None or crop.no_face != "negative":
         return
     if task == "multi-label":
         if crop.negative_class:
             raise UserError(
-                "faces.negative_class: with several labels a picture without a face has none of "
+                "faces.negative_class: with several labels an image without a face has none of "
                 f"them; leave it empty instead of '{crop.negative_class}'."
             )
     elif crop.negative_class not in class_names:
         raise UserError(
             f"faces.negative_class: '{crop.negative_class}' is no class; name the class of "
-            f"pictures without a face.{nearest(crop.negative_class, class_names)} The classes "
+            f"images without a face.{nearest(crop.negative_class, class_names)} The classes "
             f"are: {', '.join(class_names)}. (Or set faces.no_face to whole or error.)"
         )
 
@@ -169,7 +169,7 @@ def check_negative_class(
 def no_face_logits(
     crop: FaceCrop, class_names: Sequence[str], thresholds: Sequence[float] = ()
 ) -> np.ndarray:
-    """Return the logits [C] float32 of a picture without a face: the negative class, by rule.
+    """Return the logits [C] float32 of an image without a face: the negative class, by rule.
 
     Args:
         thresholds: probabilities by which a model decides; none of them overrules the rule.

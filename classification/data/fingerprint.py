@@ -61,7 +61,7 @@ def _label(samples: SampleSet, index: int) -> str:
 
 
 def _size(samples: SampleSet, index: int) -> int:
-    """Return the bytes of a picture's file; -1 where it has vanished, which others complain of."""
+    """Return the bytes of an image's file; -1 where it has vanished, which others complain of."""
     packed = samples.packed[index] if samples.packed else None
     if packed is not None:
         return packed.stamp()[0]

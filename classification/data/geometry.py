@@ -1,4 +1,4 @@
-"""Flip and rotation of one picture, twice as fast as Pillow's with the copies that it needs."""
+"""Flip and rotation of one image, twice as fast as Pillow's with the copies that it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBERS_AT_ONCE = 2**15
 
 
 def flip(image: np.ndarray) -> np.ndarray:
-    """Return a [H, W, 3] uint8 picture mirrored left to right."""
+    """Return a [H, W, 3] uint8 image mirrored left to right."""
     flipped = np.empty_like(image)
     num_rows = max(_NUMBERS_AT_ONCE // image[0].size, 1)
     for start in range(0, len(image), num_rows):
@@ -25,19 +25,19 @@ def flip(image: np.ndarray) -> np.ndarray:
 
 
 def rotate(image: np.ndarray, degrees: float, fill: tuple[int, int, int]) -> np.ndarray:
-    """Turn a picture counter-clockwise around its centre, bilinear, rounded to the nearest value.
+    """Turn an image counter-clockwise around its centre, bilinear, rounded to the nearest value.
 
     Args:
         image: [H, W, 3] uint8 RGB.
         degrees: the angle.
-        fill: RGB colour of what comes in from outside of the picture.
+        fill: RGB colour of what comes in from outside of the image.
     """
     height, width = image.shape[:2]
     colour = np.array(fill, np.float32)
     lines = np.subtract(image.reshape(height, -1), np.tile(colour, width))
     planes = torch.from_numpy(lines.reshape(1, height, width, 3)).permute(0, 3, 1, 2)
     grid = torch.from_numpy(_grid(height, width, degrees))
-    # One picture's is computed by the calling thread alone.
+    # One image's is computed by the calling thread alone.
     turned = torch.nn.functional.grid_sample(planes, grid, align_corners=False)[0].numpy()
     # What comes in from outside is 0: the fill, as it was taken away. Half a step more rounds.
     turned += (colour + np.float32(0.5))[:, None, None]

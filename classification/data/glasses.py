@@ -14,9 +14,9 @@ import numpy as np
 
 from classification.data.celeba import check_on_disk
 from classification.data.class_folders import read_class_folders
+from classification.data.image_files import find_images
 from classification.data.inventory import Inventory
 from classification.data.listing import listing
-from classification.data.pictures import find_pictures
 from classification.data.source import Source, folder_name
 from classification.data.tables import Form, read_table
 from classification.errors import UserError
@@ -35,7 +35,7 @@ def read_meglass(root: Path, name: str) -> Source:
     """Return the faces of meta.txt, in its order; a group is what stands before the second "@".
 
     Raises:
-        UserError: a wrong row, a name without two "@", or a picture that is not on the disk.
+        UserError: a wrong row, a name without two "@", or an image that is not on the disk.
     """
     table = read_table(root / "meta.txt", _MEGLASS)
     names = list(table.rows)
@@ -43,10 +43,10 @@ def read_meglass(root: Path, name: str) -> Source:
         (root / sub for sub in ("MeGlass_120x120", "MeGlass_ori") if (root / sub).is_dir()), root
     )
     inventory = check_on_disk(folder, names, table, name)
-    matches = [_MEGLASS_NAME.fullmatch(picture) for picture in names]
+    matches = [_MEGLASS_NAME.fullmatch(image) for image in names]
     problems = [
-        f"{place}: '{picture}' has no two '@', which end the person's name."
-        for place, picture, match in zip(table.places(), names, matches, strict=True)
+        f"{place}: '{image}' has no two '@', which end the person's name."
+        for place, image, match in zip(table.places(), names, matches, strict=True)
         if match is None
     ]
     if problems:
@@ -55,7 +55,7 @@ def read_meglass(root: Path, name: str) -> Source:
         "meglass",
         root,
         name,
-        [folder / picture for picture in names],
+        [folder / image for image in names],
         table.places(),
         [match[1] for match in matches if match],
         np.array(list(table.rows.values())),
@@ -64,25 +64,25 @@ def read_meglass(root: Path, name: str) -> Source:
 
 
 def read_sof(root: Path, name: str) -> Source:
-    """Return the pictures of SoF, all positive.
+    """Return the images of SoF, all positive.
 
     They are those of 640x480/, else of "original images/", else all below the root. A group is the
     person that the file's name begins with.
 
     Raises:
-        UserError: there are no pictures, or files are not named as SoF names them.
+        UserError: there are no images, or files are not named as SoF names them.
     """
     folders = [root / sub for sub in ("640x480", "original images")]
     folder = next((sub for sub in folders if sub.is_dir()), root)
     inventory = Inventory(name)
-    paths = list(find_pictures(folder, inventory=inventory))
+    paths = list(find_images(folder, inventory=inventory))
     if not paths:
-        raise UserError(f"{folder}: holds no pictures; expected those of SoF.")
+        raise UserError(f"{folder}: holds no images; expected those of SoF.")
     matches = [_SOF_NAME.fullmatch(path.stem) for path in paths]
     strange = [path.name for path, match in zip(paths, matches, strict=True) if match is None]
     if strange:
         raise UserError(
-            f"{folder}: {len(strange)} pictures are not named as those of SoF, like "
+            f"{folder}: {len(strange)} images are not named as those of SoF, like "
             f"AbdA_00001_m_31_i_fr_nc_no_2016_2_e0_nl_o.jpg: {listing(strange, most=5)}."
         )
     people = [match[1] for match in matches if match]
@@ -90,10 +90,10 @@ def read_sof(root: Path, name: str) -> Source:
 
 
 def read_specface(root: Path, name: str) -> Source:
-    """Return the pictures of SPECFACE, all positive; each folder is a person and so a group.
+    """Return the images of SPECFACE, all positive; each folder is a person and so a group.
 
     Raises:
-        UserError: there are no pictures in folders.
+        UserError: there are no images in folders.
     """
     found, _, inventory = read_class_folders(root)
     inventory.root = name

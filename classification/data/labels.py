@@ -14,7 +14,7 @@ import numpy as np
 from classification.config_limits import data_problems
 from classification.data.listing import has_control_character, listing
 from classification.data.names import alike, appearance, clean_name, with_code_points
-from classification.data.packed import PackedPicture
+from classification.data.packed import PackedImage
 from classification.data.sample_set import SampleSet
 from classification.data.source import Source
 from classification.errors import UserError, nearest
@@ -33,7 +33,7 @@ def merge_sources(
     classes: Sequence[str] | None = None,
     role: str = "train",
 ) -> SampleSet:
-    """Return the pictures of all sources as one set.
+    """Return the images of all sources as one set.
 
     Args:
         labels: `data.labels`, `names`: `data.class_names` of the config.
@@ -145,7 +145,7 @@ def _choose_attributes(
 
 
 def _values(source: Source, attribute: str) -> np.ndarray:
-    """Return whether each picture has an attribute, [N] bool."""
+    """Return whether each image has an attribute, [N] bool."""
     if attribute not in source.attribute_names or source.attributes is None:
         has = listing(source.attribute_names, most=50) or "none, but classes"
         raise UserError(
@@ -173,7 +173,7 @@ def _multi_label(
         names = class_names
     if classes is not None and set(classes) != set(names):
         raise UserError(
-            "--classes: a picture with several labels has no class to be chosen by; choose the "
+            "--classes: an image with several labels has no class to be chosen by; choose the "
             "labels by data.labels."
         )
     targets = [np.stack([_values(source, name) for name in names], axis=1) for source in sources]
@@ -236,7 +236,7 @@ def _assemble(
     )
 
 
-def _packed(sources: Sequence[Source]) -> tuple[PackedPicture | None, ...] | None:
+def _packed(sources: Sequence[Source]) -> tuple[PackedImage | None, ...] | None:
     if all(source.packed is None for source in sources):
         return None
     return tuple(chain.from_iterable(source.packed or (None,) * len(source) for source in sources))
@@ -263,17 +263,17 @@ def _warn_of_empty(samples: SampleSet, role: str, classes: Sequence[str] | None 
     what = "with the label" if samples.multi_label else "of class"
     for name, count in zip(samples.class_names, samples.counts(), strict=True):
         if count == 0 and (classes is None or name in classes):
-            logger.warning("The %s data hold no picture %s '%s' (n = 0).", role, what, name)
+            logger.warning("The %s data hold no image %s '%s' (n = 0).", role, what, name)
 
 
 def _select(
     sources: Sequence[Source], classes: Sequence[str], known: Sequence[str], role: str
 ) -> list[Source]:
-    """Keep only the pictures of these classes, each of which must be known."""
+    """Keep only the images of these classes, each of which must be known."""
     for name in classes:
         if name not in known:
             raise UserError(
-                f"--classes: there are no {role} pictures of a class '{name}'."
+                f"--classes: there are no {role} images of a class '{name}'."
                 f"{nearest(name, known)} There are: {listing(known)}."
             )
     wanted = set(classes)
@@ -282,23 +282,23 @@ def _select(
         for source in sources
     ]
     if not any(map(len, kept)):
-        raise UserError(f"The {role} data hold no picture of the classes {listing(classes)}.")
+        raise UserError(f"The {role} data hold no image of the classes {listing(classes)}.")
     return kept
 
 
 def _define_classes(labels: set[str], folders: Collection[str]) -> list[str]:
-    """Return the classes of training data, in order; each needs pictures, and two are needed."""
+    """Return the classes of training data, in order; each needs images, and two are needed."""
     _refuse_control_characters(labels)
     empty = sorted(set(folders) - labels)
     if empty:
         raise UserError(
-            f"Class folders without pictures: {listing(empty)}. Fill them, remove them, or name "
+            f"Class folders without images: {listing(empty)}. Fill them, remove them, or name "
             "the wanted classes with --classes."
         )
     if len(labels) < 2:
         raise UserError(
             f"The train data hold one class only, '{labels.pop()}'; at least two are needed. "
-            "Expected ROOT/CLASS/PICTURE: is the data root a level too high or too low?"
+            "Expected ROOT/CLASS/IMAGE: is the data root a level too high or too low?"
         )
     _refuse_alike(labels)
     _warn_of_case(labels)
@@ -343,7 +343,7 @@ def _refuse_unknown(
     sources: Iterable[Source], class_names: Sequence[str], role: str, who: str
 ) -> None:
     known = set(class_names)
-    places: dict[str, str] = {}  # of each label's first picture
+    places: dict[str, str] = {}  # of each label's first image
     for source in sources:
         for label, place in zip(source.labels or (), source.places, strict=True):
             places.setdefault(label, place)

@@ -1,9 +1,9 @@
-"""Batches of uint8 pictures: training batches, evaluation batches.
+"""Batches of uint8 images: training batches, evaluation batches.
 
-What a training picture looks like depends on (seed, epoch, its index, how often it came before)
-alone, and the order of the pictures on (seed, epoch): not on the number of processes, workers or
+What a training image looks like depends on (seed, epoch, its index, how often it came before)
+alone, and the order of the images on (seed, epoch): not on the number of processes, workers or
 threads, nor on the step that an epoch is entered at. That is what makes resumed runs equal to
-uninterrupted ones. Pictures are mixed within a shard, so that depends on the number of shards too,
+uninterrupted ones. Images are mixed within a shard, so that depends on the number of shards too,
 but not on which process computes them.
 """
 
@@ -39,9 +39,9 @@ class Batch:
 
     `images` [N, 3, H, W] uint8 RGB in channels_last memory, `targets` [N] int64 or, of several
     labels, [N, L] float32, `indices` [N] int64 into the store, and `total`, the number of images of
-    the whole step over all shards. Where pictures are mixed, `soft_targets` [N, C] float32 are the
-    classes' shares, and `targets` and `indices` those of the first picture of each mixture. `lost`
-    are pictures that were left out, by index into the store, and why.
+    the whole step over all shards. Where images are mixed, `soft_targets` [N, C] float32 are the
+    classes' shares, and `targets` and `indices` those of the first image of each mixture. `lost`
+    are images that were left out, by index into the store, and why.
     """
 
     images: torch.Tensor
@@ -107,7 +107,7 @@ class TrainLoader:
         """Return what `learning.losses.create_loss` weights classes or labels by.
 
         That is how often an epoch draws each on average: weights make up for what sampling leaves
-        uneven, no more. And of several labels the number of pictures that it draws.
+        uneven, no more. And of several labels the number of images that it draws.
         """
         samples = self.store.samples
         counts, num_images = mean_counts(samples.targets, self._sampling, len(samples.class_names))
@@ -137,7 +137,7 @@ class TrainLoader:
 def eval_batches(
     store: ImageStore, batch_size: int, *, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """Yield every `world_size`-th picture from the `rank`-th on, in order and unchanged."""
+    """Yield every `world_size`-th image from the `rank`-th on, in order and unchanged."""
     mine = np.arange(rank, len(store), world_size)
     for start in range(0, len(mine), batch_size):
         indices = mine[start : start + batch_size]
@@ -186,7 +186,7 @@ class _ShardDataset(Dataset):
             return UserError(advice)
 
     def _mix(self, batch: Batch, shard: _Shard) -> Batch:
-        # One number longer than the key of any picture, and no other shard begins with this one.
+        # One number longer than the key of any image, and no other shard begins with this one.
         first, repeat = int(shard.indices[0]), int(shard.repeats[0])
         rng = np.random.default_rng((self._seed, shard.epoch, first, repeat, _MIXING))
         num_classes = len(self._store.samples.class_names)
@@ -199,7 +199,7 @@ class _ShardDataset(Dataset):
 def _load_batch(
     store: ImageStore, indices: np.ndarray, total: int, load: Callable[[int, int], np.ndarray]
 ) -> Batch:
-    """Load pictures with torch's number of threads, which is 1 in a worker process.
+    """Load images with torch's number of threads, which is 1 in a worker process.
 
     `load` takes an index into the store and its position among the indices.
     """
@@ -228,7 +228,7 @@ def _load_batch(
     if lost:
         kept = [position for position in range(len(indices)) if position not in lost]
         if not kept:
-            raise UserError(f"No picture of a whole batch can be read any longer: {lost[0]}")
+            raise UserError(f"No image of a whole batch can be read any longer: {lost[0]}")
         images, indices = images[kept], indices[kept]
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
@@ -287,7 +287,7 @@ def _batches_of(loader: DataLoader) -> Iterator[Batch]:
 
 @cache
 def _threads(process_id: int, count: int) -> ThreadPoolExecutor:
-    """Return threads that stay; new ones for every batch would take longer than cached pictures.
+    """Return threads that stay; new ones for every batch would take longer than cached images.
 
     A forked process has none of its parent's.
     """

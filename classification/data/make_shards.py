@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from classification import __version__
 from classification.data.shard_files import Item, unreadable, write_shard
 from classification.data.shards import (
     FORMAT,
@@ -28,6 +27,7 @@ from classification.data.source import Source
 from classification.data.split_file import SplitRow, check_keys
 from classification.errors import UserError
 from classification.files import check_writable, sha256_of, write_text
+from classification.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -47,22 +47,22 @@ def write_shards(
     split: Mapping[tuple[str, str], SplitRow] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int]:
-    """Write the pictures of all sources, byte for byte and in order, and then the index.
+    """Write the images of all sources, byte for byte and in order, and then the index.
 
     Shards that an earlier run has completed are kept if their checksums and what they were made of
     have not changed. The same sources give the same files.
 
     Args:
         storage: "tar" or "parquet".
-        max_bytes: of the pictures in a shard; a larger picture has a shard of its own.
+        max_bytes: of the images in a shard; a larger image has a shard of its own.
         split: rows of a split file, for the folds; roles and groups are the sources'.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
 
     Returns:
         The number of shards, and how many of them were kept.
 
     Raises:
-        UserError: a picture cannot be read, or the folder cannot be written or holds other things,
+        UserError: an image cannot be read, or the folder cannot be written or holds other things,
             such as shards of other data.
     """
     if storage == "parquet":
@@ -83,7 +83,7 @@ def write_shards(
         for name, entry in zip(names, entries, strict=True)
     ]
     _begin(folder, names, [entry for entry in kept if entry])
-    num_pictures, done = sum(map(len, parts)), 0
+    num_images, done = sum(map(len, parts)), 0
     complete = []
     for name, part, plan, entry in zip(names, parts, plans, kept, strict=True):
         if entry is None:
@@ -92,7 +92,7 @@ def write_shards(
         complete.append(entry)
         done += len(part)
         if progress:
-            progress(done, num_pictures)
+            progress(done, num_images)
     _write_index(folder, sources, parts, complete, storage)
     (folder / _JOURNAL).unlink(missing_ok=True)
     return len(parts), sum(entry is not None for entry in kept)
@@ -126,9 +126,9 @@ def _old_index(folder: Path) -> Index:
 
 
 def _check_replaced(folder: Path, old: Index, items: Sequence[Item]) -> None:
-    """Say how many stored pictures are not given any more; raise a UserError where most are not.
+    """Say how many stored images are not given any more; raise a UserError where most are not.
 
-    Pictures with the same name but of another size are other ones: different data sets have
+    Images with the same name but of another size are other ones: different data sets have
     folders and files of the same names.
     """
     header, rows = old
@@ -137,13 +137,13 @@ def _check_replaced(folder: Path, old: Index, items: Sequence[Item]) -> None:
     lost = stored - {(item.source.key, item.row["path"], item.size) for item in items}
     if 2 * len(lost) > len(stored):
         raise UserError(
-            f"{folder}: holds shards of other data: {len(lost)} of {len(stored)} pictures there, "
+            f"{folder}: holds shards of other data: {len(lost)} of {len(stored)} images there, "
             f"such as '{min(lost)[1]}' of {min(lost)[0]}, are not among those given. Choose "
             "another folder, or remove this one."
         )
     if lost:
         logger.warning(
-            "%s: %d of %d pictures stored there are removed: they are not among those given.",
+            "%s: %d of %d images stored there are removed: they are not among those given.",
             folder,
             len(lost),
             len(stored),
@@ -171,7 +171,7 @@ def _items(sources: Sequence[Source], split: Mapping[tuple[str, str], SplitRow])
 
 
 def _stamp(source: Source, number: int) -> tuple[int, int]:
-    """Return the size of a picture's file, and what changes when its contents do."""
+    """Return the size of an image's file, and what changes when its contents do."""
     if source.packed is not None:
         return source.packed[number].stamp()
     try:

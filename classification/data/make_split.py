@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 def split_by_folds(
     samples: SampleSet, num_folds: int, folds_of_roles: Mapping[str, Sequence[int]], seed: int
 ) -> tuple[list[str], list[str]]:
-    """Return the fold and the role of each picture; folds that no role has are for training.
+    """Return the fold and the role of each image; folds that no role has are for training.
 
     Args:
         folds_of_roles: {"train": [0, 1, 2], "val": [3], "test": [4]}; without "train" it has all
@@ -52,7 +52,7 @@ def split_by_folds(
 def split_by_shares(
     samples: SampleSet, shares: Sequence[float], seed: int
 ) -> tuple[list[str], list[str]]:
-    """Return no fold and the role of each picture: train and val, or train, val and test.
+    """Return no fold and the role of each image: train and val, or train, val and test.
 
     Raises:
         UserError: the shares are not two or three that add up to 1.
@@ -70,7 +70,7 @@ def split_by_shares(
 def _warn_of_empty(roles: Iterable[str]) -> None:
     for role, count in Counter(roles).items():
         logger.warning(
-            "%d %s for %s got no picture: there are too few groups.",
+            "%d %s for %s got no image: there are too few groups.",
             count,
             "part" if count == 1 else "parts",
             role or "nothing",
@@ -80,7 +80,7 @@ def _warn_of_empty(roles: Iterable[str]) -> None:
 def regroup(source: Source, pattern: str) -> Source:
     """Return a source whose groups are what a regular expression finds in the relative paths.
 
-    A group is the expression's first group, or all that it matches. Pictures in whose path it finds
+    A group is the expression's first group, or all that it matches. Images in whose path it finds
     nothing keep the group that they have.
 
     Raises:
@@ -111,10 +111,10 @@ def regroup(source: Source, pattern: str) -> Source:
 def split_rows(
     sources: Sequence[Source], samples: SampleSet, folds: Sequence[str], roles: Sequence[str]
 ) -> list[SplitRow]:
-    """Return the rows of all pictures; warns of groups that are in several roles.
+    """Return the rows of all images; warns of groups that are in several roles.
 
     Args:
-        samples: the pictures of the sources, merged.
+        samples: the images of the sources, merged.
     """
     crossing = crossing_groups(samples.groups, roles)
     if crossing:
@@ -141,7 +141,7 @@ def inputs_hash(rows: Sequence[SplitRow]) -> str:
 
 
 def split_table(rows: Sequence[SplitRow], samples: SampleSet) -> str:
-    """Return a text table: pictures of each label by source and role."""
+    """Return a text table: images of each label by source and role."""
     order = [*ROLES, "none"]
     places = [(row.source, row.role or "none") for row in rows]
     keys = sorted(dict.fromkeys(places), key=lambda key: (key[0], order.index(key[1])))
@@ -154,4 +154,4 @@ def split_table(rows: Sequence[SplitRow], samples: SampleSet) -> str:
         ]
         part = samples.subset(chosen)
         table.append([source, role, *part.counts().tolist(), len(part)])
-    return as_table(["source", "role", *samples.class_names, "pictures"], table)
+    return as_table(["source", "role", *samples.class_names, "images"], table)

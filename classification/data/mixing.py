@@ -1,12 +1,12 @@
-"""Mixup and CutMix: every picture of a batch mixed with the one before it.
+"""Mixup and CutMix: every image of a batch mixed with the one before it.
 
-Mixup is the weighted mean of two pictures: Zhang et al., "mixup: Beyond Empirical Risk
-Minimization", 2018, https://arxiv.org/abs/1710.09412. CutMix puts a rectangle of one picture into
+Mixup is the weighted mean of two images: Zhang et al., "mixup: Beyond Empirical Risk
+Minimization", 2018, https://arxiv.org/abs/1710.09412. CutMix puts a rectangle of one image into
 the other: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with
 Localizable Features", 2019, https://arxiv.org/abs/1905.04899. The labels are mixed alike.
 
 As in the papers' code, one draw holds for a whole batch. An epoch's order is random, so that the
-picture before is a random one; in the batch backwards, which timm takes, the one in the middle
+image before is a random one; in the batch backwards, which timm takes, the one in the middle
 would meet itself.
 """
 
@@ -59,13 +59,13 @@ def mix_batch(
 
 
 def mixup(images: torch.Tensor, share: float) -> torch.Tensor:
-    """Return `share` of each picture plus the rest of the one before it, rounded."""
+    """Return `share` of each image plus the rest of the one before it, rounded."""
     mixed = images.float().mul_(share).add_(images.roll(1, 0), alpha=1 - share)
     return mixed.round_().to(torch.uint8)
 
 
 def cutmix(images: torch.Tensor, box: Box) -> tuple[torch.Tensor, float]:
-    """Return pictures with the box of the one before in them, and each one's own share of them.
+    """Return images with the box of the one before in them, and each one's own share of them.
 
     The share is that of the box as it is: clipped at the border and in whole pixels.
     """

@@ -37,7 +37,7 @@ def check_class_names(value: Any) -> tuple[str, ...]:
 
 
 def check_preprocessing(value: Any) -> Preprocessing:
-    """Return how pictures are prepared for the model."""
+    """Return how images are prepared for the model."""
     values = mapping("preprocessing", value, required=("height", "width", "mean", "std"),
                      optional=("max_megapixels", "faces", "value_range"))  # fmt: skip
     for key in _SIZES:

@@ -1,4 +1,4 @@
-"""What happens to a decoded picture before the network sees it: the same everywhere."""
+"""What happens to a decoded image before the network sees it: the same everywhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     max_megapixels: float = 200.0
-    faces: FaceCrop | None = None  # None = the whole picture
+    faces: FaceCrop | None = None  # None = the whole image
     value_range: int = FULL_RANGE
 
     @classmethod
@@ -67,16 +67,16 @@ def load_image(
     landmarks: np.ndarray | None = None,
     notes: Notes | None = None,
 ) -> np.ndarray:
-    """Decode, crop and resize one picture to [H, W, 3] uint8 RGB.
+    """Decode, crop and resize one image to [H, W, 3] uint8 RGB.
 
     Args:
         source: a path, an open binary file, or what `decode` or `from_pil` returned.
-        preprocessing: the size, and which part of the picture.
+        preprocessing: the size, and which part of the image.
         landmarks: of its face, see `crop_part`.
         notes: filled in with what decoding showed.
 
     Raises:
-        DecodeError: the picture cannot be used; it says why.
+        DecodeError: the image cannot be used; it says why.
         NoFaceError: it shows no face, where one is needed.
     """
     size = (preprocessing.width, preprocessing.height)

@@ -1,9 +1,9 @@
-"""Random resized crop: a random part of a picture, blown up to the picture's size.
+"""Random resized crop: a random part of an image, blown up to the image's size.
 
 Szegedy et al., "Going Deeper with Convolutions", 2015, https://arxiv.org/abs/1409.4842, section 6.
-The draws follow torchvision.transforms.RandomResizedCrop, with one difference that square pictures
-do not see: the aspect ratio of 3/4 to 4/3 is relative to the picture's own, because a stored
-picture has the shape of the network's input already and must not be stretched to it again.
+The draws follow torchvision.transforms.RandomResizedCrop, with one difference that square images
+do not see: the aspect ratio of 3/4 to 4/3 is relative to the image's own, because a stored
+image has the shape of the network's input already and must not be stretched to it again.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _NUM_TRIES = 10
 def random_crop(
     image: Image.Image, rng: np.random.Generator, *, smallest_share: float
 ) -> Image.Image:
-    """Return a random part of a picture, resized to the size of the whole.
+    """Return a random part of an image, resized to the size of the whole.
 
     Args:
         rng: the only source of chance.
-        smallest_share: of the picture's area; the part's share is uniform from it to 1.
+        smallest_share: of the image's area; the part's share is uniform from it to 1.
     """
     box = draw_box(*image.size, smallest_share, rng)
     return image.resize(image.size, Image.Resampling.BILINEAR, box=box)
 
 
 def draw_box(width: int, height: int, smallest_share: float, rng: np.random.Generator) -> Box:
-    """Return a part of a picture; the whole of it when no draw fits inside."""
+    """Return a part of an image; the whole of it when no draw fits inside."""
     for _ in range(_NUM_TRIES):
         share = rng.uniform(smallest_share, 1)
         stretch = _MAX_STRETCH ** rng.uniform(-1, 1)

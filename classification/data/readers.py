@@ -53,7 +53,7 @@ def read_samples(
     roles: Sequence[str] | None = None,
     data: Config | None = None,
 ) -> SampleSet:
-    """Find the pictures and their classes or labels in one or more data roots, which are merged.
+    """Find the images and their classes or labels in one or more data roots, which are merged.
 
     Args:
         data_roots: folders, as a comma-separated string or a sequence; a prefix names another form
@@ -82,9 +82,7 @@ def read_samples(
     )
     sources = select_roles(sources, data.split, roles or (role,))
     if not any(map(len, sources)):
-        raise UserError(
-            f"data.split '{data.split}' has no {' or '.join(roles or (role,))} pictures."
-        )
+        raise UserError(f"data.split '{data.split}' has no {' or '.join(roles or (role,))} images.")
     samples = merge_sources(
         sources,
         labels=data.labels,
@@ -123,7 +121,7 @@ def check_outside(
     ann_files: str | Path | Sequence[str | Path],
     role: str,
 ) -> None:
-    """Raise a UserError for a place of results in class folders, whose pictures they would become.
+    """Raise a UserError for a place of results in class folders, whose images they would become.
 
     Args:
         flag: that names the folder, for the message.
@@ -134,7 +132,7 @@ def check_outside(
         kind, path = split_prefix(root)
         if not kind and not annotation and path.resolve() in (place, *place.parents):
             raise UserError(
-                f"{flag}: {folder} lies in the {role} data root '{root}', whose pictures its "
+                f"{flag}: {folder} lies in the {role} data root '{root}', whose images its "
                 "figures would become; choose a folder outside."
             )
 

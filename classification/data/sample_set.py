@@ -1,4 +1,4 @@
-"""The list of pictures with their classes that every later step works from."""
+"""The list of images with their classes that every later step works from."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from classification.data.inventory import Inventory
-from classification.data.packed import PackedPicture, read_file
+from classification.data.packed import PackedImage, read_file
 
-MULTI_CLASS = "multi-class"  # a picture is of one class
+MULTI_CLASS = "multi-class"  # an image is of one class
 MULTI_LABEL = "multi-label"  # each class is there or not
 TASKS = (MULTI_CLASS, MULTI_LABEL)
 
 
 class LabelledPath(NamedTuple):
-    """A picture as a reader finds it, before the order of the classes is known."""
+    """An image as a reader finds it, before the order of the classes is known."""
 
     path: Path
     label: str  # a class name
@@ -29,18 +29,18 @@ class LabelledPath(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SampleSet:
-    """N pictures, each of one of C classes or with any of L labels; their pixels are the store's.
+    """N images, each of one of C classes or with any of L labels; their pixels are the store's.
 
     `targets` are [N] int64, indices into the C `class_names`, or, multi-label, [N, L] float32 in
     {0, 1}, whether each of the L `class_names` is true. `sources` name the data root or annotation
-    file that each picture came from. `groups` name what must not be divided between training and
-    test, such as the person; "" = the picture is a group of its own.
+    file that each image came from. `groups` name what must not be divided between training and
+    test, such as the person; "" = the image is a group of its own.
 
     What faces need, where the source knows it, in pixels of the file, NaN where it is unknown:
     `landmarks` [N, 5, 2] float32, x and y of left eye, right eye, nose, left and right corner of
     the mouth, left as seen by the onlooker; `boxes` [N, 4] float32, x, y, width and height.
 
-    `packed` tells where the pictures lie that are no files of their own, None for the others; the
+    `packed` tells where the images lie that are no files of their own, None for the others; the
     paths of such are mere names.
     """
 
@@ -51,7 +51,7 @@ class SampleSet:
     groups: tuple[str, ...] = ()  # filled up with "" when not given
     landmarks: np.ndarray | None = None
     boxes: np.ndarray | None = None
-    packed: tuple[PackedPicture | None, ...] | None = None
+    packed: tuple[PackedImage | None, ...] | None = None
     inventories: tuple[Inventory, ...] = ()  # of the data roots
 
     def __post_init__(self) -> None:
@@ -83,17 +83,17 @@ class SampleSet:
             packed=None if self.packed is None else tuple(self.packed[i] for i in chosen),
         )
 
-    def picture(self, index: int) -> Path | BinaryIO:
-        """Return what `decode` reads a picture from; raise DecodeError if it is packed and bad."""
+    def image(self, index: int) -> Path | BinaryIO:
+        """Return what `decode` reads an image from; raise DecodeError if it is packed and bad."""
         packed = self.packed[index] if self.packed else None
         return self.paths[index] if packed is None else io.BytesIO(packed.read())
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of a picture's file; raise DecodeError if they cannot be read."""
+        """Return the bytes of an image's file; raise DecodeError if they cannot be read."""
         return read_file(self.paths[index], self.packed[index] if self.packed else None)
 
     def place(self, index: int) -> str:
-        """Return where a picture is, for messages: its path, and where it is packed."""
+        """Return where an image is, for messages: its path, and where it is packed."""
         packed = self.packed[index] if self.packed else None
         return str(self.paths[index]) if packed is None else f"{packed} ({self.paths[index]})"
 

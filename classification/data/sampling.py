@@ -1,4 +1,4 @@
-"""Which pictures an epoch trains on, in what order and in what batches."""
+"""Which images an epoch trains on, in what order and in what batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plan_epoch(
     Raises:
         UserError: there are fewer than two images for each shard.
     """
-    # No picture has the index `num_samples`, so the stream is no picture's augmentation stream.
+    # No image has the index `num_samples`, so the stream is no image's augmentation stream.
     rng = np.random.default_rng((seed, epoch, num_samples))
     order = rng.permutation(num_samples if draw is None else draw(rng))
     num_steps = min(-(-len(order) // batch_size), len(order) // (2 * num_shards))
@@ -52,13 +52,13 @@ def plan_epoch(
 
 
 def create_draw(targets: np.ndarray, sampling: Config) -> Draw | None:
-    """Return what draws the pictures of an epoch by the config's section `sampling`.
+    """Return what draws the images of an epoch by the config's section `sampling`.
 
     Args:
         targets: [N] int64 classes or [N, L] float32 labels of the training set.
 
     Returns:
-        None where each picture comes exactly once.
+        None where each image comes exactly once.
     """
     if sampling.name == "shuffle" and sampling.downsample == 1:
         return None
@@ -97,7 +97,7 @@ def mean_counts(targets: np.ndarray, sampling: Config, num_classes: int) -> tupl
 def draw_smaller(targets: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Return the indices of a random share of each class, but no class below the smallest one's.
 
-    With a share of 0 all classes are as small as the smallest. Of several labels, the pictures with
+    With a share of 0 all classes are as small as the smallest. Of several labels, the images with
     the same labels count as a class; with many labels few are the same, so that little is left out.
     """
     keys = np.packbits(targets > 0, axis=1) if targets.ndim == 2 else targets

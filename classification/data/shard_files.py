@@ -1,4 +1,4 @@
-"""One shard: a tar or Parquet file of pictures with what is known of each."""
+"""One shard: a tar or Parquet file of images with what is known of each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROWS_AT_ONCE, _BYTES_AT_ONCE = 100, 32 * 2**20  # a row group of Parquet, which
 
 @dataclass(frozen=True)
 class Item:
-    """A picture to be stored: `row` of the index without its place, `stamp` of its contents."""
+    """An image to be stored: `row` of the index without its place, `stamp` of its contents."""
 
     source: Source
     number: int
@@ -37,7 +37,7 @@ class Item:
     stamp: int
 
     def read(self) -> bytes:
-        """Return the bytes of the picture's file; raise a UserError if it cannot be read."""
+        """Return the bytes of the image's file; raise a UserError if it cannot be read."""
         try:
             packed = self.source.packed[self.number] if self.source.packed else None
             return read_file(self.source.paths[self.number], packed)
@@ -46,13 +46,13 @@ class Item:
 
 
 def unreadable(source: Source, number: int, error: Exception) -> UserError:
-    """Return the error that names a picture and why it cannot be read."""
+    """Return the error that names an image and why it cannot be read."""
     place = source.packed[number] if source.packed else source.paths[number]
     return UserError(f"{place}: cannot be read: {getattr(error, 'strerror', None) or error}.")
 
 
 def write_shard(path: Path, part: Sequence[Item], storage: str) -> dict[str, Any]:
-    """Write one shard; return its bytes, checksum, and offset, size and CRC of each picture."""
+    """Write one shard; return its bytes, checksum, and offset, size and CRC of each image."""
     temporary = path.with_name(f".{path.name}.tmp")
     write = _write_tar if storage == "tar" else _write_parquet
     try:
@@ -76,7 +76,7 @@ def write_shard(path: Path, part: Sequence[Item], storage: str) -> dict[str, Any
 
 
 def _write_tar(path: Path, part: Sequence[Item]) -> list[list[int]]:
-    """Write N.json and N.jpg (or another suffix) for each picture, as WebDataset has it."""
+    """Write N.json and N.jpg (or another suffix) for each image, as WebDataset has it."""
     places = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, item in enumerate(part):
@@ -94,7 +94,7 @@ def _write_tar(path: Path, part: Sequence[Item]) -> list[list[int]]:
 
 
 def _write_parquet(path: Path, part: Sequence[Item]) -> list[list[int]]:
-    """Write a row for each picture, with `image` as Hugging Face has it."""
+    """Write a row for each image, with `image` as Hugging Face has it."""
     datasets = import_datasets()
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
@@ -126,7 +126,7 @@ def _write_parquet(path: Path, part: Sequence[Item]) -> list[list[int]]:
 
 
 def _about(item: Item) -> dict[str, Any]:
-    """Return what other programs find beside a picture in its shard."""
+    """Return what other programs find beside an image in its shard."""
     names, row = item.source.attribute_names, item.row
     texts = ("path", "label", "group", "role", "fold")
     about: dict[str, Any] = {key: printable(row[key]) for key in texts if key in row}

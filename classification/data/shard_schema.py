@@ -19,12 +19,12 @@ def check_index(header: Mapping[str, Any], rows: Sequence[Any]) -> None:
         _check_header(header)
     except ValueError as error:
         raise ValueError(f"line 1: {error}") from error
-    labelled: dict[int, bool] = {}  # of a source all pictures have a label, or none
+    labelled: dict[int, bool] = {}  # of a source all images have a label, or none
     for line, row in enumerate(rows, start=2):
         try:
             _check_row(row, header)
             if labelled.setdefault(row["source"], "label" in row) != ("label" in row):
-                raise ValueError("label: some pictures of its source have one and some have none")
+                raise ValueError("label: some images of its source have one and some have none")
         except ValueError as error:
             raise ValueError(f"line {line}: {error}") from error
 

@@ -1,8 +1,8 @@
-"""Data sets of many pictures in few files, as tools/shard_data.py writes them.
+"""Data sets of many images in few files, as tools/shard_data.py writes them.
 
 A folder of shards has tar files in the style of WebDataset, or Parquet files, and `shards.jsonl`:
-a line on the whole, then one on each picture, in the order of the data that they were made of.
-Samplers want any picture at any time. In a tar file each one is found by its offset in that index,
+a line on the whole, then one on each image, in the order of the data that they were made of.
+Samplers want any image at any time. In a tar file each one is found by its offset in that index,
 so nothing is unpacked and reading takes no memory; streaming would be fast only in the file's
 order. Parquet has no such offsets: Hugging Face `datasets` unpacks it once, into its cache on disk,
 which is then mapped into memory. Whatever comes from a shard is compared with its checksum.
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification.data.decode import DecodeError
-from classification.data.packed import PackedPicture
+from classification.data.packed import PackedImage
 from classification.data.shard_schema import check_index
 from classification.data.source import Source
 from classification.errors import UserError
@@ -42,7 +42,7 @@ _opening = threading.Lock()
 
 
 class Place(NamedTuple):
-    """Where a picture lies: number of the shard, row in it, offset and bytes, and its CRC-32."""
+    """Where an image lies: number of the shard, row in it, offset and bytes, and its CRC-32."""
 
     shard: int
     row: int
@@ -52,7 +52,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _InShard(PackedPicture):
+class _InShard(PackedImage):
     file: Path
     place: Place
 
@@ -66,7 +66,7 @@ class _InShard(PackedPicture):
 
 @dataclass(frozen=True)
 class InTar(_InShard):
-    """A picture in a tar file."""
+    """An image in a tar file."""
 
     def read(self) -> bytes:
         """Return its bytes."""
@@ -81,7 +81,7 @@ class InTar(_InShard):
 
 @dataclass(frozen=True)
 class InParquet(_InShard):
-    """A picture in a Parquet file, which is one of `files`: the `number`-th of them all."""
+    """An image in a Parquet file, which is one of `files`: the `number`-th of them all."""
 
     files: tuple[str, ...]
     number: int
@@ -94,7 +94,7 @@ class InParquet(_InShard):
 
 
 def checked(data: bytes, place: Place) -> bytes:
-    """Return the bytes of a picture, or raise a DecodeError if they are not those of the index."""
+    """Return the bytes of an image, or raise a DecodeError if they are not those of the index."""
     if len(data) != place.size or zlib.crc32(data) != place.crc32:
         raise DecodeError(f"damaged since it was stored: wrong checksum. {_AGAIN}")
     return data
@@ -144,17 +144,17 @@ def read_shards(folder: Path, name: str) -> list[Source]:
             found = "is missing" if size is None else f"has {size} bytes"
             raise UserError(f"{file}: {found}; {INDEX} expects {shard['bytes']} bytes. {_AGAIN}")
     texts = tuple(map(str, files))
-    by_source: list[list[tuple[dict[str, Any], PackedPicture]]] = [[] for _ in header["sources"]]
+    by_source: list[list[tuple[dict[str, Any], PackedImage]]] = [[] for _ in header["sources"]]
     for number, row in enumerate(rows):
         place = Place(*row["place"])
         file = files[place.shard]
         tar = header["storage"] == "tar"
-        picture = InTar(file, place) if tar else InParquet(file, place, texts, number)
-        by_source[row["source"]].append((row, picture))
+        image = InTar(file, place) if tar else InParquet(file, place, texts, number)
+        by_source[row["source"]].append((row, image))
     alone = len(by_source) == 1
     return [
-        _source(name if alone else f"{name}/{about['key']}", folder, about, pictures)
-        for about, pictures in zip(header["sources"], by_source, strict=True)
+        _source(name if alone else f"{name}/{about['key']}", folder, about, images)
+        for about, images in zip(header["sources"], by_source, strict=True)
     ]
 
 
@@ -162,9 +162,9 @@ def _source(
     name: str,
     folder: Path,
     about: dict[str, Any],
-    pictures: Sequence[tuple[dict[str, Any], PackedPicture]],
+    images: Sequence[tuple[dict[str, Any], PackedImage]],
 ) -> Source:
-    rows = [row for row, _ in pictures]
+    rows = [row for row, _ in images]
     attributes = None
     if about["attribute_names"]:
         attributes = np.array([[c == "1" for c in row["attributes"]] for row in rows], bool)
@@ -175,7 +175,7 @@ def _source(
         key=about["key"],
         root=root,
         paths=tuple(root / row["path"] for row in rows),
-        places=tuple(str(picture) for _, picture in pictures),
+        places=tuple(str(image) for _, image in images),
         groups=tuple(row.get("group", "") for row in rows),
         labels=tuple(row["label"] for row in rows) if "label" in has else None,
         attribute_names=tuple(about["attribute_names"]),
@@ -184,7 +184,7 @@ def _source(
         landmarks=_floats(rows, "landmarks", (5, 2)) if "landmarks" in has else None,
         boxes=_floats(rows, "box", (4,)) if "box" in has else None,
         class_folders=frozenset(about["class_folders"]),
-        packed=tuple(picture for _, picture in pictures),
+        packed=tuple(image for _, image in images),
     )
 
 
@@ -194,7 +194,7 @@ def _floats(rows: Sequence[dict[str, Any]], key: str, shape: tuple[int, ...]) ->
 
 
 def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the header of an index and a row for each picture.
+    """Return the header of an index and a row for each image.
 
     Raises:
         UserError: it is missing, no index, of another version, or damaged.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from classification.data.inventory import Inventory
-from classification.data.packed import PackedPicture
+from classification.data.packed import PackedImage
 from classification.data.sample_set import LabelledPath
 
 ROLES = ("train", "val", "test")
@@ -19,7 +19,7 @@ ROLES = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """N pictures with `labels`, one class name each, or with `attributes`, each true or false.
+    """N images with `labels`, one class name each, or with `attributes`, each true or false.
 
     `name` is the data root as the user gave it, or the annotation file; `key` tells it in a split
     file, in which paths are relative to `root`. `places` are for messages. `roles` is the source's
@@ -39,8 +39,8 @@ class Source:
     roles: tuple[str, ...] | None = None
     landmarks: np.ndarray | None = None
     boxes: np.ndarray | None = None
-    class_folders: frozenset[str] = frozenset()  # also those without pictures
-    packed: tuple[PackedPicture, ...] | None = None  # where the pictures lie, if not in files
+    class_folders: frozenset[str] = frozenset()  # also those without images
+    packed: tuple[PackedImage, ...] | None = None  # where the images lie, if not in files
     inventory: Inventory | None = None  # of the root's files, if they were looked through
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Source:
         return [path.as_posix().removeprefix(prefix) for path in self.paths]
 
     def subset(self, indices: Sequence[int]) -> Source:
-        """Return the pictures at these positions, in this order."""
+        """Return the images at these positions, in this order."""
         chosen = list(indices)
 
         def take(values: tuple[Any, ...]) -> tuple[Any, ...]:

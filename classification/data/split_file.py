@@ -1,4 +1,4 @@
-"""The file that says which picture is for training, for validation, for testing.
+"""The file that says which image is for training, for validation, for testing.
 
 A CSV: first a comment with how it was made, as JSON, then the columns path (relative to the data
 root), source, label, group, fold and role (train, val, test, or nothing).
@@ -31,7 +31,7 @@ COLUMNS = ("path", "source", "label", "group", "fold", "role")
 
 
 class SplitRow(NamedTuple):
-    """One picture's row, all text."""
+    """One image's row, all text."""
 
     path: str
     source: str
@@ -120,10 +120,10 @@ def _joined(path: Path, line: str) -> str:
 
 
 def select_roles(sources: Sequence[Source], split: str, roles: Collection[str]) -> list[Source]:
-    """Return each source with the pictures of these roles only.
+    """Return each source with the images of these roles only.
 
     Args:
-        split: `data.split`: "" leaves all pictures, "official" goes by the sources' own partition,
+        split: `data.split`: "" leaves all images, "official" goes by the sources' own partition,
             anything else is a split file, from which the groups are taken too.
 
     Raises:
@@ -208,7 +208,7 @@ def _with_rows(source: Source, rows: Mapping[str, SplitRow], split: str) -> Sour
         names = [_any_system(name) for name in names]
     new = [name for name in names if name not in rows]
     gone = sorted(rows.keys() - set(names))
-    for what, missing in (("pictures that it has not", new), ("no more of its pictures", gone)):
+    for what, missing in (("images that it has not", new), ("no more of its images", gone)):
         if missing:
             raise UserError(
                 f"{split}: {source.name} has {len(missing)} {what}: {listing(missing, most=5)}. "

@@ -1,4 +1,4 @@
-"""Dividing pictures into parts that are alike, without dividing a group."""
+"""Dividing images into parts that are alike, without dividing a group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from classification.data.sample_set import SampleSet
 
 
 def assign_folds(samples: SampleSet, num_folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each picture, [N] int64 in 0..num_folds - 1; see `assign_parts`.
+    """Return the fold of each image, [N] int64 in 0..num_folds - 1; see `assign_parts`.
 
     Without groups the numbers of any stratum differ by one at most, and so do the folds' sizes.
     """
@@ -28,9 +28,9 @@ def assign_folds(samples: SampleSet, num_folds: int, seed: int) -> np.ndarray:
 
 
 def assign_shares(samples: SampleSet, shares: Sequence[float], seed: int) -> np.ndarray:
-    """Return the part of each picture, [N] int64, parts being as large as their shares.
+    """Return the part of each image, [N] int64, parts being as large as their shares.
 
-    Without groups the first part has floor(share n) of the n pictures of each class of each source,
+    Without groups the first part has floor(share n) of the n images of each class of each source,
     the first two together the floor of their shares, and so on.
     """
     strata = stratify(samples)
@@ -41,7 +41,7 @@ def assign_shares(samples: SampleSet, shares: Sequence[float], seed: int) -> np.
 
 
 def stratify(samples: SampleSet) -> csr_array:
-    """Return which strata each picture belongs to, [N, S] of 0 and 1.
+    """Return which strata each image belongs to, [N, S] of 0 and 1.
 
     A stratum is a class of a source. Of several labels each is one, beside the source itself.
     """
@@ -66,14 +66,14 @@ def assign_parts(
 
     One group after the other goes where it is wanted most, each stratum counted in proportion to
     its size: that is the choice by which the sum of the squared relative errors grows least. Groups
-    that are hard to place come first, being large or of rare strata; single pictures fill up what
+    that are hard to place come first, being large or of rare strata; single images fill up what
     is left. scikit-learn's StratifiedGroupKFold works alike, but knows equal parts and one label
     only.
 
     Args:
         strata: [N, S], as of `stratify`.
-        groups: of each picture; "" = it is a group of its own.
-        wanted: [P, S], pictures of each stratum that each part should get; adds up to all.
+        groups: of each image; "" = it is a group of its own.
+        wanted: [P, S], images of each stratum that each part should get; adds up to all.
 
     Returns:
         [N] int64.
@@ -97,7 +97,7 @@ def assign_parts(
 
 
 def _group_numbers(groups: Sequence[str]) -> np.ndarray:
-    """Return the group of each picture as a number, [N] int64, from 0 on in order of appearance."""
+    """Return the group of each image as a number, [N] int64, from 0 on in order of appearance."""
     numbers: dict[str | int, int] = {}
     keys = (group or i for i, group in enumerate(groups))
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys])

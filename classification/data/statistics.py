@@ -1,4 +1,4 @@
-"""Tables of how many pictures there are, by source, label and role."""
+"""Tables of how many images there are, by source, label and role."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST_LABELS = 50
 
 
 def source_table(samples: SampleSet) -> str:
-    """Return a text table with a row for each source: pictures of each class or label, and all."""
+    """Return a text table with a row for each source: images of each class or label, and all."""
     names = np.asarray(samples.sources)
     parts = {
         source: samples.subset(np.flatnonzero(names == source))
@@ -22,7 +22,7 @@ def source_table(samples: SampleSet) -> str:
         [name, *part.counts().tolist(), len(part)]
         for name, part in (parts | {"all": samples}).items()
     ]
-    return as_table(["source", *samples.class_names, "pictures"], rows)
+    return as_table(["source", *samples.class_names, "images"], rows)
 
 
 def as_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,4 +1,4 @@
-"""Decoded pictures: every file checked once before training, and kept in RAM while it lasts."""
+"""Decoded images: every file checked once before training, and kept in RAM while it lasts."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ logger = logging.getLogger(__name__)
 
 
 class LostError(UserError):
-    """A picture could be read when its store was opened and cannot be any longer."""
+    """An image could be read when its store was opened and cannot be any longer."""
 
 
 class ImageStore:
-    """`store[i]` is the i-th picture of `store.samples` as [H, W, 3] uint8 RGB, read-only.
+    """`store[i]` is the i-th image of `store.samples` as [H, W, 3] uint8 RGB, read-only.
 
-    `indices` [N] int64 are the places of its pictures among those that it was opened with, and
-    `faceless` [K] int64 the places of those left out since they show no face, which makes them
+    `indices` [N] int64 are the places of its images among those that it was opened with, and
+    `no_face` [K] int64 the places of those left out since they show no face, which makes them
     members of the negative class by rule (`faces.no_face negative`).
 
-    `notes` are what decoding them showed, one of each picture.
+    `notes` are what decoding them showed, one of each image.
 
-    `skips` says that loaders leave out a picture that can no longer be read, and `lost` which.
+    `skips` says that loaders leave out an image that can no longer be read, and `lost` which.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ImageStore:
         preprocessing: Preprocessing,
         cache: list[np.ndarray | None] | None = None,
         indices: np.ndarray | None = None,
-        faceless: np.ndarray | None = None,
+        no_face: np.ndarray | None = None,
         *,
         skips: bool = False,
         notes: Sequence[Notes] | None = None,
@@ -53,7 +53,7 @@ class ImageStore:
         self.preprocessing = preprocessing
         self._cache = cache or [None] * len(samples)
         self.indices = np.arange(len(samples)) if indices is None else indices
-        self.faceless = np.empty(0, np.int64) if faceless is None else faceless
+        self.no_face = np.empty(0, np.int64) if no_face is None else no_face
         self.skips = skips
         self.notes = [Notes() for _ in range(len(samples))] if notes is None else list(notes)
         self.lost: set[int] = set()
@@ -63,11 +63,11 @@ class ImageStore:
 
     @property
     def in_memory(self) -> int:
-        """Return how many pictures are kept in RAM."""
+        """Return how many images are kept in RAM."""
         return sum(image is not None for image in self._cache)
 
     def subset(self, indices: np.ndarray) -> ImageStore:
-        """Return a store of these pictures, in this order, which shares what is in RAM."""
+        """Return a store of these images, in this order, which shares what is in RAM."""
         cache = [self._cache[i] for i in indices.tolist()]
         return ImageStore(
             self.samples.subset(indices),
@@ -79,9 +79,9 @@ class ImageStore:
         )
 
     def find_range(self) -> None:
-        """Take the smallest usual value range that holds all pictures, and say so.
+        """Take the smallest usual value range that holds all images, and say so.
 
-        Pictures of more than 8 bits that are kept in RAM are decoded again with it.
+        Images of more than 8 bits that are kept in RAM are decoded again with it.
 
         Raises:
             LostError: one of them has vanished or been damaged since it was checked.
@@ -101,14 +101,14 @@ class ImageStore:
                 self._cache[index] = image
 
     def note_lost(self, reasons: Mapping[int, str]) -> None:
-        """Say once of each picture why it is left out from now on."""
+        """Say once of each image why it is left out from now on."""
         for index, reason in reasons.items():
             if index not in self.lost:
                 logger.warning("%s It is left out.", reason)
                 self.lost.add(index)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return one picture from RAM or, when it is not kept there, from its file.
+        """Return one image from RAM or, when it is not kept there, from its file.
 
         Raises:
             LostError: the file has vanished or been damaged since it was checked.
@@ -135,21 +135,21 @@ def open_store(
     progress: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> ImageStore:
-    """Decode every picture once, in threads, so that no bad one can end a run half-way.
+    """Decode every image once, in threads, so that no bad one can end a run half-way.
 
     Args:
-        samples: the pictures.
+        samples: the images.
         preprocessing: their size, which is also the size of what is kept.
-        on_bad_image: "error", or "skip" to leave bad pictures out, each with a warning.
-        cache_bytes: RAM for decoded pictures; the first ones that fit are kept.
+        on_bad_image: "error", or "skip" to leave bad images out, each with a warning.
+        cache_bytes: RAM for decoded images; the first ones that fit are kept.
         num_threads: None = one a usable core.
-        find_range: take the value range of these pictures; the store's preprocessing has it then.
-        progress: called with (pictures done, pictures in all), from this thread.
-        stop: polled; once true, checking ends and the unchecked pictures stay in the store. The
+        find_range: take the value range of these images; the store's preprocessing has it then.
+        progress: called with (images done, images in all), from this thread.
+        stop: polled; once true, checking ends and the unchecked images stay in the store. The
             caller, who knows why, is expected to end.
 
     Raises:
-        UserError: naming the bad pictures, or when none is left; or dlib is needed and not there.
+        UserError: naming the bad images, or when none is left; or dlib is needed and not there.
     """
     if preprocessing.faces is not None:
         from classification.data.face_detection import default_detector
@@ -180,20 +180,20 @@ def open_store(
                 break
     finally:
         pool.shutdown(cancel_futures=True)
-    faceless = _by_rule(problems, preprocessing)
-    reasons = {i: str(problem) for i, problem in problems.items() if i not in faceless}
+    no_face = _by_rule(problems, preprocessing)
+    reasons = {i: str(problem) for i, problem in problems.items() if i not in no_face}
     good = np.array([i for i in range(len(samples)) if i not in problems], dtype=np.int64)
     kept = samples.subset(good) if problems else samples
     if reasons:
         _report(samples, reasons, kept, on_bad_image)
-    if len(faceless):
-        _report_faceless(samples, faceless, kept)
+    if len(no_face):
+        _report_no_face(samples, no_face, kept)
     cache = [cache[i] for i in good]
     num_kept = sum(image is not None for image in cache)
-    logger.info("%d of %d decoded pictures are kept in RAM.", num_kept, len(kept))
+    logger.info("%d of %d decoded images are kept in RAM.", num_kept, len(kept))
     skips = on_bad_image == "skip"
     notes = [notes[i] for i in good]
-    store = ImageStore(kept, preprocessing, cache, good, faceless, skips=skips, notes=notes)
+    store = ImageStore(kept, preprocessing, cache, good, no_face, skips=skips, notes=notes)
     if find_range:
         store.find_range()
     _report_notes(store)
@@ -203,7 +203,7 @@ def open_store(
 def _load(
     samples: SampleSet, index: int, preprocessing: Preprocessing, notes: Notes | None = None
 ) -> np.ndarray:
-    """Return one picture; raise DecodeError."""
+    """Return one image; raise DecodeError."""
     landmarks = samples.landmarks  # sets of faces may know where the eyes are
     if landmarks is not None:
         landmarks = landmarks[index] if np.isfinite(landmarks[index]).all() else None
@@ -217,7 +217,7 @@ def _report_notes(store: ImageStore) -> None:
     """Warn of what decoding showed, a line a kind."""
     converted = sum(notes.profile == "converted" for notes in store.notes)
     if converted:
-        logger.info("The colours of %d pictures are converted by their profile.", converted)
+        logger.info("The colours of %d images are converted by their profile.", converted)
     summary = Summary(store.preprocessing.value_range)
     for index, notes in enumerate(store.notes):
         summary.add(notes, store.samples.place(index))
@@ -226,7 +226,7 @@ def _report_notes(store: ImageStore) -> None:
 
 
 def _by_rule(problems: dict[int, DecodeError], preprocessing: Preprocessing) -> np.ndarray:
-    """Return the pictures whose class a rule tells, since they show no face, [K] int64."""
+    """Return the images whose class a rule tells, since they show no face, [K] int64."""
     faces = preprocessing.faces
     if faces is None or faces.no_face != "negative":
         return np.empty(0, dtype=np.int64)
@@ -234,17 +234,17 @@ def _by_rule(problems: dict[int, DecodeError], preprocessing: Preprocessing) -> 
     return np.array(found, dtype=np.int64)
 
 
-def _report_faceless(samples: SampleSet, faceless: np.ndarray, kept: SampleSet) -> None:
-    """Tell how many pictures of each class show no face; raise a UserError if all do."""
+def _report_no_face(samples: SampleSet, no_face: np.ndarray, kept: SampleSet) -> None:
+    """Tell how many images of each class show no face; raise a UserError if all do."""
     if len(kept) == 0:
         raise UserError(
-            f"No face was found in any of {len(faceless)} pictures. Are they pictures of faces? "
+            f"No face was found in any of {len(no_face)} images. Are they images of faces? "
             "faces.crop none uses them as they are."
         )
-    counts = samples.subset(faceless).counts()
+    counts = samples.subset(no_face).counts()
     logger.warning(
-        "No face was found in %d of %d pictures, which the model will not see (%s).",
-        len(faceless),
+        "No face was found in %d of %d images, which the model will not see (%s).",
+        len(no_face),
         len(samples),
         ", ".join(f"{n} of '{c}'" for c, n in zip(samples.class_names, counts, strict=True) if n),
     )
@@ -253,19 +253,19 @@ def _report_faceless(samples: SampleSet, faceless: np.ndarray, kept: SampleSet) 
 def _report(
     samples: SampleSet, reasons: dict[int, str], good: SampleSet, on_bad_image: str
 ) -> None:
-    """Warn of bad pictures that are left out, or raise a UserError that lists them."""
+    """Warn of bad images that are left out, or raise a UserError that lists them."""
     lines = [f"{samples.place(i)}: {reason}" for i, reason in reasons.items()]
     if on_bad_image != "skip" or len(good) == 0:
         raise UserError(
-            f"{len(lines)} of {len(samples)} pictures cannot be used. Repair or remove them, or "
+            f"{len(lines)} of {len(samples)} images cannot be used. Repair or remove them, or "
             "have some left out by data.on_bad_image skip:\n  " + listing(lines, "\n  ")
         )
-    logger.warning("%d bad pictures are left out:\n  %s", len(lines), "\n  ".join(lines))
+    logger.warning("%d bad images are left out:\n  %s", len(lines), "\n  ".join(lines))
     for name, before, after in zip(
         samples.class_names, samples.counts(), good.counts(), strict=True
     ):
         if before > 0 and after == 0:
-            logger.warning("No picture is left of class '%s'.", name)
+            logger.warning("No image is left of class '%s'.", name)
 
 
 def cache_budget(fraction: float, processes: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""Text tables with one picture a line, as data sets of faces bring them: .txt and .csv."""
+"""Text tables with one image a line, as data sets of faces bring them: .txt and .csv."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from classification.errors import UserError
 
 
 class Form(NamedTuple):
-    """What a table holds beside the name of each picture."""
+    """What a table holds beside the name of each image."""
 
     convert: Callable[[list[str]], Any]  # of a row's cells; KeyError or ValueError for wrong ones
     expected: str  # in words, for messages
@@ -27,22 +27,22 @@ class Table(NamedTuple):
 
     file: Path
     columns: tuple[str, ...]  # of the header, without that of the names; () without a header
-    rows: dict[str, Any]  # by the picture's name: what `convert` returned
-    lines: dict[str, int]  # by the picture's name: its line
+    rows: dict[str, Any]  # by the image's name: what `convert` returned
+    lines: dict[str, int]  # by the image's name: its line
 
     def places(self) -> tuple[str, ...]:
-        """Return file and line of each picture, for messages."""
+        """Return file and line of each image, for messages."""
         file = str(self.file)
         return tuple(f"{file} line {number}" for number in self.lines.values())
 
 
 def read_table(file: Path, form: Form) -> Table:
-    """Read a table whose first cell is the picture's name and whose cells are divided by blanks.
+    """Read a table whose first cell is the image's name and whose cells are divided by blanks.
 
     A file that ends in .csv has commas and begins with a header instead.
 
     Raises:
-        UserError: the file cannot be read, names no picture, or announces another number of them
+        UserError: the file cannot be read, names no image, or announces another number of them
             than it has; or, for each wrong row, what was expected there.
     """
     is_csv = file.suffix.lower() == ".csv"
@@ -60,10 +60,10 @@ def read_table(file: Path, form: Form) -> Table:
     if problems:
         raise UserError(listing(problems, separator="\n"))
     if not table.rows:
-        raise UserError(f"{file}: names no picture.")
+        raise UserError(f"{file}: names no image.")
     if announced is not None and announced != len(table.rows):
         raise UserError(
-            f"{file} line 1: announces {announced} pictures, but {len(table.rows)} follow. Is the "
+            f"{file} line 1: announces {announced} images, but {len(table.rows)} follow. Is the "
             "file complete?"
         )
     return table
@@ -101,7 +101,7 @@ def _read_count(row: tuple[int, list[str]], file: Path) -> int:
     number, cells = row
     if len(cells) != 1 or not cells[0].isdecimal():
         raise UserError(
-            f"{file} line {number}: expected the number of pictures alone on the first line, got "
+            f"{file} line {number}: expected the number of images alone on the first line, got "
             f"'{' '.join(cells)[:60]}'."
         )
     return int(cells[0])

@@ -1,4 +1,4 @@
-"""Training-time augmentation of one picture."""
+"""Training-time augmentation of one image."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from classification.data.random_crop import random_crop
 def augment(
     image: np.ndarray, augmentation: Config, rng: np.random.Generator, fill: tuple[int, int, int]
 ) -> np.ndarray:
-    """Crop, flip, turn, recolour, blur, compress and AugMix one picture by their probabilities.
+    """Crop, flip, turn, recolour, blur, compress and AugMix one image by their probabilities.
 
     Args:
         image: [H, W, 3] uint8 RGB; it is not changed.
         augmentation: the config's `augmentation` section.
         rng: the only source of chance.
-        fill: RGB colour of what comes in from outside of the picture.
+        fill: RGB colour of what comes in from outside of the image.
 
     Returns:
-        [H, W, 3] uint8 RGB; the picture itself where nothing is done to it.
+        [H, W, 3] uint8 RGB; the image itself where nothing is done to it.
     """
     flips, rotates, mixes = rng.random(3) < (
         augmentation.horizontal_flip,
@@ -50,7 +50,7 @@ def augment(
     if _happens(augmentation.jpeg, rng):
         image = np.asarray(jpeg(Image.fromarray(image), augmentation.jpeg_quality, rng))
     if mixes:
-        picture = augmix(
+        mixed = augmix(
             Image.fromarray(image),
             rng,
             severity=augmentation.augmix_severity,
@@ -59,7 +59,7 @@ def augment(
             alpha=augmentation.augmix_alpha,
             fill=fill,
         )
-        image = np.asarray(picture)
+        image = np.asarray(mixed)
     return image
 
 

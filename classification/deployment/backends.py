@@ -15,7 +15,7 @@ PRECISION_HINTS = ("f32", "bf16", "f16")
 
 
 class Backend(Protocol):
-    """A model that takes pictures as `load_image` returns them."""
+    """A model that takes images as `load_image` returns them."""
 
     path: Path
     class_names: tuple[str, ...]

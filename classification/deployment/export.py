@@ -153,7 +153,7 @@ def _check_classifier(
 def _say_what_is_left_to_clients(preprocessing: Preprocessing) -> None:
     if preprocessing.faces is not None:
         logger.info(
-            "The model sees the %s of a picture alone: predict.py and eval.py find and crop it; "
+            "The model sees the %s of an image alone: predict.py and eval.py find and crop it; "
             "other clients, also of %s, must do so themselves.",
             preprocessing.faces.part,
             EMBEDDED_IR,

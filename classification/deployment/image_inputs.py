@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from classification.data.decode import DecodeError, from_pil
+from classification.data.image_files import image_paths
 from classification.data.notes import Notes
-from classification.data.pictures import pictures_of
 from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
 
@@ -56,7 +56,7 @@ def images_of(
             found in an iterable yields a DecodeError in place of the image.
     """
     if isinstance(images, (str, os.PathLike)):
-        return _numbered(pictures_of(os.fsdecode(images)), preprocessing)
+        return _numbered(image_paths(os.fsdecode(images)), preprocessing)
     if isinstance(images, np.ndarray) and images.ndim == 4:
         _check_pixels(images.dtype, images.shape[1:])
         return _numbered(images, preprocessing)

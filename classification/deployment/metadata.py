@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from classification import __version__
 from classification.data.model_schema import (
     check_class_names,
     check_preprocessing,
@@ -27,6 +26,7 @@ from classification.data.model_schema import (
 from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL
 from classification.errors import UserError
+from classification.version import __version__
 
 MODEL_API_SECTION = "model_info"
 OWN_SECTION = "classification"
@@ -70,7 +70,7 @@ class Description:
         """Return the keys of OpenVINO's Model API for a classifier; none if it would be wrong.
 
         Its clients hand over BGR pixels of 0..255. Unless the graph does all of that, they stretch
-        the picture (without the antialiasing of `load_image`), reverse the channels if told to,
+        the image (without the antialiasing of `load_image`), reverse the channels if told to,
         subtract the means and divide by the scales, both in the order of the model's input. They
         apply softmax to what does not look like probabilities, but for several labels a sigmoid to
         whatever they get. Labels are separated by blanks, so blanks within one become underscores.

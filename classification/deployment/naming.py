@@ -20,7 +20,7 @@ def name_classes(
     *,
     by_rule: bool = False,
 ) -> tuple[np.ndarray, str | None]:
-    """Return the indices of the classes of one picture, best first, and the reason if there is one.
+    """Return the indices of the classes of one image, best first, and the reason if there is one.
 
     Of two classes, a model that has a threshold names the second from that probability on, unless
     another threshold is asked for.
@@ -31,7 +31,7 @@ def name_classes(
         top_k: classes to name at most.
         threshold: from which probability on a class is named; None = the model's own thresholds;
             of classes, none at all where the best one is below its `reject_below`.
-        by_rule: the probabilities are those of `logits_by_rule`. Such a picture is never rejected,
+        by_rule: the probabilities are those of `logits_by_rule`. Such an image is never rejected,
             whatever the model's own thresholds, and has none of several labels, however many were
             asked for.
     """
@@ -53,10 +53,10 @@ def name_classes(
 
 
 def check_faces(backend: Backend) -> None:
-    """Tell before the first picture what finding faces lacks, where the model sees faces alone.
+    """Tell before the first image what finding faces lacks, where the model sees faces alone.
 
     Raises:
-        UserError: no detector is installed, or the class of pictures without a face is none.
+        UserError: no detector is installed, or the class of images without a face is none.
     """
     faces = backend.preprocessing.faces
     if faces is not None:
@@ -67,10 +67,10 @@ def check_faces(backend: Backend) -> None:
 
 
 def logits_by_rule(error: Exception | None, backend: Backend) -> np.ndarray | None:
-    """Return the logits [C] of a picture without a face, if the model has a rule for it.
+    """Return the logits [C] of an image without a face, if the model has a rule for it.
 
     Args:
-        error: what became of the picture.
+        error: what became of the image.
     """
     faces = backend.preprocessing.faces
     if faces is None or faces.no_face != "negative" or not isinstance(error, NoFaceError):

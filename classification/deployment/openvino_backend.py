@@ -111,7 +111,7 @@ class OpenVINOBackend:
         """Return the model from [batch_size, H, W, 3] uint8 RGB to logits; made at the first call.
 
         Args:
-            batch_size: pictures a request.
+            batch_size: images a request.
             hint: "LATENCY" gives one request all cores, "THROUGHPUT" runs several at once.
         """
         key = (batch_size, hint)

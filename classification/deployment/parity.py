@@ -1,4 +1,4 @@
-"""Comparing a written file with the PyTorch model it came from, on pictures."""
+"""Comparing a written file with the PyTorch model it came from, on images."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ def _near_ties(expected: np.ndarray, difference: np.ndarray) -> np.ndarray:
 
 
 def _answers(output: np.ndarray, description: Description) -> np.ndarray:
-    """Return which classes are named for each picture, [N, C] bool."""
+    """Return which classes are named for each image, [N, C] bool."""
     probabilities = output if description.embedded else to_probabilities(output, description.task)
     return named(probabilities, description.task, description.thresholds)
 
 
 def _run_embedded(path: Path, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the probabilities [N, C] that an IR with embedded preprocessing gives to pictures."""
+    """Return the probabilities [N, C] that an IR with embedded preprocessing gives to images."""
     from classification.deployment.openvino_core import openvino_core
 
     compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -152,7 +152,7 @@ def _run_torchscript(path: Path, images: np.ndarray, preprocessing: Preprocessin
 
 
 def resize(images: Sequence[np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
-    """Return [N, H, W, 3] uint8 of pictures of any sizes, as `load_image` resizes them."""
+    """Return [N, H, W, 3] uint8 of images of any sizes, as `load_image` resizes them."""
     from PIL import Image
 
     size = (preprocessing.width, preprocessing.height)

@@ -1,4 +1,4 @@
-"""Predicting the classes of pictures: decoding in threads while the model runs."""
+"""Predicting the classes of images: decoding in threads while the model runs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from classification.deployment.naming import check_faces, logits_by_rule, name_c
 from classification.deployment.probabilities import to_probabilities
 from classification.errors import UserError
 
-# Bytes of decoded pictures that may wait for the model: enough to decode while it is compiled. So
+# Bytes of decoded images that may wait for the model: enough to decode while it is compiled. So
 # many may be held besides by images that came as arrays or bytes.
 READ_AHEAD = 64 << 20
-MOST_AHEAD = 1024  # pictures, however small they are
+MOST_AHEAD = 1024  # images, however small they are
 MOST_ENTRIES = 8  # batches; where most files are bad, their rows do not wait for a full batch
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _Entry = tuple[str, DecodeError | None]  # an image's name, and why there are no
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one picture, or its labels, best first.
+    """The most probable classes of one image, or its labels, best first.
 
     Of two classes, a model that has a threshold names the second from that probability on.
 
@@ -54,7 +54,7 @@ class Prediction:
 
 
 class Predictor:
-    """A checkpoint, IR or ONNX file, ready to be shown pictures."""
+    """A checkpoint, IR or ONNX file, ready to be shown images."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Predictor:
 
         Args:
             load_weights: .pth, .xml or .onnx.
-            batch_size: pictures handed to the model together.
+            batch_size: images handed to the model together.
             precision_hint: see `load_backend`.
         """
         self.backend = load_backend(load_weights, precision_hint=precision_hint)
@@ -132,7 +132,7 @@ class Predictor:
                 probability than the model's `reject_below`.
 
         Raises:
-            UserError: at once, when a single path leads to no picture, a single argument can never
+            UserError: at once, when a single path leads to no image, a single argument can never
                 be an image (None, an array of floats, ...), or top_k or the threshold is out of
                 range. An image that is damaged, and whatever in an iterable is none, becomes a
                 prediction with an `error`.
@@ -187,10 +187,10 @@ class Predictor:
     def _decode(
         self, named: Iterator[NamedImage]
     ) -> Iterator[tuple[str, np.ndarray | DecodeError, Notes]]:
-        """Yield each name with its picture or the reason why there is none, decoding ahead."""
+        """Yield each name with its image or the reason why there is none, decoding ahead."""
         preprocessing = self.backend.preprocessing
-        picture_bytes = preprocessing.height * preprocessing.width * 3
-        most_ahead = max(2 * self.batch_size, min(MOST_AHEAD, READ_AHEAD // picture_bytes))
+        image_bytes = preprocessing.height * preprocessing.width * 3
+        most_ahead = max(2 * self.batch_size, min(MOST_AHEAD, READ_AHEAD // image_bytes))
         cores = usable_cores()
 
         def load(image: NamedImage) -> np.ndarray | DecodeError:
@@ -213,16 +213,16 @@ class Predictor:
                 ahead.append((image.name, image.num_bytes, image.notes, future))
                 held += image.num_bytes
                 while len(ahead) > most_ahead or (held > READ_AHEAD and len(ahead) > 2 * cores):
-                    oldest, num_bytes, notes, picture = ahead.popleft()
+                    oldest, num_bytes, notes, decoded = ahead.popleft()
                     held -= num_bytes
-                    yield oldest, picture.result(), notes
-            for oldest, _, notes, picture in ahead:
-                yield oldest, picture.result(), notes
+                    yield oldest, decoded.result(), notes
+            for oldest, _, notes, decoded in ahead:
+                yield oldest, decoded.result(), notes
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _blank(self) -> np.ndarray:
-        """Return a picture whose prediction nobody asks for; no model is run on none at all."""
+        """Return an image whose prediction nobody asks for; no model is run on none at all."""
         preprocessing = self.backend.preprocessing
         return np.zeros((preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
 

@@ -21,7 +21,7 @@ def trace(model: torch.nn.Module, preprocessing: Preprocessing) -> torch.jit.Scr
         # OpenVINO.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        # `parity` judges the result, on more than one picture.
+        # `parity` judges the result, on more than one image.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return torch.jit.trace(model, torch.zeros(2, 3, *size), strict=False, check_trace=False)
 

@@ -1,1 +1,1 @@
-"""How good a trained model is: figures, tables, pictures, `metrics.yaml`."""
+"""How good a trained model is: figures, tables, images, `metrics.yaml`."""

@@ -1,8 +1,8 @@
 """Confidence intervals of the headline figures by bootstrap.
 
-Pictures are drawn with replacement as often as there are, groups (such as persons) as wholes, and
+Images are drawn with replacement as often as there are, groups (such as persons) as wholes, and
 the figures computed anew; 95 % of the results lie between the bounds. A draw is a weight for each
-picture, so that all draws are a few products of matrices.
+image, so that all draws are a few products of matrices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from classification.evaluation.metrics import answers, target_ranks
 
 DRAWS = 1000
 LEVEL = 0.95
-_MOST_VALUES = 1e9  # draws x pictures x classes for which average precisions are computed
+_MOST_VALUES = 1e9  # draws x images x classes for which average precisions are computed
 _PART = 5e5  # weights in hand at once, so few that they stay in the processor's cache
 
 # From weights [B, N] to figures [B] in percent; NaN where undefined.
@@ -39,13 +39,13 @@ def intervals(
     """Return the interval of each headline figure, by its name in the metrics.
 
     A share of which nothing or all is right gets the exact binomial interval of its groups
-    instead: there the bootstrap cannot see how little the pictures say. Other figures that are the
+    instead: there the bootstrap cannot see how little the images say. Other figures that are the
     same in all draws have none, nor has top-5 where it is 100 by definition, nor the mean average
     precision where it is not `is_affordable`.
 
     Args:
         logits: [N, C] float32, calibrated.
-        samples: N pictures.
+        samples: N images.
         thresholds: the model's, see `deployment.probabilities.named`.
     """
     figures = _figures(logits, samples, thresholds)
@@ -83,10 +83,10 @@ def _counts(logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float])
 
 
 def draw_weights(groups: Sequence[str], draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield how often each of N pictures is drawn, [B, N] float32, B adding up to `draws`.
+    """Yield how often each of N images is drawn, [B, N] float32, B adding up to `draws`.
 
     Args:
-        groups: of each picture the group that is drawn as a whole; "" = it is drawn by itself.
+        groups: of each image the group that is drawn as a whole; "" = it is drawn by itself.
     """
     group_of = number_groups(groups)
     num_groups = int(group_of.max()) + 1
@@ -102,7 +102,7 @@ def draw_weights(groups: Sequence[str], draws: int, seed: int) -> Iterator[np.nd
 
 
 def number_groups(groups: Sequence[str]) -> np.ndarray:
-    """Return of each picture the number of its group, [N] int64; "" is a group of its own."""
+    """Return of each image the number of its group, [N] int64; "" is a group of its own."""
     keys = [group or index for index, group in enumerate(groups)]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys])
@@ -187,7 +187,7 @@ def _mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> Figure:
 
 
 class _Ranking:
-    """The pictures by the score of one class, of which the average precision can be weighted."""
+    """The images by the score of one class, of which the average precision can be weighted."""
 
     def __init__(self, scores: np.ndarray, truth: np.ndarray) -> None:
         self.order = np.argsort(-scores, kind="stable")

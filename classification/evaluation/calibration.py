@@ -1,7 +1,7 @@
 """How far probabilities can be believed: temperature scaling, reliability, calibration error.
 
 Guo et al., On Calibration of Modern Neural Networks, ICML 2017: logits divided by one number, the
-temperature, chosen on pictures that trained nothing, so that the true classes get the highest
+temperature, chosen on images that trained nothing, so that the true classes get the highest
 likelihood. Which class is the most probable does not change.
 """
 
@@ -21,7 +21,7 @@ _RANGE = (1 / 50, 50.0)  # temperatures
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     """Return the temperature with the highest likelihood; above 1 = the model is too sure.
 
-    Where all of N pictures are right, no temperature would be low enough. So, as in Platt (1999),
+    Where all of N images are right, no temperature would be low enough. So, as in Platt (1999),
     an answer is taken to be as wrong as the rule of succession expects of a model that never was:
     1 / (N + 2). This share of each target goes to the other classes, as the model divides it.
 
@@ -80,7 +80,7 @@ def reliability(logits: np.ndarray, targets: np.ndarray) -> Reliability:
 
     Args:
         logits: [N, C] float32; the confidence is the probability of the most probable class.
-        targets: [N] int64; or [N, L] float32 in {0, 1}: then every label of every picture counts,
+        targets: [N] int64; or [N, L] float32 in {0, 1}: then every label of every image counts,
             and its probability is compared with the share of those that are true.
     """
     if targets.ndim == 2:

@@ -111,7 +111,7 @@ def evaluate(
     check_task(samples, backend.task, weights, "test")
     check_negative_class(backend.preprocessing.faces, backend.class_names, backend.task)
     if not len(samples):
-        raise UserError(f"The test data hold no picture of the classes {', '.join(classes or ())}.")
+        raise UserError(f"The test data hold no image of the classes {', '.join(classes or ())}.")
     with progress_bar("reading images") as progress:
         store = open_store(
             samples,
@@ -130,7 +130,7 @@ def evaluate(
         seconds = time.perf_counter() - started
     store = _without_lost(store)
     limits = (*backend.thresholds, backend.reject_below)
-    measured, logits = with_faceless(samples, store, logits, limits)
+    measured, logits = with_no_face(samples, store, logits, limits)
     metrics, per_class = measure(logits, measured, backend.thresholds)
     evaluation = Evaluation(
         weights=weights,
@@ -252,18 +252,18 @@ def compute_logits(
         done += len(part)
         progress(done, len(store))
     if not parts:
-        raise UserError("None of the test pictures can be read any longer.")
+        raise UserError("None of the test images can be read any longer.")
     return np.concatenate(parts)
 
 
-def with_faceless(
+def with_no_face(
     samples: SampleSet, store: ImageStore, logits: np.ndarray, thresholds: Sequence[float] = ()
 ) -> tuple[SampleSet, np.ndarray]:
-    """Add the pictures without a face, which are of the negative class by rule, as in predict.
+    """Add the images without a face, which are of the negative class by rule, as in predict.
 
     Args:
         samples: what the store was opened with.
-        store: the pictures that the model has seen.
+        store: the images that the model has seen.
         logits: [N, C] float32 of these.
         thresholds: by which the model decides; see `no_face_logits`.
 
@@ -271,13 +271,13 @@ def with_faceless(
         N + K samples, and their logits [N + K, C] float32.
     """
     faces = store.preprocessing.faces
-    if faces is None or len(store.faceless) == 0:
+    if faces is None or len(store.no_face) == 0:
         return store.samples, logits
     rule = no_face_logits(faces, samples.class_names, thresholds)
-    logger.info("%d images without a face count as the negative class.", len(store.faceless))
+    logger.info("%d images without a face count as the negative class.", len(store.no_face))
     return (
-        samples.subset(np.concatenate([store.indices, store.faceless])),
-        np.concatenate([logits, np.tile(rule, (len(store.faceless), 1))]),
+        samples.subset(np.concatenate([store.indices, store.no_face])),
+        np.concatenate([logits, np.tile(rule, (len(store.no_face), 1))]),
     )
 
 
@@ -293,7 +293,7 @@ def _batches(store: ImageStore, batch_size: int) -> Iterator[np.ndarray]:
 
 
 def _image(store: ImageStore, index: int) -> np.ndarray | None:
-    """Return a picture, or None where it has gone since it was checked and may be left out."""
+    """Return an image, or None where it has gone since it was checked and may be left out."""
     try:
         return store[index]
     except LostError as error:
@@ -304,9 +304,9 @@ def _image(store: ImageStore, index: int) -> np.ndarray | None:
 
 
 def _without_lost(store: ImageStore) -> ImageStore:
-    """Return the store of the pictures that the model has really seen."""
+    """Return the store of the images that the model has really seen."""
     if not store.lost:
         return store
     kept = store.subset(np.setdiff1d(np.arange(len(store)), list(store.lost)))
-    kept.faceless = store.faceless
+    kept.no_face = store.no_face
     return kept

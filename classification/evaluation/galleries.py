@@ -1,4 +1,4 @@
-"""Pictures that show how a model answers: right, wrong and unsure ones, and where it looks."""
+"""Images that show how a model answers: right, wrong and unsure ones, and where it looks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from classification.deployment.probabilities import sigmoid, softmax
 from classification.evaluation.metrics import answers
 from classification.pages.render import jpeg_uri
 
-MOST = 12  # pictures of a gallery
-_SIDE = 200  # pixels of a picture in the page
+MOST = 12  # images of a gallery
+_SIDE = 200  # pixels of an image in the page
 _DARK = 0.3  # brightness where nothing speaks for a class
 
 
 class Example(NamedTuple):
-    """A picture of a gallery, and the classes or labels whose heat-maps tell about it."""
+    """An image of a gallery, and the classes or labels whose heat-maps tell about it."""
 
     place: int  # among the samples
     explained: tuple[int, ...]
@@ -31,7 +31,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of one kind, most telling first."""
+    """Images of one kind, most telling first."""
 
     id: str
     title: str
@@ -42,11 +42,11 @@ class Gallery:
 def choose_galleries(
     logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
 ) -> list[Gallery]:
-    """Return the wrong, the least certain and the right pictures to show.
+    """Return the wrong, the least certain and the right images to show.
 
     Args:
         logits: [N, C] float32, calibrated.
-        samples: N pictures.
+        samples: N images.
         thresholds: the model's, see `deployment.probabilities.named`.
     """
     if samples.multi_label:
@@ -137,7 +137,7 @@ def show_galleries(
     """Return the galleries for the page, and why there are no heat-maps ("" = there are).
 
     Args:
-        logits: [N, C] float32 of the store's pictures.
+        logits: [N, C] float32 of the store's images.
         model: a `torch.nn.Module`, or None, from which no heat-map can be made.
     """
     heat, reason = _heat_of(galleries, store, model)
@@ -146,8 +146,8 @@ def show_galleries(
             "id": gallery.id,
             "title": gallery.title,
             "words": gallery.words,
-            "pictures": [
-                _picture(example, logits, store, heat, thresholds) for example in gallery.examples
+            "images": [
+                _image(example, logits, store, heat, thresholds) for example in gallery.examples
             ],
         }
         for gallery in galleries
@@ -158,7 +158,7 @@ def show_galleries(
 def _heat_of(
     galleries: Sequence[Gallery], store: ImageStore, model: Any
 ) -> tuple[dict[tuple[int, int], np.ndarray], str]:
-    """Return the heat-map of each pair of a picture and a class."""
+    """Return the heat-map of each pair of an image and a class."""
     if model is None:
         return {}, "Heat-maps need the gradients of the checkpoint: evaluate best.pth to see them."
     pairs = [(e.place, c) for gallery in galleries for e in gallery.examples for c in e.explained]
@@ -176,7 +176,7 @@ def _heat_of(
     return dict(zip(pairs, maps, strict=True)), ""
 
 
-def _picture(
+def _image(
     example: Example,
     logits: np.ndarray,
     store: ImageStore,
@@ -220,12 +220,12 @@ def _in_words(
 
 
 def _seen(store: ImageStore, index: int) -> Image.Image:
-    """Return the picture in its own shape; where the model sees a crop of it, that crop."""
+    """Return the image in its own shape; where the model sees a crop of it, that crop."""
     preprocessing: Preprocessing = store.preprocessing
     if preprocessing.faces is None:
         try:
             return decode(
-                store.samples.picture(index),
+                store.samples.image(index),
                 min_size=(_SIDE, _SIDE),
                 max_megapixels=preprocessing.max_megapixels,
                 value_range=preprocessing.value_range,
@@ -236,7 +236,7 @@ def _seen(store: ImageStore, index: int) -> Image.Image:
 
 
 def _overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
-    """Return the picture as under a lamp: bright where something speaks for the class."""
+    """Return the image as under a lamp: bright where something speaks for the class."""
     image = image.copy()
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     enlarged = Image.fromarray(heat).resize(image.size, Image.Resampling.BICUBIC)

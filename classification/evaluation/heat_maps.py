@@ -14,7 +14,7 @@ _BATCH = 16
 def heat_maps(
     model: torch.nn.Module, images: np.ndarray, preprocessing: Preprocessing, classes: np.ndarray
 ) -> np.ndarray:
-    """Return what speaks for a class where in each picture, [N, h, w] float32, 0 to 1.
+    """Return what speaks for a class where in each image, [N, h, w] float32, 0 to 1.
 
     Args:
         model: maps normalised RGB to logits; in evaluation mode.

@@ -1,4 +1,4 @@
-"""An evaluation for people: one HTML file that opens anywhere, with its pictures inside."""
+"""An evaluation for people: one HTML file that opens anywhere, with its images inside."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_page(
     """Write the page, and its figures as PNG beside it.
 
     Args:
-        store: the pictures that the model has seen, the first of the evaluation's.
+        store: the images that the model has seen, the first of the evaluation's.
         classifier: the checkpoint, for heat-maps and the course of its training; None = an
             exported file.
 
@@ -80,7 +80,7 @@ def page_values(
     kind = "labels" if samples.multi_label else "classes"
     values: dict[str, Any] = {
         "title": f"How good is {evaluation.weights.name}?",
-        "subtitle": f"{len(samples)} pictures, {len(samples.class_names)} {kind}; "
+        "subtitle": f"{len(samples)} images, {len(samples.class_names)} {kind}; "
         f"{evaluation.precision}.",
         "figures": _figures(evaluation),
         "interval_words": _interval_words(evaluation),
@@ -97,10 +97,10 @@ def page_values(
     }
     words = {
         "figures": "Figures", "confusion": "Confusion", "classes": kind.capitalize(),
-        "pictures": "Pictures", "calibration": "Calibration", "thresholds": "Thresholds",
+        "images": "Images", "calibration": "Calibration", "thresholds": "Thresholds",
         "sources": "Sources", "training": "Training", "cost": "Speed and size",
     }  # fmt: skip
-    shown = [id for id in words if id == "pictures" or values[id]]
+    shown = [id for id in words if id == "images" or values[id]]
     return {**values, "contents": [(id, words[id]) for id in shown]}
 
 
@@ -125,7 +125,7 @@ def _figures(evaluation: Evaluation) -> list[dict[str, str]]:
         )
         shown += [
             {"name": "Accuracy of the answers given", "value": _percent(accuracy), "interval": ""},
-            {"name": "Pictures with an answer", "value": _percent(coverage), "interval": ""},
+            {"name": "Images with an answer", "value": _percent(coverage), "interval": ""},
         ]
     return shown
 
@@ -159,9 +159,9 @@ def _bounds(evaluation: Evaluation, key: str) -> str:
 
 
 def _interval_words(evaluation: Evaluation) -> str:
-    what = "pictures"
+    what = "images"
     if any(evaluation.samples.groups):
-        what = "groups (as persons), with all of their pictures,"
+        what = "groups (as persons), with all of their images,"
     return (
         f"With other {what} of the same kind, figures would mostly lie within the 95 % bounds: "
         f"{DRAWS:,} bootstrap draws."
@@ -173,18 +173,18 @@ def _notes(evaluation: Evaluation) -> list[str]:
     left_out = evaluation.classes_without_samples()
     if left_out:
         names = ", ".join(left_out[:20]) + (" ..." if len(left_out) > 20 else "")
-        what = "Without pictures, and left out of the means"
+        what = "Without images, and left out of the means"
         if evaluation.samples.multi_label:
             what = "Without positives, and left out of the mean average precision"
         notes.append(f"{what}: {names}.")
     if not is_affordable(evaluation.logits):
-        notes.append("So many pictures and classes: the mean average precision has no bounds.")
+        notes.append("So many images and classes: the mean average precision has no bounds.")
     if evaluation.weights.suffix in (".xml", ".onnx"):
         notes += _precision_notes(evaluation.precision)
     by_rule = len(evaluation.logits) - len(evaluation.model_logits)
     if by_rule:
         notes.append(
-            f"{by_rule} pictures show no face and are of the negative class by rule; calibration "
+            f"{by_rule} images show no face and are of the negative class by rule; calibration "
             "and galleries are of the others."
         )
     return notes
@@ -253,7 +253,7 @@ def _calibration(evaluation: Evaluation) -> dict[str, Any]:
             point = (threshold, coverage, accuracy)
             words.append(
                 f"The model gives no answer below a probability of {threshold:.4f}, which was "
-                f"chosen on the validation pictures. Here {100 * coverage:.1f} % of the pictures "
+                f"chosen on the validation images. Here {100 * coverage:.1f} % of the images "
                 f"get an answer, and {_percent(accuracy)} of these are right."
             )
         shown.append(plots.coverage_plot(coverage_curve(evaluation.logits, targets), point))
@@ -268,12 +268,12 @@ def _temperature_words(evaluation: Evaluation, before: Reliability, after: Relia
         )
     how = "too sure" if evaluation.temperature > 1 else "not sure enough"
     return (
-        f"On the validation pictures the network by itself was {how}, so its outputs are divided "
+        f"On the validation images the network by itself was {how}, so its outputs are divided "
         f"by a temperature of {evaluation.temperature:.3f}, everywhere where probabilities are "
-        "given. These pictures also chose the epoch. On the pictures of this report the "
+        "given. These images also chose the epoch. On the images of this report the "
         f"expected calibration error is {before.error:.2f} % without and {after.error:.2f} % with "
-        "it. If they are other pictures, they chose nothing, and the figures hold for new ones; if "
-        "they are the validation pictures, all figures flatter the model a little."
+        "it. If they are other images, they chose nothing, and the figures hold for new ones; if "
+        "they are the validation images, all figures flatter the model a little."
     )
 
 
@@ -282,7 +282,7 @@ def _thresholds(evaluation: Evaluation) -> dict[str, Any] | None:
     if curves is None:
         return None
     in_force = None
-    words = f"From which probability on a picture counts as {curves.what}, and what that costs."
+    words = f"From which probability on an image counts as {curves.what}, and what that costs."
     if evaluation.samples.multi_label:
         words = "One threshold for all labels, all answers taken together."
         if evaluation.thresholds:
@@ -307,7 +307,7 @@ def _sources(evaluation: Evaluation) -> dict[str, Any] | None:
         values: dict[str, Any] = dict(part.metrics)
         scores = ["-" if np.isnan(values[key]) else f"{values[key]:.2f}" for key in keys]
         rows.append([part.source, str(part.n), *scores])
-    return {"columns": ["source", "pictures", *(_NAMES[key] for key in keys)], "rows": rows}
+    return {"columns": ["source", "images", *(_NAMES[key] for key in keys)], "rows": rows}
 
 
 def _training(evaluation: Evaluation, classifier: Classifier | None) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def _cost(evaluation: Evaluation, classifier: Classifier | None) -> list[list[st
     threads = f", {evaluation.threads} threads" if evaluation.threads else ""
     return [
         ["Parameters", f"{evaluation.parameters:.3f} million"],
-        ["Computation", f"{evaluation.gflops:.3f} GFLOPs a picture"],
+        ["Computation", f"{evaluation.gflops:.3f} GFLOPs an image"],
         ["Size of the file", f"{size / 1e6:.2f} MB ({files})"],
         ["Speed of this evaluation", f"{count / seconds:.1f} images/s ({reading})"],
         ["Computed as", f"{evaluation.precision}{threads}"],

@@ -1,4 +1,4 @@
-"""Figures of several labels a picture, from logits and targets. Scores are percentages, 0 to 100.
+"""Figures of several labels an image, from logits and targets. Scores are percentages, 0 to 100.
 
 A label is taken for true when its probability reaches its threshold: 0.5, and, beside it, the
 thresholds that were chosen on the validation images after the training.
@@ -25,7 +25,7 @@ class LabelMetrics(TypedDict):
     macro_f1: float  # mean over the labels that are true or taken for true somewhere
     micro_f1: float  # of all answers together
     mean_average_precision: float  # over the labels with positives
-    binary_cross_entropy: float  # nats, mean over pictures and labels
+    binary_cross_entropy: float  # nats, mean over images and labels
     labels_without_positives: list[int]  # left out of the mean average precision
     label_accuracy_at_thresholds: NotRequired[float]
     macro_f1_at_thresholds: NotRequired[float]
@@ -39,7 +39,7 @@ class PerLabel:
     At 0.5, save where the name says otherwise; None where the model has no thresholds.
     """
 
-    n: np.ndarray  # [L] int64, pictures for which it is true
+    n: np.ndarray  # [L] int64, images for which it is true
     accuracy: np.ndarray
     majority: np.ndarray  # accuracy of its more frequent value here
     precision: np.ndarray

@@ -2,7 +2,7 @@
 
 files:   [{name, sha256, size (bytes), source (the path as it was given)}]
 metrics: [{key, display_name, unit, value}]
-sources: [{name, size (pictures), metrics}], where the test set has several, of the last evaluation
+sources: [{name, size (images), metrics}], where the test set has several, of the last evaluation
 """
 
 from __future__ import annotations

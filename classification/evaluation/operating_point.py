@@ -61,14 +61,14 @@ def positive_figures(
 def f1_interval(
     truth: np.ndarray, named: np.ndarray, groups: Sequence[str] = ()
 ) -> tuple[float, float]:
-    """Return the middle 95 % of F1 in percent over draws of as many pictures from these.
+    """Return the middle 95 % of F1 in percent over draws of as many images from these.
 
     The percentile bootstrap (Efron 1979), always with the same draws. It is (100, 100) where no
-    picture is wrong, and NaN where F1 is undefined.
+    image is wrong, and NaN where F1 is undefined.
 
     Args:
         truth, named: [N] bool.
-        groups: of each picture the group that is drawn as a whole; "" = it is drawn by itself.
+        groups: of each image the group that is drawn as a whole; "" = it is drawn by itself.
     """
     outcomes = np.stack([truth & named, truth & ~named, ~truth & named], axis=1).astype(np.int64)
     if not outcomes.any():

@@ -81,7 +81,7 @@ def coverage_plot(curve: Coverage, reject: tuple[float, float, float] | None) ->
             axes.plot(100 * reject[1], 100 * reject[2], "o", color=SERIES[1],
                       label=f"threshold {reject[0]:.3f}")  # fmt: skip
             axes.legend(loc="lower left")
-        axes.set(xlabel="pictures with an answer, %", ylabel="right among them, %", xlim=(0, 101))
+        axes.set(xlabel="images with an answer, %", ylabel="right among them, %", xlim=(0, 101))
 
     shares = np.arange(1, 11) / 10
     places = np.minimum(np.searchsorted(curve.coverage, shares - 1e-9), len(curve.coverage) - 1)
@@ -97,7 +97,7 @@ def coverage_plot(curve: Coverage, reject: tuple[float, float, float] | None) ->
         "Accuracy of the surest answers",
         words=f"Accuracy over coverage: {100 * curve.accuracy[-1]:.1f} % of all answers are right, "
         f"{100 * curve.accuracy[half]:.1f} % of the surest half.",
-        columns=("confidence from", "pictures, %", "right, %"),
+        columns=("confidence from", "images, %", "right, %"),
         rows=rows,
     )
 
@@ -205,7 +205,7 @@ def confusion_map(matrix: np.ndarray) -> Plot:
         "confusion_map",
         "Confusion matrix",
         words=f"Map of {len(matrix)} true by {len(matrix)} predicted classes; {right:.1f} % of the "
-        "pictures lie on its diagonal. The table below has what lies beside it.",
+        "images lie on its diagonal. The table below has what lies beside it.",
         size=(5.6, 4.6),
     )
 

@@ -1,7 +1,7 @@
 """The reject option: answers that are not sure enough are not given.
 
-The threshold is chosen on validation pictures: the answers above it reach an accuracy, and as many
-pictures as possible get one.
+The threshold is chosen on validation images: the answers above it reach an accuracy, and as many
+images as possible get one.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from classification.evaluation.thresholds import rule_of
 
 
 class Reject(NamedTuple):
-    """A threshold, and what it brought on the validation pictures; shares of 1."""
+    """A threshold, and what it brought on the validation images; shares of 1."""
 
     threshold: float  # answers with a lower probability are rejected
     target_accuracy: float  # that was asked for
     accuracy: float  # of the answers given
-    coverage: float  # share of the pictures that get an answer
+    coverage: float  # share of the images that get an answer
 
 
 class Coverage(NamedTuple):
     """The accuracy of the surest answers, one point for each distinct confidence, arrays [K]."""
 
     confidence: np.ndarray  # the lowest among them, falling
-    coverage: np.ndarray  # share of the pictures, rising to 1
+    coverage: np.ndarray  # share of the images, rising to 1
     accuracy: np.ndarray  # share of right answers among them
 
 
@@ -52,7 +52,7 @@ def check_target_accuracy(config: Config, *, multi_label: bool) -> None:
 def choose_reject(logits: np.ndarray, targets: np.ndarray, target_accuracy: float) -> Reject | None:
     """Return the threshold that reaches an accuracy with the most answers; None where none does.
 
-    It lies half-way between the confidences of two pictures, and is 0 where none need be rejected.
+    It lies half-way between the confidences of two images, and is 0 where none need be rejected.
 
     Args:
         logits: [N, C] float32, calibrated.

@@ -43,7 +43,7 @@ _MOST_CLASSES_BY_SOURCE = 10  # in the log; the files have all
 
 
 class SourceFigures(NamedTuple):
-    """The figures of the pictures of one source."""
+    """The figures of the images of one source."""
 
     source: str
     n: int
@@ -64,13 +64,13 @@ class Evaluation:
     metrics: Metrics | LabelMetrics
     per_class: tables.PerName
     thresholds: tuple[float, ...] = ()  # the model's; see `named`
-    sources: tuple[SourceFigures, ...] = ()  # none where all pictures are of one source
+    sources: tuple[SourceFigures, ...] = ()  # none where all images are of one source
     temperature: float = 1.0  # that the logits are divided by already
     reject_below: float = 0.0  # probability below which the model gives no answer
     model_answers: int = 0  # of the N the first ones, which the model has seen; rules the rest
     seconds: float = 0.0  # that the model took for them, with what it had to wait for
     threads: int = 0  # that computed; 0 = not known
-    in_memory: int = 0  # pictures that need not be read then
+    in_memory: int = 0  # images that need not be read then
 
     @property
     def files(self) -> list[Path]:
@@ -79,7 +79,7 @@ class Evaluation:
 
     @property
     def model_logits(self) -> np.ndarray:
-        """Return the logits of the pictures that the model has seen."""
+        """Return the logits of the images that the model has seen."""
         return self.logits[: self.model_answers]
 
     @cached_property
@@ -175,7 +175,7 @@ def source_entries(evaluation: Evaluation) -> list[SourceMetrics]:
 
 
 def score_entries(metrics: Metrics | LabelMetrics, sizes: np.ndarray) -> list[Metric]:
-    """Return the entries of what depends on the pictures.
+    """Return the entries of what depends on the images.
 
     Args:
         sizes: [C] int64, samples of each class or positives of each label.

@@ -2,7 +2,7 @@
 
 Of classes it is top-1. Of several labels it is the mean over the labels of their accuracies at 0.5,
 the figure that is published of such sets: on every set of labels it is defined, also where one of
-them is true for no picture, and its standard error follows from the pictures. A model whose loss
+them is true for no image, and its standard error follows from the images. A model whose loss
 weights true and false labels differently answers more often true than is right at 0.5; such models
 are all measured alike.
 """
@@ -87,7 +87,7 @@ def log_answers(contents: Mapping[str, Any], config: Config) -> None:
     elif target:
         logger.warning(
             "evaluation.target_accuracy: not even the surest answers on the validation images "
-            "reach %g; every picture gets an answer",
+            "reach %g; every image gets an answer",
             target,
         )
 
@@ -117,8 +117,8 @@ def error_of(right: np.ndarray) -> float:
     """Return the standard error of the share of right answers, in percent.
 
     Args:
-        right: [N] bool; or [N, L] bool, where the labels of a picture may be right or wrong
-            together: then it follows from the spread of the pictures, but is never less than that
+        right: [N] bool; or [N, L] bool, where the labels of an image may be right or wrong
+            together: then it follows from the spread of the images, but is never less than that
             of independent answers.
     """
     independent = standard_error(100 * float(right.mean()), right.size)

@@ -46,7 +46,7 @@ def threshold_curves(logits: np.ndarray, samples: SampleSet) -> ThresholdCurves 
 
     Args:
         logits: [N, C] float32, calibrated.
-        samples: N pictures.
+        samples: N images.
     """
     if samples.multi_label:
         what, scores, truth = "all labels", sigmoid(logits).ravel(), samples.targets.ravel() > 0.5

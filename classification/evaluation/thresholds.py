@@ -36,7 +36,7 @@ def check_thresholds(config: Config, class_names: Sequence[str], task: str) -> N
     rule = rule_of(config.evaluation, multi_label=task == MULTI_LABEL)
     if rule != "half" and task != MULTI_LABEL and len(class_names) != 2:
         raise UserError(
-            f"evaluation.thresholds: '{rule}' is for two classes or several labels a picture; here "
+            f"evaluation.thresholds: '{rule}' is for two classes or several labels an image; here "
             f"are {len(class_names)} classes: {', '.join(class_names[:10])}."
         )
 
@@ -62,7 +62,7 @@ def choose_thresholds(logits: np.ndarray, targets: np.ndarray, evaluation: Confi
 def choose_threshold(
     scores: np.ndarray, truth: np.ndarray, rule: str, target: float = 0.0
 ) -> float | None:
-    """Return the best threshold by a rule, half-way between the scores of two pictures.
+    """Return the best threshold by a rule, half-way between the scores of two images.
 
     Args:
         scores: [N] float64, probabilities of the positives.
@@ -72,14 +72,14 @@ def choose_threshold(
         target: a share, of "precision" and "recall".
 
     Returns:
-        None where none reaches the target. Without any positive picture 0.5 is as good as others
+        None where none reaches the target. Without any positive image 0.5 is as good as others
         for "best_f1".
     """
     if not truth.any():
         return HALF if rule == "best_f1" else None
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], np.cumsum(truth[order])
-    below = np.append(scores[1:], 0.0)  # the next picture's, which is not named any more
+    below = np.append(scores[1:], 0.0)  # the next image's, which is not named any more
     middles = (scores + below) / 2
     middles = np.where(middles > below, middles, scores)  # neighbours may have nothing in between
     named, positives = np.arange(1, len(scores) + 1), hits[-1]

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from classification import __version__
 from classification.config import Config, from_dict, to_dict
 from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import MULTI_CLASS
@@ -23,6 +22,7 @@ from classification.models.classifier import create_classifier
 from classification.models.half_precision import halved
 from classification.models.quantized import INT8, restore_quantized
 from classification.models.torch_file import read_torch_file
+from classification.version import __version__
 
 
 @dataclass(frozen=True)

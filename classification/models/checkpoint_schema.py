@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from classification import __version__
 from classification.data import model_schema as schema
 from classification.data.sample_set import MULTI_CLASS
 from classification.errors import UserError
 from classification.models.quantized import INT8, PRUNED
+from classification.version import __version__
 
 FORMAT = "classification-checkpoint"
 FORMAT_VERSION = 1

@@ -120,7 +120,7 @@ class SlimNet(nn.Module):
         nn.init.constant_(self.fc.bias, 0.01)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise a UserError where nothing would be left of the pictures after the last pooling."""
+        """Raise a UserError where nothing would be left of the images after the last pooling."""
         if min(height, width) < self.smallest_side:
             raise UserError(
                 f"config.input: {height}x{width} pixels are too few for this slimnet, whose "

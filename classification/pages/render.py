@@ -1,4 +1,4 @@
-"""Pages from templates: one HTML file that opens anywhere, offline, with its pictures inside."""
+"""Pages from templates: one HTML file that opens anywhere, offline, with its images inside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from classification import __version__
+from classification.version import __version__
 
 
 @cache
@@ -34,7 +34,7 @@ def render(template: str, /, **values: Any) -> str:
 
 
 def jpeg_uri(image: Image.Image, side: int, quality: int = 75) -> str:
-    """Return a picture shrunk to at most side x side pixels, as the address of an <img>."""
+    """Return an image shrunk to at most side x side pixels, as the address of an <img>."""
     image = image.copy()
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()

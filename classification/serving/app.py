@@ -10,7 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from classification import __version__
 from classification.serving.classify import classify_routes
 from classification.serving.guard import OPEN_TO_ALL, Guard
 from classification.serving.kserve import kserve_routes
@@ -20,6 +19,7 @@ from classification.serving.problems import Problem, answer_problem, json_respon
 from classification.serving.schemas import Health, ModelsReady, document_key
 from classification.serving.service import Service
 from classification.serving.settings import Settings
+from classification.version import __version__
 
 
 def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:

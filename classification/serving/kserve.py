@@ -17,7 +17,6 @@ from fastapi import APIRouter, Request
 from PIL import Image
 from starlette.responses import Response
 
-from classification import __version__
 from classification.deployment.probabilities import to_probabilities
 from classification.serving.bodies import receive_body
 from classification.serving.models import ServedModel
@@ -39,6 +38,7 @@ from classification.serving.tensors import (
     build_response,
     parse_request,
 )
+from classification.version import __version__
 
 VERSION = "1"
 INPUT = "image"

@@ -46,14 +46,14 @@ class Metrics:
         )
         self.decode_seconds = Histogram(
             "decode_seconds",
-            "Reading one picture out of a request's body.",
+            "Reading one image out of a request's body.",
             buckets=_SECONDS,
             registry=registry,
         )
-        Gauge("queue_places_taken", "Pictures taken in.", registry=registry).set_function(waiting)
+        Gauge("queue_places_taken", "Images taken in.", registry=registry).set_function(waiting)
         sizes = Histogram(
             "batch_size",
-            "Pictures that the model saw together.",
+            "Images that the model saw together.",
             ("model",),
             buckets=(1, 2, 4, 8, 16, 32),
             registry=registry,

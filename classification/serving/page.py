@@ -25,7 +25,7 @@ def page_routes() -> APIRouter:
 
 
 def _policy(html: str) -> str:
-    """Allow the page's own script and style, pictures from memory, and calls of this service."""
+    """Allow the page's own script and style, images from memory, and calls of this service."""
     script, style = (
         _hash(re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)[1])  # type: ignore[index]
         for tag in ("script", "style")

@@ -28,7 +28,7 @@ REASONS = (
 
 
 class Answer(BaseModel):
-    """The most probable classes of one picture, best first."""
+    """The most probable classes of one image, best first."""
 
     file: str | None = Field(description="the name of the file, if the request told it")
     predicted: int | None = Field(description="index of the best class; null = none is certain")
@@ -116,7 +116,7 @@ class InferenceResponse(BaseModel):
 
 
 _FAILURES = {
-    400: "what was sent is not a usable picture or request",
+    400: "what was sent is not a usable image or request",
     404: "there is no such model",
     408: "the request took too long to arrive",
     413: "too many bytes or pixels",
@@ -144,7 +144,7 @@ def document_key(openapi: dict[str, Any], open_paths: Container[str]) -> None:
             operation["responses"]["401"] = refused
 
 
-_FILE = {"type": "string", "format": "picture", "description": "JPEG, PNG, WebP, BMP, GIF"}
+_FILE = {"type": "string", "format": "image", "description": "JPEG, PNG, WebP, BMP, GIF"}
 CLASSIFY_BODY = {
     "requestBody": {
         "required": True,
@@ -163,7 +163,7 @@ CLASSIFY_BODY = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "image": {"type": "string", "format": "picture-base64"},
+                        "image": {"type": "string", "format": "image-base64"},
                         "file": {"type": ["string", "null"], "description": "its name"},
                     },
                     "required": ["image"],

@@ -17,9 +17,9 @@ from classification.data.store import usable_cores
 from classification.deployment.naming import logits_by_rule
 from classification.serving.batching import Batcher, Waiting, deliver
 from classification.serving.budgets import ByteBudget, PixelBudget
+from classification.serving.images import decode_image
 from classification.serving.metrics import Metrics
 from classification.serving.models import ServedModel
-from classification.serving.pictures import load_picture
 from classification.serving.problems import BusyError, Problem
 from classification.serving.settings import Settings
 
@@ -86,7 +86,7 @@ class Service:
         try:
             logits = await self.run(
                 model.batcher,
-                lambda: load_picture(data(), preprocessing, self.settings, self._pixels),
+                lambda: decode_image(data(), preprocessing, self.settings, self._pixels),
             )
         except NoFaceError as error:
             rule = logits_by_rule(error, model.backend)

@@ -36,7 +36,7 @@ class InferRequest(NamedTuple):
     """What a client asks for."""
 
     id: str | None
-    items: list[bytes] | np.ndarray  # encoded pictures, or the values of a tensor
+    items: list[bytes] | np.ndarray  # encoded images, or the values of a tensor
     outputs: list[Output]
 
 
@@ -56,7 +56,7 @@ def parse_request(
     Args:
         body: JSON, followed by binary data if there is any.
         head_length: the header that tells the length of the JSON; None = all of it.
-        name, datatype, shape: of the input; -1 is any length. BYTES are taken too: pictures.
+        name, datatype, shape: of the input; -1 is any length. BYTES are taken too: images.
         outputs: the names of what the model gives.
         settings: the budgets; `queue_size` for the images of one request.
 
@@ -91,7 +91,7 @@ def parse_request(
     elif tensor.get("datatype") == datatype:
         items = _array(data, datatype, given, shape, settings.queue_size)
     else:
-        raise Problem(400, f"'datatype': expected {datatype} or BYTES (encoded pictures)")
+        raise Problem(400, f"'datatype': expected {datatype} or BYTES (encoded images)")
     request_id = content.get("id")
     if not isinstance(request_id, str | None):
         raise Problem(400, "'id': expected text")

@@ -36,7 +36,7 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_versions() -> dict[str, str]:
     """Return the versions of this framework, Python and the packages that figures depend on."""
-    from classification import __version__
+    from classification.version import __version__
 
     return {
         "classification": __version__,

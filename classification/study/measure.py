@@ -13,8 +13,6 @@ from typing import Any
 from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 from classification.files import sha256_of
-from classification.learning.run_folder import SEARCH_REPORT
-from classification.learning.train import train
 from classification.study.cost import measure_cost
 from classification.study.jobs import Job
 from classification.study.machine import describe_machine, describe_versions
@@ -23,6 +21,8 @@ from classification.study.place import Place, template_hash
 from classification.study.probe import run_probe
 from classification.study.spent_time import SpentTime
 from classification.study.variants import as_settings
+from classification.training.run_folder import SEARCH_REPORT
+from classification.training.train import train
 
 logger = logging.getLogger(__name__)
 

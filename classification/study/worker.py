@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from classification.errors import Interrupted, UserError
-from classification.learning.interruption import StopSignal
 from classification.study.heartbeat import Heartbeat
 from classification.study.job_queue import Claim, JobQueue
 from classification.study.measure import measure
 from classification.study.place import Place
+from classification.training.interruption import StopSignal
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Ask a model server, or this framework's own service, what a picture shows.
+"""Ask a model server, or this framework's own service, what an image shows.
 
 Needs `pip install 'tritonclient[http]' pillow`, not this framework. The model must be one with
 embedded preprocessing (`export.py --embed-preprocessing`), which takes pixels of any size.
@@ -15,9 +15,9 @@ import tritonclient.http as triton
 from PIL import Image, ImageOps
 
 
-def classify(url: str, model: str, picture: Path, labels: Sequence[str]) -> dict[str, float]:
+def classify(url: str, model: str, path: Path, labels: Sequence[str]) -> dict[str, float]:
     """Return the probability of each label, the most probable first."""
-    with Image.open(picture) as image:
+    with Image.open(path) as image:
         rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     bgr = np.ascontiguousarray(rgb[None, :, :, ::-1])  # [1, height, width, 3] uint8
     pixels = triton.InferInput("image", bgr.shape, "UINT8")
@@ -29,15 +29,15 @@ def classify(url: str, model: str, picture: Path, labels: Sequence[str]) -> dict
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the labels of one picture with their probabilities."""
+    """Print the labels of one image with their probabilities."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--url", default="localhost:8000", help="default: %(default)s")
     parser.add_argument("--model", default="model", help="its name (default: %(default)s)")
     parser.add_argument("--labels", type=Path, required=True, help="labels.txt of the export")
     args = parser.parse_args(argv)
     labels = args.labels.read_text(encoding="utf-8").splitlines()
-    for label, probability in classify(args.url, args.model, args.picture, labels).items():
+    for label, probability in classify(args.url, args.model, args.image, labels).items():
         print(f"{probability:.4f}  {label}")
 
 

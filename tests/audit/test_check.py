@@ -29,7 +29,7 @@ from classification.deployment.backends import load_backend
 from classification.models.checkpoint import load_classifier
 
 
-def picture(seed: int, width: int = 64, height: int = 64) -> Image.Image:
+def make_image(seed: int, width: int = 64, height: int = 64) -> Image.Image:
     """Return random blobs; no two seeds look alike."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
@@ -44,11 +44,11 @@ def save(image: Image.Image, path: Path, kind: str | None = None) -> Path:
 
 @pytest.fixture
 def clean_set(tmp_path: Path) -> Path:
-    """Return a folder with six pictures of each of two classes in train, and three in val."""
+    """Return a folder with six images of each of two classes in train, and three in val."""
     for split, first, count in (("train", 0, 6), ("val", 100, 3)):
         for label, offset in (("a", 0), ("b", 50)):
             for i in range(count):
-                save(picture(first + offset + i), tmp_path / split / label / f"{i}.png")
+                save(make_image(first + offset + i), tmp_path / split / label / f"{i}.png")
     return tmp_path
 
 
@@ -59,11 +59,11 @@ def audit(folder: Path, **options: object):
 
 
 def found(folder: Path, **options: object) -> dict[tuple[str, str], list[str]]:
-    """Return {(kind, text): its pictures}."""
+    """Return {(kind, text): its images}."""
     result = audit(folder, **options)
     findings: dict[tuple[str, str], list[str]] = {}
     for f in result.findings:
-        paths = [result.items[i].path.relative_to(folder).as_posix() for i in f.pictures]
+        paths = [result.items[i].path.relative_to(folder).as_posix() for i in f.images]
         findings.setdefault((f.kind, f.text), []).extend(paths)
     return findings
 
@@ -74,20 +74,20 @@ def test_a_good_set_has_no_findings(clean_set: Path) -> None:
 
 def test_faults_of_single_files(clean_set: Path) -> None:
     a = clean_set / "train" / "a"
-    whole = save(picture(200), a / "truncated.jpg").read_bytes()
+    whole = save(make_image(200), a / "truncated.jpg").read_bytes()
     (a / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (a / "text.jpg").write_text("text")
     (a / "empty.png").touch()
-    save(picture(201, 31, 40), a / "tiny.png")
-    save(picture(202), a / "wrong.jpg", "PNG")
-    save(picture(203), a / "fine.jpeg")
-    save(picture(204).convert("L"), a / "grey.png")
-    save(picture(205).convert("CMYK"), a / "cmyk.jpg")
-    save(picture(206).convert("RGBA"), a / "alpha.png")
-    save(Image.fromarray(np.asarray(picture(207).convert("L")).astype(np.uint16) * 257),
+    save(make_image(201, 31, 40), a / "tiny.png")
+    save(make_image(202), a / "wrong.jpg", "PNG")
+    save(make_image(203), a / "fine.jpeg")
+    save(make_image(204).convert("L"), a / "grey.png")
+    save(make_image(205).convert("CMYK"), a / "cmyk.jpg")
+    save(make_image(206).convert("RGBA"), a / "alpha.png")
+    save(Image.fromarray(np.asarray(make_image(207).convert("L")).astype(np.uint16) * 257),
          a / "sixteen.png")  # fmt: skip
-    save(picture(208, 300, 64), a / "long.png")
-    save(picture(209, 641, 641), a / "large.png")
+    save(make_image(208, 300, 64), a / "long.png")
+    save(make_image(209, 641, 641), a / "large.png")
     got = found(clean_set)
     kinds = {path.rpartition("/")[2]: kind for (kind, _), paths in got.items() for path in paths}
     assert kinds == {
@@ -109,13 +109,13 @@ def test_what_decoding_shows(clean_set: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     profiles = importlib.import_module("icc_profiles")
     a = clean_set / "train" / "a"
-    whole = save(picture(220), a / "end.jpg").read_bytes()
+    whole = save(make_image(220), a / "end.jpg").read_bytes()
     (a / "end.jpg").write_bytes(whole[:-2])
-    picture(221).save(a / "phone.png", icc_profile=profiles.rgb_profile(profiles.DISPLAY_P3))
-    picture(222).save(a / "odd.png", icc_profile=b"no profile")
-    picture(223).save(a / "srgb.png", icc_profile=profiles.rgb_profile(profiles.SRGB))
+    make_image(221).save(a / "phone.png", icc_profile=profiles.rgb_profile(profiles.DISPLAY_P3))
+    make_image(222).save(a / "odd.png", icc_profile=b"no profile")
+    make_image(223).save(a / "srgb.png", icc_profile=profiles.rgb_profile(profiles.SRGB))
     for i in (224, 225):
-        values = np.asarray(picture(i).convert("L")).astype(np.uint16) * 16
+        values = np.asarray(make_image(i).convert("L")).astype(np.uint16) * 16
         values[0, 0] = 4095
         save(Image.fromarray(values), a / f"{i}.png")
     got = found(clean_set)
@@ -137,7 +137,7 @@ def test_equal_files(clean_set: Path) -> None:
     copy("train/b/2.png", "train/b/repeat.png")
     copy("train/b/3.png", "val/a/both.png")
     result = audit(clean_set)
-    groups = {(f.kind, tuple(result.items[i].path.name for i in f.pictures))
+    groups = {(f.kind, tuple(result.items[i].path.name for i in f.images))
               for f in result.findings}  # fmt: skip
     assert groups == {
         ("leak", ("0.png", "leak.png")), ("leak", ("3.png", "both.png")),
@@ -147,7 +147,7 @@ def test_equal_files(clean_set: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["smaller", "recompressed", "mirrored", "brighter", "cropped"])
-def test_pictures_that_look_alike(clean_set: Path, change: str) -> None:
+def test_images_that_look_alike(clean_set: Path, change: str) -> None:
     original = Image.open(clean_set / "train" / "a" / "0.png")
     target = clean_set / "val" / "b" / "alike.jpg"
     changed = {
@@ -161,7 +161,7 @@ def test_pictures_that_look_alike(clean_set: Path, change: str) -> None:
     got = audit(clean_set)
     assert {f.kind for f in got.findings} == {"near_leak", "near_contradiction"}
     for finding in got.findings:
-        assert [got.items[i].path.name for i in finding.pictures] == ["0.png", "alike.jpg"]
+        assert [got.items[i].path.name for i in finding.images] == ["0.png", "alike.jpg"]
 
 
 def test_plain_colours_are_not_alike() -> None:
@@ -171,8 +171,8 @@ def test_plain_colours_are_not_alike() -> None:
 
 
 def test_pairs_equal_a_plain_loop_over_all_blocks() -> None:
-    """More pictures than a block holds, some of them mirrored copies from another block."""
-    images = [picture(seed, 32, 32) for seed in range(700)]
+    """More images than a block holds, some of them mirrored copies from another block."""
+    images = [make_image(seed, 32, 32) for seed in range(700)]
     images += [images[i].transpose(Image.Transpose.FLIP_LEFT_RIGHT) for i in (0, 511, 512, 699)]
     pairs = find_alike([likeness_of(image) for image in images])
     assert pairs.tolist() == [[0, 700], [511, 701], [512, 702], [699, 703]]
@@ -182,11 +182,11 @@ def test_pairs_equal_a_plain_loop_over_all_blocks() -> None:
 
 def test_imbalance_and_missing_classes(clean_set: Path) -> None:
     for i in range(70):
-        save(picture(300 + i), clean_set / "train" / "b" / f"more {i}.png")
+        save(make_image(300 + i), clean_set / "train" / "b" / f"more {i}.png")
     for path in (clean_set / "val" / "a").iterdir():
         path.unlink()
     texts = {text for kind, text in found(clean_set) if kind in ("imbalance", "missing_class")}
-    assert texts == {"train: 76 of 'b', 6 of 'a'", "val: no picture of 'a'"}
+    assert texts == {"train: 76 of 'b', 6 of 'a'", "val: no image of 'a'"}
 
 
 def test_flipped_labels_are_found() -> None:
@@ -204,7 +204,7 @@ def test_flipped_labels_are_found() -> None:
 
 
 def test_copies_do_not_vouch_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of one group are never judged by a model that was fitted to one of them."""
+    """Images of one group are never judged by a model that was fitted to one of them."""
     fitted: list[set[int]] = []
 
     class Spy(label_errors.LogisticRegression):
@@ -233,7 +233,7 @@ def test_fewer_groups_than_folds(num_groups: int) -> None:
     given[7] = 1 - given[7]
     groups = np.arange(60) // 2 % num_groups
     findings = find_label_errors(features, given, groups, ("a", "b"), np.arange(60) + 100)
-    assert [finding.pictures for finding in findings] == [(107,)]
+    assert [finding.images for finding in findings] == [(107,)]
 
 
 def test_groups_that_leave_nothing_to_be_told_from(caplog: pytest.LogCaptureFixture) -> None:
@@ -244,7 +244,7 @@ def test_groups_that_leave_nothing_to_be_told_from(caplog: pytest.LogCaptureFixt
     with caplog.at_level("WARNING"):
         one = np.zeros(20, np.int64)
         assert not [*find_label_errors(features, labels, one, ("a", "b"), np.arange(20))]
-    assert "all pictures are near duplicates" in caplog.text
+    assert "all images are near duplicates" in caplog.text
 
 
 class Page(HTMLParser):
@@ -274,7 +274,7 @@ def check_data(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_program_and_its_reports(clean_set: Path, check_data, capsys) -> None:
     evil = "<b>&'x.png"
-    save(picture(1), clean_set / "train" / "a" / evil)  # equal pixels, as train/a/1.png
+    save(make_image(1), clean_set / "train" / "a" / evil)  # equal pixels, as train/a/1.png
     (clean_set / "val" / "b" / "broken.png").write_text("text")
     page = clean_set / "reports" / "data.html"
     flags = [
@@ -290,7 +290,7 @@ def test_the_program_and_its_reports(clean_set: Path, check_data, capsys) -> Non
     report = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
     assert report["classes"] == {"train": {"a": 7, "b": 6}, "val": {"a": 3, "b": 3}}
     assert report["summary"] == {"repeat": 1}
-    assert [p["path"] for p in report["findings"][0]["pictures"]] == [
+    assert [p["path"] for p in report["findings"][0]["images"]] == [
         str(clean_set / "train" / "a" / name) for name in ("1.png", evil)
     ]
     text = page.read_text(encoding="utf-8")
@@ -306,7 +306,7 @@ def test_the_program_and_its_reports(clean_set: Path, check_data, capsys) -> Non
     assert {"main", "nav", "h1", "h2", "section", "caption"} <= {tag for tag, _ in parsed.tags}
 
 
-def test_a_picture_in_the_wrong_folder_stands_out(tmp_path: Path, check_data) -> None:
+def test_a_image_in_the_wrong_folder_stands_out(tmp_path: Path, check_data) -> None:
     train = make_class_folders(tmp_path / "train", per_class=12, seed=1)
     wrong = train / "red" / "blue.png"
     (train / "blue" / "7.png").rename(wrong)
@@ -315,7 +315,7 @@ def test_a_picture_in_the_wrong_folder_stands_out(tmp_path: Path, check_data) ->
     assert check_data(flags) == 0
     report = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
     (finding,) = [f for f in report["findings"] if f["kind"] == "label_error"]
-    assert finding["pictures"] == [{"path": str(wrong), "split": "train", "class": "red"}]
+    assert finding["images"] == [{"path": str(wrong), "split": "train", "class": "red"}]
     assert "rather 'blue'" in finding["text"]
 
 
@@ -337,7 +337,7 @@ def test_features_are_what_the_checkpoint_s_last_layer_is_given(
 
 def test_names_that_are_no_text(clean_set: Path, check_data) -> None:
     name = os.fsdecode(b"bad \xff.png")
-    save(picture(1), clean_set / "train" / "a" / name)
+    save(make_image(1), clean_set / "train" / "a" / name)
     page = clean_set / "data.html"
     flags = ["--train-data-roots", str(clean_set / "train"), "--save-report-to", str(page)]
     assert check_data([*flags, "--no-label-errors"]) == 0
@@ -397,7 +397,7 @@ def test_attributes_are_chosen_as_for_a_training(
     capsys.readouterr()
     labels = ["--set", "data.labels", "[Eyeglasses, Male]"]
     assert check_data([*flags, *split, *labels]) in (0, 1)
-    assert "30 pictures (24 train, 6 val) of 2 classes" in capsys.readouterr().out
+    assert "30 images (24 train, 6 val) of 2 classes" in capsys.readouterr().out
     assert check_data([*flags, *split]) == 2
     assert "Choose by data.labels" in capsys.readouterr().err
     assert check_data([*flags, "--set", "data.num_workers", "2"]) == 2

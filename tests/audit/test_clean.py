@@ -18,7 +18,7 @@ from classification.audit.clean_plan import plan_cleaning
 from classification.data.decode import decode
 
 
-def picture(seed: int, width: int = 160, height: int = 150) -> Image.Image:
+def make_image(seed: int, width: int = 160, height: int = 150) -> Image.Image:
     """Return smooth random colours, so that JPEG changes little."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
@@ -30,33 +30,33 @@ def write_all_kinds(root: Path) -> None:
     cats, dogs = root / "cats", root / "dogs"
     for folder in (cats, dogs / "deep"):
         folder.mkdir(parents=True)
-    picture(0).save(cats / "plain.jpg")
-    picture(1).save(cats / "long.jpeg")
-    picture(2).save(cats / "upper.JPG")
-    picture(3).save(cats / "x.jpg")
-    picture(4).save(cats / "x.png")
-    picture(5).save(cats / "moving.gif")
-    (cats / "notes.txt").write_text("no picture")
-    (cats / "lie.jpg").write_text("no picture either")
+    make_image(0).save(cats / "plain.jpg")
+    make_image(1).save(cats / "long.jpeg")
+    make_image(2).save(cats / "upper.JPG")
+    make_image(3).save(cats / "x.jpg")
+    make_image(4).save(cats / "x.png")
+    make_image(5).save(cats / "moving.gif")
+    (cats / "notes.txt").write_text("no image")
+    (cats / "lie.jpg").write_text("no image either")
     whole = (cats / "plain.jpg").read_bytes()
     (cats / "corrupt.jpg").write_bytes(whole[: len(whole) // 2])
-    picture(6).convert("L").save(cats / "grey.jpg")
-    picture(7).convert("CMYK").save(cats / "cmyk.jpg")
-    transparent = picture(8).convert("RGBA")
+    make_image(6).convert("L").save(cats / "grey.jpg")
+    make_image(7).convert("CMYK").save(cats / "cmyk.jpg")
+    transparent = make_image(8).convert("RGBA")
     transparent.putalpha(Image.linear_gradient("L").resize(transparent.size))
     transparent.save(cats / "transparent.png")
-    picture(9).quantize(16).save(cats / "palette.png")
-    sixteen = np.asarray(picture(10).convert("L")).astype(np.uint16) * 257
+    make_image(9).quantize(16).save(cats / "palette.png")
+    sixteen = np.asarray(make_image(10).convert("L")).astype(np.uint16) * 257
     Image.fromarray(sixteen).save(cats / "sixteen.png")
-    picture(11, 149, 200).save(dogs / "149.jpg")
-    picture(12, 200, 150).save(dogs / "150.jpg")
+    make_image(11, 149, 200).save(dogs / "149.jpg")
+    make_image(12, 200, 150).save(dogs / "150.jpg")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    picture(13, 200, 160).save(dogs / "turned.jpg", exif=exif)
+    make_image(13, 200, 160).save(dogs / "turned.jpg", exif=exif)
     (dogs / "copy of plain.jpg").write_bytes(whole)
     (dogs / "deep" / "copy of x.png").write_bytes((cats / "x.png").read_bytes())
-    picture(14).save(dogs / "really a png.jpg", "PNG")
-    picture(15).save(dogs / "deep" / "no suffix", "JPEG")
+    make_image(14).save(dogs / "really a png.jpg", "PNG")
+    make_image(15).save(dogs / "deep" / "no suffix", "JPEG")
     (root / ".hidden").write_text("x")
 
 
@@ -78,9 +78,9 @@ SURVIVORS = {
 }
 DROPPED = {
     "cats/corrupt.jpg": "not usable: image file is truncated",
-    "cats/lie.jpg": "no picture, or one of a format unknown here; JPEG and PNG are kept",
-    "cats/moving.gif": "a GIF picture; JPEG and PNG are kept",
-    "cats/notes.txt": "no picture",
+    "cats/lie.jpg": "no image, or one of a format unknown here; JPEG and PNG are kept",
+    "cats/moving.gif": "a GIF image; JPEG and PNG are kept",
+    "cats/notes.txt": "no image",
     "dogs/149.jpg": "149x200 px: a side is below 150",
     "dogs/copy of plain.jpg": "duplicate of cats/plain.jpg, in another folder",
     "dogs/deep/copy of x.png": "duplicate of cats/x.png, in another folder",
@@ -152,7 +152,7 @@ def test_cleaning_a_cleaned_copy_changes_nothing(
     # The same pixels in another PNG: equal only after the conversion.
     image = Image.open(source / "cats" / "x.png")
     image.save(source / "dogs" / "x again.png", compress_level=1)
-    picture(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(source / "dogs" / "mirrored.jpg")
+    make_image(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(source / "dogs" / "mirrored.jpg")
     once, twice = tmp_path / "once", tmp_path / "twice"
     assert clean_data([str(source), str(once), "--apply", *flags]) == 0
     assert ("dogs/mirrored.jpg" in contents(once)) == (not flags)
@@ -237,7 +237,7 @@ def test_mistakes(source: Path, clean_data, tmp_path: Path, capsys) -> None:
 def test_names_that_would_meet_get_their_old_suffix(tmp_path: Path) -> None:
     for i, name in enumerate(("a.jpg", "a.JPG", "A.png", "a-png.jpg", "b.jpeg", "b.jpe")):
         kind = "PNG" if name.endswith("png") else "JPEG"
-        picture(i).save(tmp_path / name, kind)
+        make_image(i).save(tmp_path / name, kind)
     targets = {str(d.source): str(d.target) for d in plan_cleaning(tmp_path)}
     assert targets["a.jpg"] == "a.jpg" and targets["a-png.jpg"] == "a-png.jpg"
     assert len({target.casefold() for target in targets.values()}) == 6
@@ -248,8 +248,8 @@ def test_names_that_would_meet_get_their_old_suffix(tmp_path: Path) -> None:
 def test_no_file_is_called_as_a_folder(clean_data, tmp_path: Path) -> None:
     source, copy = tmp_path / "source", tmp_path / "copy"
     (source / "cats" / "X.jpg").mkdir(parents=True)
-    picture(0).save(source / "cats" / "x.png")
-    picture(1).save(source / "cats" / "X.jpg" / "1.jpg")
+    make_image(0).save(source / "cats" / "x.png")
+    make_image(1).save(source / "cats" / "X.jpg" / "1.jpg")
     assert clean_data([str(source), str(copy), "--apply"]) == 0
     assert sorted(contents(copy)) == ["cats/X.jpg/1.jpg", "cats/x-png.jpg"]
 

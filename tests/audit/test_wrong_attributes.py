@@ -1,4 +1,4 @@
-"""Likely errors among several labels a picture."""
+"""Likely errors among several labels an image."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def test_flipped_attributes_are_found(attributes, caplog: pytest.LogCaptureFixtu
     wrong = {(int(i), j) for j in (0, 1) for i in rng.choice(len(targets), 72, replace=False)}
     for i, j in wrong:
         targets[i, j] = 1 - targets[i, j]
-    pictures = np.arange(len(targets)) + 1000
+    images = np.arange(len(targets)) + 1000
     with caplog.at_level(logging.WARNING):
         findings = list(
-            find_wrong_attributes(features, targets, np.arange(len(targets)), NAMES, pictures)
+            find_wrong_attributes(features, targets, np.arange(len(targets)), NAMES, images)
         )
     assert "Labels of rare are not judged" in caplog.text
-    found = {(f.pictures[0] - 1000, NAMES.index(f.text.split("'")[1])) for f in findings}
+    found = {(f.images[0] - 1000, NAMES.index(f.text.split("'")[1])) for f in findings}
     assert len(found & wrong) >= 0.75 * len(wrong)
     assert len(found - wrong) < 0.06 * 2 * len(targets)
     for finding in findings:
-        i, j = finding.pictures[0] - 1000, NAMES.index(finding.text.split("'")[1])
+        i, j = finding.images[0] - 1000, NAMES.index(finding.text.split("'")[1])
         assert ("is given, but is not there" in finding.text) == (targets[i, j] == 1)
     surest = [float(f.text.rsplit("(", 1)[1].split()[0]) for f in findings]
     assert surest == sorted(surest, reverse=True)
@@ -71,4 +71,4 @@ def test_one_group_cannot_be_judged(attributes, caplog: pytest.LogCaptureFixture
     )
     with caplog.at_level(logging.WARNING):
         assert list(none) == []
-    assert "all pictures are near duplicates" in caplog.text
+    assert "all images are near duplicates" in caplog.text

@@ -40,8 +40,8 @@ def backend(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pictures and a text file that calls itself one."""
-    folder = tmp_path / "pictures é"
+    """Two images and a text file that calls itself one."""
+    folder = tmp_path / "images é"
     (folder / "[red]").mkdir(parents=True)
     Image.new("RGB", (9, 9), (180, 20, 0)).save(folder / "[red]" / "1.png")
     Image.new("RGB", (9, 9), (0, 60, 140)).save(folder / "2, blue.png")
@@ -64,12 +64,12 @@ def test_csv(folder, capsys):
     assert rows[1] == [
         f"{folder}/2, blue.png", "blau ü", "0.700000", "green, dark", "0.300000", "", ""
     ]  # fmt: skip
-    assert rows[2][:5] == [f"{folder}/3.png", "", "", "", ""] and "not a picture" in rows[2][5]
+    assert rows[2][:5] == [f"{folder}/3.png", "", "", "", ""] and "not an image" in rows[2][5]
     assert rows[3] == [
         f"{folder}/[red]/1.png", "red", "0.900000", "green, dark", "0.100000", "", ""
     ]  # fmt: skip
     assert len(rows) == 4
-    assert err.splitlines()[-1] == "Predicted 2 of 3 pictures; 1 unusable."
+    assert err.splitlines()[-1] == "Predicted 2 of 3 images; 1 unusable."
 
 
 def test_csv_has_no_more_columns_than_classes(folder, capsys):
@@ -90,7 +90,7 @@ def test_json_lines(folder, capsys):
         "error": None,
         "reason": None,
     }
-    assert rows[1]["classes"] == [] and "not a picture" in rows[1]["error"]
+    assert rows[1]["classes"] == [] and "not an image" in rows[1]["error"]
     assert len(rows) == 3
 
 
@@ -100,7 +100,7 @@ def test_threshold(folder, capsys):
     assert [(row["classes"] != [], row["error"] is None) for row in rows_of(out)] == [
         (False, True), (False, False), (True, True),
     ]  # fmt: skip
-    assert err.splitlines()[-1] == "Predicted 2 of 3 pictures, 1 not certain; 1 unusable."
+    assert err.splitlines()[-1] == "Predicted 2 of 3 images, 1 not certain; 1 unusable."
     out, _ = run(capsys, *flags, "--output", "csv")
     assert out.splitlines()[1] == f'"{folder}/2, blue.png",,,,'
     out, _ = run(capsys, *flags)
@@ -108,7 +108,7 @@ def test_threshold(folder, capsys):
 
 
 def test_several_inputs(folder, tmp_path, capsys, monkeypatch):
-    """A picture, a folder, a list and standard input, in the order of the command line."""
+    """An image, a folder, a list and standard input, in the order of the command line."""
     (tmp_path / "list é.txt").write_text(f"{folder}/3.png\n\nmissing.png\n", encoding="utf-8")
     stdin = io.TextIOWrapper(io.BytesIO(f"{folder}/[red]/1.png\n".encode()))
     monkeypatch.setattr("sys.stdin", stdin)
@@ -125,7 +125,7 @@ def test_several_inputs(folder, tmp_path, capsys, monkeypatch):
 def test_an_empty_list_gives_no_rows(tmp_path, capsys):
     (tmp_path / "list.txt").touch()
     out, err = run(capsys, "--input", f"@{tmp_path}/list.txt", "--output", "jsonl")
-    assert out == "" and "Predicted 0 of 0 pictures" in err
+    assert out == "" and "Predicted 0 of 0 images" in err
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
@@ -151,37 +151,37 @@ def test_table(folder, capsys, flags):
     (folder / "4\n\x1b.png").write_text("text")
     out, _ = run(capsys, "--input", folder, "--top-k", 2, *flags)
     lines = out.splitlines()
-    assert lines[0].split() == ["classes", "picture"]
+    assert lines[0].split() == ["classes", "image"]
     assert lines[1].startswith("blau ü 70.0 %, green, dark 30.0 %  ")
-    assert {line.index(str(folder)) for line in lines[1:]} == {lines[0].index("picture")}
-    assert lines[2].startswith("(unusable) ") and "3.png: not a picture" in lines[2]
+    assert {line.index(str(folder)) for line in lines[1:]} == {lines[0].index("image")}
+    assert lines[2].startswith("(unusable) ") and "3.png: not an image" in lines[2]
     assert "4\\n\\x1b.png" in lines[3]
     assert lines[4].endswith("[red]/1.png")
 
 
 @pytest.mark.parametrize("output", ["csv", "jsonl", "-"])
 def test_rows_are_written_as_they_come(folder, output, monkeypatch):
-    """While pictures are still being read, the first rows are there."""
+    """While images are still being read, the first rows are there."""
     monkeypatch.setattr(predictor_module, "READ_AHEAD", 0)
     rows = []
     monkeypatch.setattr("sys.stdout", SimpleNamespace(write=rows.append, isatty=lambda: False,
                                                       flush=lambda: None))  # fmt: skip
     written_before = []
 
-    def pictures(*_):
+    def images(*_):
         for _ in range(1000):
             written_before.append(len(rows))
             yield folder / "2, blue.png"
 
-    monkeypatch.setattr(predict_module, "_pictures", pictures)
+    monkeypatch.setattr(predict_module, "_images", images)
     assert main(["--load-weights", "model.xml", "--input", "-", "--output", output]) == 0
     assert 800 < max(written_before) < 1000 <= len(rows)
 
 
-def test_single_picture(folder, capsys):
+def test_single_image(folder, capsys):
     out, err = run(capsys, "--input", folder / "2, blue.png", "--output", "jsonl")
     assert len(rows_of(out)) == 1
-    assert err.splitlines()[-1] == "Predicted 1 of 1 pictures; 0 unusable."
+    assert err.splitlines()[-1] == "Predicted 1 of 1 images; 0 unusable."
 
 
 def test_name_that_is_no_text(tmp_path, capsys):
@@ -221,9 +221,9 @@ def test_out_of_range(folder, capsys, flags):
 @pytest.mark.parametrize(
     ("failure", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "interrupted after {} pictures"),
-        (Interrupted(143, "terminated"), 143, "interrupted after {} pictures"),
-        (UserError("the folder has gone."), 2, "the folder has gone.\nStopped after {} pictures"),
+        (KeyboardInterrupt(), 130, "interrupted after {} images"),
+        (Interrupted(143, "terminated"), 143, "interrupted after {} images"),
+        (UserError("the folder has gone."), 2, "the folder has gone.\nStopped after {} images"),
     ],
 )
 @pytest.mark.parametrize("batches", [0, 2])
@@ -274,7 +274,7 @@ def test_what_a_full_disk_leaves_are_whole_rows_and_as_many_as_are_told(
     text = (tmp_path / f"{path.name}.part").read_text(encoding="utf-8")
     assert 2800 < len(text.encode()) <= 3000 and text.endswith("\n")
     rows = len(text.splitlines()) - (suffix == "csv")
-    assert f"Stopped after {rows} pictures; their predictions are in" in capsys.readouterr().err
+    assert f"Stopped after {rows} images; their predictions are in" in capsys.readouterr().err
 
 
 class SmallDisk:
@@ -295,14 +295,14 @@ class SmallDisk:
 
 
 @pytest.mark.parametrize("flags", [("--output", "csv"), ("--positive", "red"), ()])
-def test_no_usable_picture_is_an_error_with_the_rows_written(tmp_path, capsys, flags):
+def test_no_usable_image_is_an_error_with_the_rows_written(tmp_path, capsys, flags):
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "1.png").write_text("text")
     ColourBackend.logits = lambda self, images: np.zeros((len(images), 3))
     assert main(["--load-weights", "m.xml", "--input", str(bad), *flags]) == 2
     captured = capsys.readouterr()
-    assert "None of the pictures could be used" in captured.err
+    assert "None of the images could be used" in captured.err
     if "csv" in flags:
         assert str(bad / "1.png") in captured.out
 

@@ -24,8 +24,8 @@ from classification.compression.stage import epochs_at_most
 from classification.config import default_config
 from classification.deployment.openvino_core import openvino_core
 from classification.errors import AccuracyDropError, Interrupted, UserError
-from classification.learning.learner import Learner
 from classification.models.checkpoint import load_classifier, read_checkpoint
+from classification.training.learner import Learner
 
 ANY_DROP = ["compression.max_accuracy_drop", "100"]
 NEVER_ENOUGH = ["compression.max_accuracy_drop", "-100"]
@@ -355,13 +355,13 @@ def test_the_float_model_is_not_overwritten(
         run(weights, data, tmp_path / "other", ["sam.rho", "1"], nncf_pruning=both)
 
 
-def test_results_do_not_become_pictures_of_a_class(fp32: Path, data: dict[str, Path]) -> None:
+def test_results_do_not_become_images_of_a_class(fp32: Path, data: dict[str, Path]) -> None:
     for role, root in data.items():
         with pytest.raises(UserError, match=f"lies in the {role} data root"):
             run(fp32, data, root / "red" / "int8")
 
 
-def test_a_layer_that_is_not_there_is_found_before_the_pictures_are_read(
+def test_a_layer_that_is_not_there_is_found_before_the_images_are_read(
     fp32: Path, tmp_path: Path
 ) -> None:
     nowhere = {"train": tmp_path / "no", "val": tmp_path / "no"}

@@ -1,4 +1,4 @@
-"""A real face, from the photograph that comes with matplotlib, pictures to store, own caches."""
+"""A real face, from the photograph that comes with matplotlib, images to store, own caches."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def own_datasets_cache(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return class folders with 12 PNGs of some 4 kB and an odd name."""
-    root = make_class_folders(tmp_path / "pictures", per_class=4)
+    root = make_class_folders(tmp_path / "images", per_class=4)
     (root / "red" / "3.png").rename(root / "red" / 'a "näme", [x].y.PNG')
     return root

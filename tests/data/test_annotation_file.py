@@ -9,12 +9,12 @@ import pytest
 from classification.data.annotation_file import read_annotation_file
 from classification.errors import UserError
 
-PICTURES = ["1.jpg", "a b/c d.jpg", "it's.jpg", "#5.jpg", "größe.jpg"]
+IMAGES = ["1.jpg", "a b/c d.jpg", "it's.jpg", "#5.jpg", "größe.jpg"]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name in PICTURES:
+    for name in IMAGES:
         path = tmp_path / "root" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -28,7 +28,7 @@ def write(root: Path, text: str | bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("line", "picture", "label"),
+    ("line", "image", "label"),
     [
         ("1.jpg cat", "1.jpg", "cat"),
         ("  1.jpg \t cat  ", "1.jpg", "cat"),
@@ -41,10 +41,10 @@ def write(root: Path, text: str | bytes) -> Path:
         ("größe.jpg straße", "größe.jpg", "straße"),
     ],
 )
-def test_line(root: Path, line: str, picture: str, label: str) -> None:
+def test_line(root: Path, line: str, image: str, label: str) -> None:
     file = write(root, f"# path label\r\n\n{line}\r\n")
     (found,) = read_annotation_file(root, file)
-    assert found.path == root / picture
+    assert found.path == root / image
     assert found.label == label
     assert found.source == str(file)
     assert found.place == f"{file} line 3"
@@ -98,7 +98,7 @@ def test_repeated_lines_count_once(root: Path, caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.parametrize("text", ["", "# nothing\n\n"])
 def test_empty(root: Path, text: str) -> None:
-    with pytest.raises(UserError, match=r"my list\.txt: no line names a picture"):
+    with pytest.raises(UserError, match=r"my list\.txt: no line names an image"):
         read_annotation_file(root, write(root, text))
 
 

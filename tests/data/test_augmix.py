@@ -18,8 +18,8 @@ FILL = (124, 116, 104)
 SETTINGS = {"severity": 3, "width": 3, "depth": -1, "alpha": 1.0}
 
 
-def picture(width: int = 60, height: int = 45) -> Image.Image:
-    """Return a smooth picture with an edge in it, so that small shifts change little."""
+def make_image(width: int = 60, height: int = 45) -> Image.Image:
+    """Return a smooth image with an edge in it, so that small shifts change little."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / 9) * np.cos(y / 7), np.cos((x + y) / 12), np.sin((x - 2 * y) / 15)]
     pixels = 120 + 90 * np.stack(waves, axis=-1)
@@ -28,7 +28,7 @@ def picture(width: int = 60, height: int = 45) -> Image.Image:
 
 
 def test_mix_is_the_weighted_mean_of_the_chains() -> None:
-    image = picture()
+    image = make_image()
     weights = np.array([0.35, 0.1, 0.25, 0.3])
     chains = [[("Rotate", 2), ("Color", -1)], [("Equalize", 0)], []]
     results = [image, *(distort(image, chain, FILL) for chain in chains)]
@@ -70,7 +70,7 @@ class FixedDraws:
 def test_whole_equals_torchvision_given_the_same_draws(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = picture()
+    image = make_image()
     weights, chains = draw(np.random.default_rng(seed), **SETTINGS)
     fixed = FixedDraws(weights, chains)
     monkeypatch.setattr(torch, "randint", fixed.randint)
@@ -81,7 +81,7 @@ def test_whole_equals_torchvision_given_the_same_draws(
     ours = np.asarray(augmix(image, np.random.default_rng(seed), fill=FILL, **SETTINGS))
     difference = np.abs(ours - theirs)
     # Theirs truncates where ours rounds, and its kernels for tensors differ a little from Pillow's,
-    # most of all at the border of rotated pictures.
+    # most of all at the border of rotated images.
     assert difference.mean() < 3
     assert np.median(difference) <= 1
 
@@ -115,9 +115,9 @@ def test_settings() -> None:
     assert levels == set(range(10))
 
 
-def test_same_draws_same_picture() -> None:
+def test_same_draws_same_image() -> None:
     first, again, other = (
-        np.asarray(augmix(picture(), np.random.default_rng(seed), fill=FILL, **SETTINGS))
+        np.asarray(augmix(make_image(), np.random.default_rng(seed), fill=FILL, **SETTINGS))
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)

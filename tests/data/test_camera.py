@@ -16,7 +16,7 @@ from classification.data.transforms import augment
 FILL = (1, 2, 3)
 
 
-def picture(height: int = 20, width: int = 30) -> Image.Image:
+def make_image(height: int = 20, width: int = 30) -> Image.Image:
     return Image.fromarray(noise(height, width))
 
 
@@ -39,16 +39,16 @@ def test_a_shift_is_one_of_whole_pixels() -> None:
         affine_shift=0.1, affine_zoom=0.0, affine_degrees=0.0, affine_shear=0.0
     )
     # All the way to the right and the bottom: 3 of 30 and 2 of 20 pixels.
-    moved = np.asarray(affine(picture(), options, Fixed(1, 1, 0.5, 0.5), FILL))
+    moved = np.asarray(affine(make_image(), options, Fixed(1, 1, 0.5, 0.5), FILL))
     np.testing.assert_array_equal(moved[2:, 3:], noise()[:-2, :-3])
     assert (moved[:2] == FILL).all() and (moved[:, :3] == FILL).all()
 
 
 def test_a_rotation_is_pillows() -> None:
     options = augmentation_of(affine_shift=0.0, affine_zoom=0.0, affine_degrees=30.0)
-    turned = affine(picture(21, 21), options, Fixed(0.5, 0.5, 0.5, 1.0), FILL)
+    turned = affine(make_image(21, 21), options, Fixed(0.5, 0.5, 0.5, 1.0), FILL)
     # Positive angles turn clockwise in torchvision, counter-clockwise in Pillow.
-    expected = picture(21, 21).rotate(-30, Image.Resampling.BILINEAR, fillcolor=FILL)
+    expected = make_image(21, 21).rotate(-30, Image.Resampling.BILINEAR, fillcolor=FILL)
     difference = np.abs(np.asarray(turned, float) - np.asarray(expected, float))
     assert np.median(difference) <= 1
 
@@ -66,11 +66,13 @@ def test_a_shear_moves_rows_by_the_tangent() -> None:
 
 def test_light_and_colour_are_pillows() -> None:
     options = augmentation_of()
-    light = jitter(picture(), options, Fixed(1.0, 0.0))
-    expected = ImageEnhance.Contrast(ImageEnhance.Brightness(picture()).enhance(1.2)).enhance(0.8)
+    light = jitter(make_image(), options, Fixed(1.0, 0.0))
+    expected = ImageEnhance.Contrast(ImageEnhance.Brightness(make_image()).enhance(1.2)).enhance(
+        0.8
+    )
     np.testing.assert_array_equal(np.asarray(light), np.asarray(expected))
-    colour = jitter(picture(), options, Fixed(0.0, 0.5, second=True))
-    expected = ImageEnhance.Color(picture()).enhance(0.7)
+    colour = jitter(make_image(), options, Fixed(0.0, 0.5, second=True))
+    expected = ImageEnhance.Color(make_image()).enhance(0.7)
     assert np.abs(np.asarray(colour, float) - np.asarray(expected, float)).mean() < 3
 
 
@@ -85,7 +87,7 @@ def test_one_of_two_by_chance() -> None:
 
 @pytest.mark.parametrize("largest", [3, 7])
 def test_blur_is_the_mean_of_a_square(largest: int) -> None:
-    results = {blur(picture(), largest, np.random.default_rng(i)).tobytes() for i in range(40)}
+    results = {blur(make_image(), largest, np.random.default_rng(i)).tobytes() for i in range(40)}
     assert len(results) == (largest - 1) // 2
     image = noise()
     means = [
@@ -100,11 +102,13 @@ def test_blur_is_the_mean_of_a_square(largest: int) -> None:
 def test_jpeg_is_pillows_at_a_quality_of_the_range() -> None:
     def at(quality: int) -> bytes:
         buffer = io.BytesIO()
-        picture().save(buffer, "JPEG", quality=quality)
+        make_image().save(buffer, "JPEG", quality=quality)
         return Image.open(buffer).convert("RGB").tobytes()
 
     allowed = {at(quality) for quality in range(90, 101)}
-    assert {jpeg(picture(), 90, np.random.default_rng(i)).tobytes() for i in range(30)} <= allowed
+    assert {
+        jpeg(make_image(), 90, np.random.default_rng(i)).tobytes() for i in range(30)
+    } <= allowed
 
 
 def test_all_of_them_keep_size_and_follow_the_seed() -> None:

@@ -47,7 +47,7 @@ def test_values_are_those_of_the_rows(root: Path) -> None:
     assert source.groups[:4] == ("celeba:100", "celeba:100", "celeba:101", "celeba:101")
     expected = np.array([LANDMARKS] * 12, np.float32).reshape(12, 5, 2)
     np.testing.assert_array_equal(source.landmarks, expected)
-    assert source.boxes is None  # those are of the pictures in the wild
+    assert source.boxes is None  # those are of the images in the wild
     first = 3 if (root / "list_attr_celeba.txt").exists() else 2
     assert source.places[0].endswith(f"line {first}")
 
@@ -119,7 +119,7 @@ def test_a_task_must_be_chosen(root: Path) -> None:
         read_samples(f"celeba:{root}", data=data("Eyeglases"))
     with pytest.raises(UserError, match="a task of two classes, not of the 3 classes a, b, c"):
         read_samples(f"celeba:{root}", class_names=["a", "b", "c"], data=data("Male"))
-    with pytest.raises(UserError, match="--classes: a picture with several labels"):
+    with pytest.raises(UserError, match="--classes: an image with several labels"):
         read_samples(f"celeba:{root}", classes=["Male"], data=data("all"))
 
 
@@ -129,7 +129,7 @@ def test_without_a_prefix_it_is_named(root: Path) -> None:
 
 
 def test_folders_of_the_release(tmp_path: Path) -> None:
-    root = make_celeba(tmp_path, pictures="Img/img_align_celeba")
+    root = make_celeba(tmp_path, images="Img/img_align_celeba")
     for folder, stem in (("Anno", "list_attr_celeba"), ("Eval", "list_eval_partition")):
         (root / folder).mkdir()
         shutil.move(root / f"{stem}.txt", root / folder)
@@ -141,7 +141,7 @@ def test_folders_of_the_release(tmp_path: Path) -> None:
 
 
 def test_in_the_wild_there_are_boxes(tmp_path: Path) -> None:
-    source = read_celeba(make_celeba(tmp_path, pictures="img_celeba"), "x")
+    source = read_celeba(make_celeba(tmp_path, images="img_celeba"), "x")
     np.testing.assert_array_equal(source.boxes, np.array([[4, 5, 32, 38]] * 12, np.float32))
     assert source.landmarks is None  # list_landmarks_celeba is not there
     samples = read_samples(f"celeba:{tmp_path}", data=data("Male"))
@@ -172,8 +172,8 @@ WRONG = {
     "a partition": ("list_eval_partition", ".jpg 0", ".jpg 3", r"line 1: expected 0, 1 or 2"),
     "an identity": ("identity_CelebA", " 100", " one", r"line 1: expected a person's number"),
     "a coordinate": ("list_landmarks_align_celeba", "  22", "  x", r"line 3: .* got 'x'"),
-    "a row less": ("list_attr_celeba", "12\n", "13\n", r"announces 13 pictures, but 12 follow"),
-    "no count": ("list_attr_celeba", "12\n", "", r"line 1: expected the number of pictures"),
+    "a row less": ("list_attr_celeba", "12\n", "13\n", r"announces 13 images, but 12 follow"),
+    "no count": ("list_attr_celeba", "12\n", "", r"line 1: expected the number of images"),
     "a short row": ("list_eval_partition", ".jpg 0", ".jpg", r"line 1: .* got 0 values"),
     "a name again": ("list_attr_celeba", "000004", "000003", r"line 6: '000003.jpg' comes again"),
     "a missing row": (
@@ -222,7 +222,7 @@ def test_wrong_rows_of_a_csv(tmp_path: Path) -> None:
         read_celeba(root, "x")
 
 
-def test_missing_and_extra_pictures(root: Path) -> None:
+def test_missing_and_extra_images(root: Path) -> None:
     folder = read_celeba(root, "x").paths[0].parent
     (folder / "extra.jpg").touch()
     inventory = read_celeba(root, "x").inventory
@@ -230,10 +230,10 @@ def test_missing_and_extra_pictures(root: Path) -> None:
     assert inventory.reasons() == [("not in the list", 1, "1 .jpg, as extra.jpg")]
     for i in (3, 7):
         (folder / f"{i:06d}.jpg").unlink()
-    with pytest.raises(UserError, match=r"2 of the 12 pictures .* 000003\.jpg \(line \d\), 000007"):
+    with pytest.raises(UserError, match=r"2 of the 12 images .* 000003\.jpg \(line \d\), 000007"):
         read_celeba(root, "x")
     shutil.rmtree(root / "img_align_celeba")
-    with pytest.raises(UserError, match="the folder img_align_celeba with the pictures is missing"):
+    with pytest.raises(UserError, match="the folder img_align_celeba with the images is missing"):
         read_celeba(root, "x")
 
 

@@ -1,4 +1,4 @@
-"""What counts as a class folder and as a picture in it."""
+"""What counts as a class folder and as an image in it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_empty_folders_are_named(tmp_path: Path) -> None:
     assert read_class_folders(tmp_path)[1] == {"a", "b", "c"}
 
 
-def test_loose_pictures_are_left_out(tmp_path: Path) -> None:
+def test_loose_images_are_left_out(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/1.png", "2.png", "3.jpg", "labels.txt")
     found, _, inventory = read_class_folders(root)
     assert len(found) == inventory.found == 1
@@ -75,7 +75,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for root in (tmp_path / "empty", touch(tmp_path / "flat", "1.png")):
-        with pytest.raises(UserError, match=r"holds no pictures in class folders.*CLASS/PICTURE"):
+        with pytest.raises(UserError, match=r"holds no images in class folders.*CLASS/IMAGE"):
             read_class_folders(root)
 
 

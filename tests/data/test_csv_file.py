@@ -13,8 +13,8 @@ from classification.data.readers import read_samples
 from classification.errors import UserError
 
 
-def write(folder: Path, text: str, pictures: str = "1.jpg 2.jpg sub/3.jpg") -> Path:
-    for name in pictures.split():
+def write(folder: Path, text: str, images: str = "1.jpg 2.jpg sub/3.jpg") -> Path:
+    for name in images.split():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     file = folder / "faces.csv"
@@ -94,7 +94,7 @@ def test_one_attribute_needs_no_choice(tmp_path: Path) -> None:
         ("path,label,role\n1.jpg,cat,eval\n", r"line 2: the role 'eval' is none of train, val, t"),
         ("path,label,label\n1.jpg,a,b\n", r"line 1: the column 'label' is nameless or comes twice"),
         ("path,group\n1.jpg,a\n", r"line 1: no column 'label' and none of attributes"),
-        ("path,label\n", r"expected a header and a row for each picture"),
+        ("path,label\n", r"expected a header and a row for each image"),
         ('path,label\n"1.jpg,cat\n', r"line \d: not a row of a CSV"),
     ],
 )

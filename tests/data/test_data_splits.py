@@ -32,7 +32,7 @@ def make_samples(
 
 
 def random_samples(seed: int, *, grouped: bool) -> SampleSet:
-    """Return 1,500 pictures of two classes, 9 to 1, in two sources, some 200 groups."""
+    """Return 1,500 images of two classes, 9 to 1, in two sources, some 200 groups."""
     rng = np.random.default_rng(seed)
     sources = (np.arange(1500) >= 1000).astype(int)
     groups = 1000 * sources + np.minimum(rng.geometric(0.02, 1500), 120)
@@ -130,10 +130,10 @@ def test_three_shares_take_the_floors_of_their_sums() -> None:
 def test_an_empty_part_is_said(caplog: pytest.LogCaptureFixture) -> None:
     samples = make_samples(np.arange(30) % 2, groups=np.arange(30) // 15)
     split_by_shares(samples, [0.6, 0.2, 0.2], seed=0)
-    assert "got no picture" in caplog.text
+    assert "got no image" in caplog.text
     caplog.clear()
     split_by_folds(samples, 3, {"val": [0], "test": [1]}, seed=0)
-    assert "got no picture" in caplog.text
+    assert "got no image" in caplog.text
 
 
 def test_empty_parts_are_said_in_one_line_a_role(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Every kind of picture file that people have, decoded to the right pixels or refused."""
+"""Every kind of image file that people have, decoded to the right pixels or refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from classification.data.decode import DecodeError, decode
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
-# From the EXIF standard: how the stored rows and columns become the upright picture.
+# From the EXIF standard: how the stored rows and columns become the upright image.
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -112,7 +112,7 @@ def test_one_bit() -> None:
     assert [colour_at(image, x) for x in (0, 1)] == [WHITE, (0, 0, 0)]
 
 
-def palette_picture() -> Image.Image:
+def palette_image() -> Image.Image:
     image = Image.new("P", (2, 1))
     image.putpalette([0, 255, 0, *RED])
     image.putpixel((1, 0), 1)
@@ -120,13 +120,13 @@ def palette_picture() -> Image.Image:
 
 
 def test_palette() -> None:
-    image = decode(encode(palette_picture(), "PNG"))
+    image = decode(encode(palette_image(), "PNG"))
     assert [colour_at(image, x) for x in (0, 1)] == [(0, 255, 0), RED]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
 def test_transparent_palette_entry_is_white(kind: str) -> None:
-    image = decode(encode(palette_picture(), kind, transparency=0))
+    image = decode(encode(palette_image(), kind, transparency=0))
     assert [colour_at(image, x) for x in (0, 1)] == [WHITE, RED]
 
 
@@ -166,9 +166,9 @@ def test_truncated(kind: str) -> None:
         decode(io.BytesIO(data[: len(data) // 2]))
 
 
-def test_no_picture(tmp_path: Path) -> None:
+def test_no_image(tmp_path: Path) -> None:
     for data in (b"", b"hello\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"):
-        with pytest.raises(DecodeError, match="not a picture in one of the formats JPEG, PNG"):
+        with pytest.raises(DecodeError, match="not an image in one of the formats JPEG, PNG"):
             decode(io.BytesIO(data))
     with pytest.raises(DecodeError, match="No such file"):
         decode(tmp_path / "missing.jpg")

@@ -13,7 +13,7 @@ FILL = (124, 116, 104)
 EXACT = ("TranslateX", "TranslateY", "Rotate", "Posterize", "Solarize", "AutoContrast", "Equalize")
 
 
-def picture(width: int, height: int) -> Image.Image:
+def make_image(width: int, height: int) -> Image.Image:
     """Return noise over a few large shapes."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 40, (height, width, 3)) + rng.integers(20, 180, 3)
@@ -39,7 +39,7 @@ def test_names_and_order() -> None:
 @pytest.mark.parametrize("name", DISTORTIONS)
 @pytest.mark.parametrize("size", [(60, 45), (45, 60), (81, 81)])
 def test_equals_torchvision(name: str, size: tuple[int, int]) -> None:
-    image = picture(*size)
+    image = make_image(*size)
     lowest, highest = (-9 if DISTORTIONS[name].signed else 0), (7 if name == "Posterize" else 9)
     for level in range(lowest, highest + 1):
         ours = np.asarray(distort(image, [(name, level)], FILL), dtype=int)
@@ -54,7 +54,7 @@ def test_equals_torchvision(name: str, size: tuple[int, int]) -> None:
 
 def test_shear_blends_neighbours_and_fills_from_outside() -> None:
     """Against the definition, with 0 as the fill colour."""
-    pixels = np.asarray(picture(9, 12), dtype=float)
+    pixels = np.asarray(make_image(9, 12), dtype=float)
     padded = np.pad(pixels, ((0, 0), (20, 20), (0, 0)))
     expected = np.empty_like(pixels)
     for y in range(12):
@@ -71,19 +71,19 @@ def test_shear_blends_neighbours_and_fills_from_outside() -> None:
 
 @pytest.mark.parametrize("level", [-9, -1, 1, 9])
 def test_sharpness_equals_pillow(level: int) -> None:
-    image = picture(33, 20)
+    image = make_image(33, 20)
     expected = ImageEnhance.Sharpness(image).enhance(1 + 0.9 * level / 9)
     np.testing.assert_array_equal(distort(image, [("Sharpness", level)], FILL), expected)
 
 
 @pytest.mark.parametrize("level", [8, 9])
 def test_posterize_keeps_one_bit_at_least(level: int) -> None:
-    values = np.unique(np.asarray(distort(picture(60, 45), [("Posterize", level)], FILL)))
+    values = np.unique(np.asarray(distort(make_image(60, 45), [("Posterize", level)], FILL)))
     assert values.tolist() == [0, 128]
 
 
 def test_chain_is_applied_in_order() -> None:
-    image = picture(60, 45)
+    image = make_image(60, 45)
     chain = [("TranslateX", 9), ("Equalize", 0), ("ShearY", -3)]
     expected = image
     for step in chain:

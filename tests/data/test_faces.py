@@ -53,7 +53,7 @@ def box_of(detector: DlibDetector, image: Image.Image) -> np.ndarray | None:
 
 
 def gradient(width: int = 100, height: int = 80) -> Image.Image:
-    """Return a picture whose red and green tell each pixel's x and y."""
+    """Return an image whose red and green tell each pixel's x and y."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([x, y, x * 0], axis=2).astype(np.uint8))
 
@@ -76,7 +76,7 @@ def test_a_real_face_is_found_and_its_eyes_are_where_they_are(
 
 
 @pytest.mark.parametrize("longer_side", [120, 1500])
-def test_small_and_large_pictures(detector: DlibDetector, portrait: Path, longer_side: int) -> None:
+def test_small_and_large_images(detector: DlibDetector, portrait: Path, longer_side: int) -> None:
     image = decode(portrait)
     expected = box_of(detector, image)
     scale = longer_side / max(image.size)
@@ -124,7 +124,7 @@ def test_the_largest_face_counts_then_the_most_certain() -> None:
     assert largest(Faces(np.empty((0, 4)), np.empty(0))) is None
 
 
-def test_face_crops_are_squares_with_a_margin_within_the_picture() -> None:
+def test_face_crops_are_squares_with_a_margin_within_the_image() -> None:
     assert corners(crop_face(gradient(), (40, 30, 60, 50), 0.0)) == (40, 30, 60, 50)
     assert corners(crop_face(gradient(), (40, 30, 60, 50), 0.25)) == (35, 25, 65, 55)
     assert corners(crop_face(gradient(), (40, 35, 60, 45), 0.0)) == (40, 30, 60, 50)
@@ -140,7 +140,7 @@ def test_eye_strips_have_one_size_where_eyes_are_as_far_apart() -> None:
     assert set(moved) == {(48, 24)}
 
 
-def test_a_picture_is_cropped_alike_from_path_and_file(portrait: Path, own_cache: Path) -> None:
+def test_a_image_is_cropped_alike_from_path_and_file(portrait: Path, own_cache: Path) -> None:
     from_path = load_image(portrait, PREPROCESSING)
     with portrait.open("rb") as file:
         np.testing.assert_array_equal(load_image(file, PREPROCESSING), from_path)
@@ -162,7 +162,7 @@ def test_pixels_in_memory_are_cropped_as_their_file_is(portrait: Path, own_cache
 def test_landmarks_of_the_data_set_come_before_the_detector(
     tmp_path: Path, own_cache: Path
 ) -> None:
-    path = tmp_path / "faceless.png"
+    path = tmp_path / "no_face.png"
     gradient().save(path)
     landmarks = np.array([[40, 30], [60, 30], [50, 40], [42, 50], [58, 50]], np.float32)
     eyes = replace(PREPROCESSING, faces=replace(CROP, part="eyes", margin=0.0))
@@ -172,8 +172,8 @@ def test_landmarks_of_the_data_set_come_before_the_detector(
         load_image(path, eyes)
 
 
-def test_without_a_face_the_whole_picture_if_so_wanted(tmp_path: Path, own_cache: Path) -> None:
-    path = tmp_path / "faceless.png"
+def test_without_a_face_the_whole_image_if_so_wanted(tmp_path: Path, own_cache: Path) -> None:
+    path = tmp_path / "no_face.png"
     gradient().save(path)
     whole = replace(PREPROCESSING, faces=replace(CROP, no_face="whole"))
     np.testing.assert_array_equal(
@@ -183,7 +183,7 @@ def test_without_a_face_the_whole_picture_if_so_wanted(tmp_path: Path, own_cache
 
 @pytest.fixture
 def samples(tmp_path: Path, portrait: Path) -> SampleSet:
-    """Return a face, a faceless picture and a mirrored face, of two classes."""
+    """Return a face, a no_face image and a mirrored face, of two classes."""
     paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
     image = decode(portrait).resize((256, 300))
     image.save(paths[0])
@@ -192,27 +192,27 @@ def samples(tmp_path: Path, portrait: Path) -> SampleSet:
     return SampleSet(tuple(paths), np.array([0, 1, 1]), ("plain", "glasses"), ("root",) * 3)
 
 
-def test_the_store_leaves_faceless_pictures_out_and_says_so(
+def test_the_store_leaves_no_face_images_out_and_says_so(
     samples: SampleSet, own_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = open_store(samples, PREPROCESSING)
     assert store.samples.paths == (samples.paths[0], samples.paths[2])
-    assert store.indices.tolist() == [0, 2] and store.faceless.tolist() == [1]
-    assert "No face was found in 1 of 3 pictures" in caplog.text
+    assert store.indices.tolist() == [0, 2] and store.no_face.tolist() == [1]
+    assert "No face was found in 1 of 3 images" in caplog.text
     assert "(1 of 'glasses')" in caplog.text
     np.testing.assert_array_equal(store[1], load_image(samples.paths[2], PREPROCESSING))
 
 
-def test_without_a_face_a_bad_picture_if_so_wanted(samples: SampleSet, own_cache: Path) -> None:
+def test_without_a_face_a_bad_image_if_so_wanted(samples: SampleSet, own_cache: Path) -> None:
     strict = replace(PREPROCESSING, faces=replace(CROP, no_face="error"))
     with pytest.raises(UserError, match=r"b\.png: no face was found"):
         open_store(samples, strict)
     store = open_store(samples, strict, on_bad_image="skip")
-    assert len(store) == 2 and len(store.faceless) == 0
+    assert len(store) == 2 and len(store.no_face) == 0
 
 
 def test_no_face_at_all_is_a_mistake(samples: SampleSet, own_cache: Path) -> None:
-    with pytest.raises(UserError, match="No face was found in any of 1 pictures"):
+    with pytest.raises(UserError, match="No face was found in any of 1 images"):
         open_store(samples.subset([1]), PREPROCESSING)
 
 

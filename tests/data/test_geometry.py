@@ -16,7 +16,7 @@ FILL = (124, 16, 250)
 
 def test_flip_mirrors() -> None:
     image = noise(5, 8)
-    image.setflags(write=False)  # as stored pictures are
+    image.setflags(write=False)  # as stored images are
     np.testing.assert_array_equal(flip(image), image[:, ::-1])
 
 
@@ -34,7 +34,7 @@ def test_rotation_is_pillows_without_its_rounding_down(
     turned = np.deg2rad(degrees)
     across = np.abs(x * np.cos(turned) - y * np.sin(turned)) - shape[1] / 2
     down = np.abs(x * np.sin(turned) + y * np.cos(turned)) - shape[0] / 2
-    outside = np.maximum(across, down)  # pixels beyond the border of the turned picture
+    outside = np.maximum(across, down)  # pixels beyond the border of the turned image
     assert np.all(ours[outside > 0.51] == FILL)
     well_inside = inside & (outside < -0.51)
     assert well_inside.sum() > 100

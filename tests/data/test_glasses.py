@@ -32,7 +32,7 @@ def test_meglass(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("jpg 1", "jpg 2", r"meta\.txt line 3: expected 0 or 1, got '2'"),
-        ("@00_1.jpg", "_1.jpg", r"1 of the 12 pictures .* are not in"),
+        ("@00_1.jpg", "_1.jpg", r"1 of the 12 images .* are not in"),
         ("10032520@N08_identity_0@00", "10032520@00", r"meta\.txt line 1: .* no two '@'"),
         ("jpg 0", "jpg", r"meta\.txt line 1: expected a name and 1 values, got 0"),
     ],
@@ -75,14 +75,12 @@ def test_sof_originals_alone(tmp_path: Path) -> None:
 
 
 def test_not_sof(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no pictures; expected those of SoF"):
+    with pytest.raises(UserError, match="holds no images; expected those of SoF"):
         read_sof(tmp_path, "x")
     make_sof(tmp_path)
     (tmp_path / "AbdA_00001_m.jpg").touch()
     (tmp_path / "AbdA_00001_m_31_i_fr_nc_no_2016_2_e0_XX_o.jpg").touch()
-    with pytest.raises(
-        UserError, match=r"2 pictures are not named .*: AbdA_00001_m\.jpg, AbdA_000"
-    ):
+    with pytest.raises(UserError, match=r"2 images are not named .*: AbdA_00001_m\.jpg, AbdA_000"):
         read_sof(tmp_path, "x")
 
 
@@ -90,7 +88,7 @@ def test_specface(tmp_path: Path) -> None:
     source = read_specface(make_specface(tmp_path), "specface:x")
     assert source.groups == ("specface:01",) * 3 + ("specface:02",) * 3
     assert source.attributes is not None and source.attributes.all()
-    with pytest.raises(UserError, match="holds no pictures in class folders"):
+    with pytest.raises(UserError, match="holds no images in class folders"):
         read_specface(tmp_path / "01", "x")
 
 

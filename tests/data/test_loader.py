@@ -1,4 +1,4 @@
-"""Every picture once an epoch, and the same pixels however the work is divided."""
+"""Every image once an epoch, and the same pixels however the work is divided."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NUM_IMAGES = 19
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
-    """Return 19 noisy pictures of 12x16 pixels; not all of them fit in the cache."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Return 19 noisy images of 12x16 pixels; not all of them fit in the cache."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     paths = tuple(folder / f"{i}.png" for i in range(NUM_IMAGES))
     for path in paths:
@@ -51,7 +51,7 @@ def restored_threads() -> Iterator[None]:
 
 
 def pixels(batches: Iterable[Batch]) -> dict[int, np.ndarray]:
-    """Return the pictures by index; no index may come twice."""
+    """Return the images by index; no index may come twice."""
     result: dict[int, np.ndarray] = {}
     for batch in batches:
         for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
@@ -71,7 +71,7 @@ def assert_same(one: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> Non
 
 
 def expected_pixels(store: ImageStore, config: Config, epoch: int) -> dict[int, np.ndarray]:
-    """Return every augmented picture of an epoch, computed one by one."""
+    """Return every augmented image of an epoch, computed one by one."""
     return {
         i: augment(
             store[i], config.augmentation, np.random.default_rng((config.training.seed, epoch, i)),
@@ -107,7 +107,7 @@ def test_each_index_once_in_even_batches(
         assert len(plan) == int(np.ceil(num_samples / batch_size))
 
 
-def test_one_picture_over_a_full_batch_is_spread() -> None:
+def test_one_image_over_a_full_batch_is_spread() -> None:
     plan = plan_epoch(33, 32, seed=0, epoch=0)
     assert [len(shard) for (shard,) in plan] == [17, 16]
 
@@ -236,5 +236,5 @@ def test_eval_batches(store: ImageStore, batch_size: int, world_size: int) -> No
     assert_same(seen, {i: store[i] for i in range(NUM_IMAGES)})
 
 
-def test_more_ranks_than_pictures(store: ImageStore) -> None:
+def test_more_ranks_than_images(store: ImageStore) -> None:
     assert list(eval_batches(store, 4, rank=NUM_IMAGES, world_size=NUM_IMAGES + 1)) == []

@@ -73,14 +73,14 @@ def test_running_again_repairs_and_renews(
     assert f"in {count} shards, {count - 1} of them kept" in capsys.readouterr().out
     assert files_of(output) == before
     shutil.rmtree(folder / "red")
-    shard(folder, output, storage)  # fewer pictures, so that the last shards are not needed
+    shard(folder, output, storage)  # fewer images, so that the last shards are not needed
     assert contents(read_samples(f"shards:{output}")) == contents(read_samples(folder))
     assert len(list(output.iterdir())) < len(before)
     again = shard(f"shards:{output}", tmp_path / "other", STORAGES[storage == "tar"])
     assert contents(read_samples(again)) == contents(read_samples(folder))
 
 
-def test_unreadable_pictures_are_told_when_storing(
+def test_unreadable_images_are_told_when_storing(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "red" / "gone.png").symlink_to("nowhere")
@@ -103,10 +103,10 @@ def test_shards_need_a_folder_of_their_own(
         return capsys.readouterr().err
 
     for roots, output in (
-        (root, tmp_path / "shards"),  # other shards of the same pictures would replace them
+        (root, tmp_path / "shards"),  # other shards of the same images would replace them
         (folder, folder),
         (folder, tmp_path),
-        (folder, folder / "shards"),  # a class without pictures, the next time
+        (folder, folder / "shards"),  # a class without images, the next time
     ):
         assert "overlaps with the data" in refused(roots, output)
     assert files_of(tmp_path / "shards") == before
@@ -123,29 +123,29 @@ def test_other_data_do_not_replace_a_set(
     shards = tmp_path / "shards"
     shard(folder, shards, "tar")
     before = files_of(shards)
-    # Of the same folder name and the same names of pictures, and of another name.
-    same_names = make_class_folders(tmp_path / "other" / "pictures", per_class=4, size=50)
+    # Of the same folder name and the same names of images, and of another name.
+    same_names = make_class_folders(tmp_path / "other" / "images", per_class=4, size=50)
     other = make_celeba(tmp_path / "celeba")
     for roots in (same_names, f"celeba:{other}"):
         assert shard_data.main(["--data-roots", str(roots), "--output", str(shards)]) == 2
         assert "shards: holds shards of other data: 12 of 12" in capsys.readouterr().err
     assert files_of(shards) == before
-    shard(f"{folder},celeba:{other}", shards, "parquet")  # more pictures replace nothing
+    shard(f"{folder},celeba:{other}", shards, "parquet")  # more images replace nothing
     assert "removed" not in capsys.readouterr().err
     shard(folder, shards, "tar")
-    assert "12 of 24 pictures stored there are removed" in capsys.readouterr().err
+    assert "12 of 24 images stored there are removed" in capsys.readouterr().err
     assert files_of(shards) == before
 
 
-def test_shards_of_shards_read_each_picture_once(
+def test_shards_of_shards_read_each_image_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = shard(folder, tmp_path / "shards", "tar")
     numbers = []
 
-    def read(picture: InTar) -> bytes:
-        numbers.append(picture.place[:2])
-        return read_as_ever(picture)
+    def read(image: InTar) -> bytes:
+        numbers.append(image.place[:2])
+        return read_as_ever(image)
 
     read_as_ever = InTar.read
     monkeypatch.setattr(InTar, "read", read)

@@ -145,7 +145,7 @@ def test_the_log_says_what_was_merged_and_drawn(
             ],
         )
     lines = [line.split() for line in caplog.text.splitlines()]
-    assert ["source", "not_Eyeglasses", "Eyeglasses", "pictures"] in lines
+    assert ["source", "not_Eyeglasses", "Eyeglasses", "images"] in lines
     sof = [line for line in lines if line and line[0].startswith("sof:")]
     assert [line[1:] for line in sof[:2]] == [["9", "0"], ["0", "3", "3"]]  # files, then classes
     (drawn,) = (line for line in caplog.text.splitlines() if "the first epoch draws" in line)

@@ -98,7 +98,7 @@ class FixedDraws:
 def test_whole_equals_timm_given_the_same_draws(
     on: dict[str, float], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # timm mixes with the batch backwards: of two pictures, that is the one before as well.
+    # timm mixes with the batch backwards: of two images, that is the one before as well.
     images, targets = make_images(2), torch.tensor([3, 1])
     ours, soft_targets = mix_batch(
         images, targets, NUM_CLASSES, settings(**on), np.random.default_rng(seed)
@@ -123,8 +123,8 @@ def test_labels_are_mixed_as_torchvisions() -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
-def test_pictures_and_labels_have_the_same_share() -> None:
-    """Of pictures of one colour a class, the mean pixel tells the share."""
+def test_images_and_labels_have_the_same_share() -> None:
+    """Of images of one colour a class, the mean pixel tells the share."""
     images = (TARGETS * 80).to(torch.uint8)[:, None, None, None].expand(-1, 3, 40, 40)
     for seed in range(30):
         mixed, soft_targets = mix_batch(
@@ -195,7 +195,7 @@ def test_boxes_are_distributed_as_timms() -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     paths = tuple(folder / f"{i}.png" for i in range(NUM_IMAGES))
     for path in paths:

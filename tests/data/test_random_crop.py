@@ -19,7 +19,7 @@ from classification.data.transforms import augment
 FILL = (1, 2, 3)
 
 
-def picture(width: int = 48, height: int = 32) -> Image.Image:
+def make_image(width: int = 48, height: int = 32) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -35,7 +35,7 @@ def boxes(width: int, height: int, smallest_share: float, number: int) -> np.nda
 def torchvision_boxes(width: int, height: int, smallest_share: float, number: int) -> np.ndarray:
     torch.manual_seed(0)
     image = torch.empty(3, height, width)
-    ratio = [3 / 4 * width / height, 4 / 3 * width / height]  # relative to the picture's own
+    ratio = [3 / 4 * width / height, 4 / 3 * width / height]  # relative to the image's own
     drawn = [
         RandomResizedCrop.get_params(image, [smallest_share, 1.0], ratio) for _ in range(number)
     ]
@@ -65,7 +65,7 @@ def test_share_is_uniform_and_stretch_is_at_most_four_thirds() -> None:
     assert share.max() <= 1
     assert 0.748 < stretch.min() < 0.76
     assert 1.32 < stretch.max() < 1.336
-    small = share < 0.7  # where every draw fits into the picture
+    small = share < 0.7  # where every draw fits into the image
     np.testing.assert_allclose(share[small].mean(), 0.45, atol=0.01)
     np.testing.assert_allclose(np.log(stretch[small]).mean(), 0, atol=0.01)
 
@@ -77,7 +77,7 @@ def test_boxes_lie_inside() -> None:
     assert (drawn[:, :2] + drawn[:, 2:] <= (7, 5)).all()
 
 
-def test_whole_picture_when_nothing_fits() -> None:
+def test_whole_image_when_nothing_fits() -> None:
     class Largest:  # every draw has the whole area and the widest stretch
         def uniform(self, low: float, high: float) -> float:
             return high
@@ -88,7 +88,7 @@ def test_whole_picture_when_nothing_fits() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_pixels_are_those_of_pillows_crop_and_resize(seed: int) -> None:
     """Except at the border, where Pillow's box sees the pixels beside it and a crop does not."""
-    image = picture()
+    image = make_image()
     left, top, right, bottom = draw_box(48, 32, 0.1, np.random.default_rng(seed))
     cropped = image.crop((left, top, right, bottom))
     expected = np.asarray(cropped.resize((48, 32), Image.Resampling.BILINEAR))
@@ -99,7 +99,7 @@ def test_pixels_are_those_of_pillows_crop_and_resize(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_pixels_are_those_of_torchs_grid_sample(seed: int) -> None:
-    image = picture()
+    image = make_image()
     left, top, right, bottom = draw_box(48, 32, 0.1, np.random.default_rng(seed))
     x = (left + (right - left) * (torch.arange(48) + 0.5) / 48) / 48 * 2 - 1
     y = (top + (bottom - top) * (torch.arange(32) + 0.5) / 32) / 32 * 2 - 1
@@ -119,7 +119,7 @@ def settings(crop_scale: float) -> Config:
 
 
 def test_augment_crops_first() -> None:
-    image = np.asarray(picture())
+    image = np.asarray(make_image())
     rng = np.random.default_rng(7)
     cropped = augment(image, settings(0.3), rng, FILL)
     assert cropped.shape == image.shape
@@ -132,7 +132,7 @@ def test_augment_crops_first() -> None:
 
 def test_off_draws_nothing() -> None:
     """The other augmentations' draws are those of the versions without crops."""
-    image, rng = np.asarray(picture()), np.random.default_rng(3)
+    image, rng = np.asarray(make_image()), np.random.default_rng(3)
     np.testing.assert_array_equal(augment(image, settings(1.0), rng, FILL), image)
     reference = np.random.default_rng(3)
     reference.random(3)

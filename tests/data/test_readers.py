@@ -27,7 +27,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def labels(samples: SampleSet) -> dict[str, str]:
-    """Return each picture's class name by its file name."""
+    """Return each image's class name by its file name."""
     return {
         path.name: samples.class_names[target]
         for path, target in zip(samples.paths, samples.targets, strict=True)
@@ -83,7 +83,7 @@ def test_the_model_decides_about_classes(tmp_path: Path, caplog: pytest.LogCaptu
     assert samples.class_names == ("eel", "dog", "cat")
     assert samples.targets.tolist() == [2, 1]
     assert samples.counts().tolist() == [0, 1, 1]
-    assert "The val data hold no picture of class 'eel' (n = 0)" in caplog.text
+    assert "The val data hold no image of class 'eel' (n = 0)" in caplog.text
 
 
 def test_class_unknown_to_the_model(tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_wrong_subset_of_classes(tmp_path: Path) -> None:
         read_samples(root, classes=["empty", "dog"])
     with pytest.raises(UserError, match="There are: dog, eel"):
         read_samples(root, class_names=["dog", "eel"], classes=["cat"], role="val")
-    with pytest.raises(UserError, match="val data hold no picture of the classes eel"):
+    with pytest.raises(UserError, match="val data hold no image of the classes eel"):
         read_samples(root, class_names=["dog", "eel"], classes=["eel"], role="val")
 
 
 def test_empty_training_class(tmp_path: Path) -> None:
     make(tmp_path / "1", "a/1.png", "b/2.png", "c/readme.txt")
     make(tmp_path / "2", "c/3.png")
-    with pytest.raises(UserError, match="Class folders without pictures: c"):
+    with pytest.raises(UserError, match="Class folders without images: c"):
         read_samples(tmp_path / "1")
     assert read_samples([tmp_path / "1", tmp_path / "2"]).class_names == ("a", "b", "c")
 
@@ -173,7 +173,7 @@ def test_missing_roots(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No test data root was given"):
         read_samples("", role="test")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty' holds no pictures in class folders"):
+    with pytest.raises(UserError, match="empty' holds no images in class folders"):
         read_samples([root, tmp_path / "empty"])
     with pytest.raises(UserError, match="1 train annotation files were given for 2 data roots"):
         read_samples([root, root], "list.txt")

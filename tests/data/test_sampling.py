@@ -26,7 +26,7 @@ from classification.data.sampling import (
 )
 from classification.data.store import open_store
 from classification.data.transforms import augment
-from classification.learning.label_losses import balanced_label_weights
+from classification.training.label_losses import balanced_label_weights
 
 FILL = (128, 128, 128)
 
@@ -75,7 +75,7 @@ def test_batches_hold_about_as_many_of_each_class() -> None:
     assert 30 < min(positives) < max(positives) < 70  # 50 +- 4 standard deviations
 
 
-def test_no_picture_again_before_its_class_is_used_up() -> None:
+def test_no_image_again_before_its_class_is_used_up() -> None:
     targets = make_targets(950, 47, 3)
     repeats = np.bincount(dealt(targets), minlength=1000)
     for c in range(3):
@@ -153,7 +153,7 @@ def test_weighted_draws_are_those_of_torchs_sampler() -> None:
         ours += np.bincount(order, minlength=1000)
         theirs += np.bincount(other, minlength=1000)
     assert np.mean(our_shares) == pytest.approx(0.5, abs=0.004)
-    # Independent draws: the share varies as in torch's sampler, and so does each picture's number.
+    # Independent draws: the share varies as in torch's sampler, and so does each image's number.
     assert np.std(our_shares) == pytest.approx(np.std(their_shares), rel=0.15)
     assert np.mean(repeats, axis=0)[0] == pytest.approx(np.mean(repeats, axis=0)[1], rel=0.1)
     for value in (0, 1):
@@ -287,7 +287,7 @@ def make_config(accumulation: int = 1) -> Config:
 
 
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (1, 2), (2, 1)])
-def test_repeats_of_a_picture_are_augmented_apart(
+def test_repeats_of_a_image_are_augmented_apart(
     tmp_path: Path, world_size: int, accumulation: int
 ) -> None:
     targets = make_targets(18, 2)

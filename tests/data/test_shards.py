@@ -48,7 +48,7 @@ def test_class_folders_come_back(folder: Path, tmp_path: Path, storage: str) -> 
     assert packed.class_names == plain.class_names
     assert packed.targets.tolist() == plain.targets.tolist()
     assert contents(packed) == contents(plain)
-    shards = {Path(str(picture).rpartition(" row ")[0]) for picture in packed.packed}
+    shards = {Path(str(image).rpartition(" row ")[0]) for image in packed.packed}
     assert len(shards) == len(list((tmp_path / "shards [1]").glob(f"*.{storage}"))) > 2
     some = [7, 0, 11]
     assert contents(packed.subset(some)) == contents(plain.subset(some))
@@ -197,7 +197,7 @@ def test_bad_indexes(folder: Path, tmp_path: Path) -> None:
             read_samples(root)
 
 
-def test_loader_processes_read_packed_pictures(folder: Path, tmp_path: Path) -> None:
+def test_loader_processes_read_packed_images(folder: Path, tmp_path: Path) -> None:
     from classification.data.loader import TrainLoader
 
     config = default_config()
@@ -222,7 +222,7 @@ def test_an_audit_finds_the_same(folder: Path, tmp_path: Path, storage: str) -> 
     from classification.audit.json_report import render_json
 
     shutil.copy(folder / "red" / "0.png", folder / "blue" / "copy.png")
-    (folder / "red" / "1.png").write_bytes(b"no picture")
+    (folder / "red" / "1.png").write_bytes(b"no image")
     root = shard(folder, tmp_path / "shards", storage)
     plain, packed = (
         check({"train": read_samples(data)}, label_errors=False) for data in (folder, root)
@@ -236,9 +236,9 @@ def test_an_audit_finds_the_same(folder: Path, tmp_path: Path, storage: str) -> 
         for finding in json.loads(render_json(packed))["findings"]
         if finding["kind"] == "unreadable"
     ]
-    where = unreadable["pictures"][0]["packed"]
+    where = unreadable["images"][0]["packed"]
     assert re.fullmatch(rf"{re.escape(str(tmp_path))}/shards/shard-\d+\.{storage} row \d+", where)
-    assert f"{where} ({tmp_path}/shards/pictures/red/1.png)" in pages[1]
+    assert f"{where} ({tmp_path}/shards/images/red/1.png)" in pages[1]
 
 
 def test_cleaning_is_for_what_shards_were_made_of(folder: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_copies_stay_together(tool: Any, tmp_path: Path, capsys: Any) -> None:
     for row in rows_of(split):
         assert row["group"] == Path(row["path"]).name.split(".rf.")[0]
         roles[row["group"]].add(row["role"])
-    assert len(roles) == 16  # the same names in train/ and val/ are the same picture
+    assert len(roles) == 16  # the same names in train/ and val/ are the same image
     assert all(len(found) == 1 for found in roles.values())
     samples = read_samples(roots, role="val", class_names=["bird", "drone"], data=data(split))
     assert samples.groups[0] == Path(samples.paths[0]).name.split(".rf.")[0]
@@ -199,9 +199,9 @@ def test_what_does_not_fit(tool: Any, tmp_path: Path, caplog: pytest.LogCaptureF
         split.write_text(new)
         return read_samples(roots, class_names=("a", "b"), data=data(split))
 
-    with pytest.raises(UserError, match=r"has 1 pictures that it has not: MeGlass_120x120/"):
+    with pytest.raises(UserError, match=r"has 1 images that it has not: MeGlass_120x120/"):
         read("".join(lines[:-1]))
-    with pytest.raises(UserError, match=r"has 1 no more of its pictures: x\.jpg"):
+    with pytest.raises(UserError, match=r"has 1 no more of its images: x\.jpg"):
         read(text + "x.jpg,meglass:faces,,,0,train\n")
     with pytest.raises(UserError, match=r"line 16: 'x\.jpg' comes again"):
         read(text + "x.jpg,meglass:faces,,,0,train\n" * 2)
@@ -219,7 +219,7 @@ def test_what_does_not_fit(tool: Any, tmp_path: Path, caplog: pytest.LogCaptureF
     assert len(read(text)) and "edited" not in caplog.text
     assert len(read(text.replace(",val\n", ",train\n"))) == 9
     assert "was edited since tools/split_data.py wrote it" in caplog.text
-    with pytest.raises(UserError, match=r"has no val pictures"):
+    with pytest.raises(UserError, match=r"has no val images"):
         read_samples(roots, role="val", class_names=("a", "b"), data=data(split))
     split.unlink()
     with pytest.raises(UserError, match=r"is no file\. Make one with tools/split_data\.py, or say"):

@@ -17,7 +17,7 @@ def make_samples(targets: np.ndarray, names: tuple[str, ...]) -> SampleSet:
 def test_classes() -> None:
     table = source_table(make_samples(np.array([0, 1, 1, 1]), ("no", "yes")))
     assert table.splitlines() == [
-        "source  no  yes  pictures",
+        "source  no  yes  images",
         "one      1    2         3",
         "two      0    1         1",
         "all      1    3         4",

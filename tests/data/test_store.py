@@ -1,4 +1,4 @@
-"""Bad pictures are found at the start, and pixels are the same from RAM and from a file."""
+"""Bad images are found at the start, and pixels are the same from RAM and from a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE_BYTES = 8 * 10 * 3
 
 @pytest.fixture
 def samples(tmp_path: Path) -> SampleSet:
-    """Return six noisy pictures of larger and different sizes, two of each class."""
+    """Return six noisy images of larger and different sizes, two of each class."""
     rng = np.random.default_rng(0)
     paths = tuple(tmp_path / f"bild {i}.png" for i in range(6))
     for i, path in enumerate(paths):
@@ -43,7 +43,7 @@ def test_same_pixels_cached_or_not(samples: SampleSet, num_cached: int, num_thre
 def test_only_what_fits_is_kept(samples: SampleSet, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         store = open_store(samples, PREPROCESSING, cache_bytes=4 * IMAGE_BYTES)
-    assert "4 of 6 decoded pictures are kept in RAM" in caplog.text
+    assert "4 of 6 decoded images are kept in RAM" in caplog.text
     for path in samples.paths:
         path.unlink()
     for i in range(4):
@@ -52,25 +52,25 @@ def test_only_what_fits_is_kept(samples: SampleSet, caplog: pytest.LogCaptureFix
         store[4]
 
 
-def test_kept_pictures_cannot_be_changed(samples: SampleSet) -> None:
+def test_kept_images_cannot_be_changed(samples: SampleSet) -> None:
     store = open_store(samples, PREPROCESSING, cache_bytes=10**6)
     with pytest.raises(ValueError, match="read-only"):
         store[0][:] = 0
 
 
-def test_all_bad_pictures_are_listed(samples: SampleSet) -> None:
+def test_all_bad_images_are_listed(samples: SampleSet) -> None:
     samples.paths[1].write_bytes(b"")
     samples.paths[4].unlink()
     with pytest.raises(UserError) as caught:
         open_store(samples, PREPROCESSING)
     first, second, third = str(caught.value).splitlines()
-    assert first.startswith("2 of 6 pictures cannot be used.")
+    assert first.startswith("2 of 6 images cannot be used.")
     assert "data.on_bad_image" in first
-    assert second.strip().startswith(f"{samples.paths[1]}: not a picture")
+    assert second.strip().startswith(f"{samples.paths[1]}: not an image")
     assert third.strip() == f"{samples.paths[4]}: No such file or directory"
 
 
-def test_bad_pictures_can_be_left_out(samples: SampleSet, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_images_can_be_left_out(samples: SampleSet, caplog: pytest.LogCaptureFixture) -> None:
     expected = [load_image(path, PREPROCESSING) for path in samples.paths]
     samples.paths[0].write_bytes(b"text")
     samples.paths[2].write_bytes(samples.paths[2].read_bytes()[:200])
@@ -82,20 +82,20 @@ def test_bad_pictures_can_be_left_out(samples: SampleSet, caplog: pytest.LogCapt
     for image, i in zip(store, (1, 4, 5), strict=True):
         np.testing.assert_array_equal(image, expected[i])
     assert all(str(samples.paths[i]) in caplog.text for i in (0, 2, 3))
-    assert "No picture is left of class 'b'" in caplog.text
+    assert "No image is left of class 'b'" in caplog.text
     assert "class 'a'" not in caplog.text
 
 
 def test_nothing_left(samples: SampleSet) -> None:
     for path in samples.paths:
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="6 of 6 pictures cannot be used"):
+    with pytest.raises(UserError, match="6 of 6 images cannot be used"):
         open_store(samples, PREPROCESSING, on_bad_image="skip")
 
 
-def test_too_large_pictures_are_bad(samples: SampleSet) -> None:
+def test_too_large_images_are_bad(samples: SampleSet) -> None:
     preprocessing = Preprocessing(8, 10, (0.5,) * 3, (0.2,) * 3, max_megapixels=21 * 30 / 1e6)
-    with pytest.raises(UserError, match="4 of 6 pictures"):
+    with pytest.raises(UserError, match="4 of 6 images"):
         open_store(samples, preprocessing)
 
 

@@ -1,4 +1,4 @@
-"""Flip and rotation by what they do to simple pictures; AugMix has its own tests."""
+"""Flip and rotation by what they do to simple images; AugMix has its own tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILL = (1, 2, 3)
 
 
 def bar() -> np.ndarray:
-    """Return a white picture with a black horizontal bar in the middle."""
+    """Return a white image with a black horizontal bar in the middle."""
     image = Image.new("L", (101, 101), 255)
     ImageDraw.Draw(image).rectangle((10, 46, 90, 54), fill=0)
     return np.asarray(image.convert("RGB"))

@@ -136,7 +136,7 @@ def exported_int8(int8_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     """Return [13, H, W, 3] uint8 RGB: blots of colour on noise."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 120, (13, HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -147,20 +147,18 @@ def pictures() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def expected_logits(checkpoint: Path, pictures: np.ndarray) -> np.ndarray:
-    """Return the logits of `pictures`, normalised here in float64, calibrated by the textbook."""
-    pixels = (pictures / 255.0 - np.array(MEAN)) / np.array(STD)
+def expected_logits(checkpoint: Path, images: np.ndarray) -> np.ndarray:
+    """Return the logits of `images`, normalised here in float64, calibrated by the textbook."""
+    pixels = (images / 255.0 - np.array(MEAN)) / np.array(STD)
     batch = torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float().contiguous()
     with torch.no_grad():
         return load_classifier(checkpoint).model(batch).numpy() / TEMPERATURE
 
 
 @pytest.fixture
-def picture_file(tmp_path: Path, pictures: np.ndarray) -> Path:
+def image_file(tmp_path: Path, images: np.ndarray) -> Path:
     """Return a PNG three times as large as the network's input."""
-    path = tmp_path / "picture é.png"
-    enlarged = Image.fromarray(pictures[0]).resize(
-        (3 * WIDTH, 3 * HEIGHT), Image.Resampling.NEAREST
-    )
+    path = tmp_path / "image é.png"
+    enlarged = Image.fromarray(images[0]).resize((3 * WIDTH, 3 * HEIGHT), Image.Resampling.NEAREST)
     enlarged.save(path)
     return path

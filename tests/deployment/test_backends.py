@@ -29,17 +29,17 @@ def test_describes_the_model(backend, config):
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 13])
-def test_logits(backend, pictures, expected_logits, size):
-    actual = backend.logits(pictures[:size])
+def test_logits(backend, images, expected_logits, size):
+    actual = backend.logits(images[:size])
     assert actual.dtype == np.float32
     np.testing.assert_allclose(actual, expected_logits[:size], atol=1e-4)
 
 
-def test_stream_keeps_the_order_over_batches_of_any_size(backend, pictures, expected_logits):
+def test_stream_keeps_the_order_over_batches_of_any_size(backend, images, expected_logits):
     sizes = [13, 1, 8, 3, 9, 2] * 3
     rng = np.random.default_rng(0)
-    chosen = [rng.integers(0, len(pictures), size) for size in sizes]
-    answers = list(backend.stream(pictures[indices] for indices in chosen))
+    chosen = [rng.integers(0, len(images), size) for size in sizes]
+    answers = list(backend.stream(images[indices] for indices in chosen))
     assert len(answers) == len(chosen)
     for answer, indices in zip(answers, chosen, strict=True):
         np.testing.assert_allclose(answer, expected_logits[indices], atol=1e-4)
@@ -61,13 +61,13 @@ def test_the_model_as_exported_is_the_one_that_was_loaded(exported, config, tmp_
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_stream_reads_only_a_little_ahead(backend, pictures):
+def test_stream_reads_only_a_little_ahead(backend, images):
     taken = []
 
     def batches():
         for number in range(1000):
             taken.append(number)
-            yield pictures[:8]
+            yield images[:8]
 
     answers = backend.stream(batches())
     for _ in range(5):
@@ -76,9 +76,9 @@ def test_stream_reads_only_a_little_ahead(backend, pictures):
     assert len(taken) <= 5 + 2 * (os.cpu_count() or 1) + 1
 
 
-def test_an_error_of_the_source_reaches_the_caller(backend, pictures):
+def test_an_error_of_the_source_reaches_the_caller(backend, images):
     def batches():
-        yield pictures
+        yield images
         raise OSError("the disk has gone")
 
     with pytest.raises(OSError, match="the disk has gone"):
@@ -86,7 +86,7 @@ def test_an_error_of_the_source_reaches_the_caller(backend, pictures):
 
 
 @pytest.mark.parametrize("name", ["model.xml", "model.onnx"])
-def test_openvino_needs_no_torch(exported, picture_file, name):
+def test_openvino_needs_no_torch(exported, image_file, name):
     """Nor anything else that is slow to import: that is what makes a cold start fast."""
     program = (
         "import sys\n"
@@ -94,7 +94,7 @@ def test_openvino_needs_no_torch(exported, picture_file, name):
         "assert main(['--load-weights', *sys.argv[1:], '--output', 'csv']) == 0\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
-    command = [sys.executable, "-c", program, str(exported / name), "--input", str(picture_file)]
+    command = [sys.executable, "-c", program, str(exported / name), "--input", str(image_file)]
     *rows, modules = subprocess.run(
         command, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -121,9 +121,9 @@ def test_precision_that_the_cpu_lacks(exported):
         load_backend(exported / "model.xml", precision_hint="f16")
 
 
-def test_a_small_batch_after_a_large_one_compiles_nothing(exported, pictures, expected_logits):
+def test_a_small_batch_after_a_large_one_compiles_nothing(exported, images, expected_logits):
     backend = load_backend(exported / "model.xml", precision_hint="f32")
-    large, small = backend.stream([pictures[:8], pictures[8:11]])
+    large, small = backend.stream([images[:8], images[8:11]])
     assert list(backend._compiled) == [(8, "THROUGHPUT")]
     np.testing.assert_allclose(np.concatenate([large, small]), expected_logits[:11], atol=1e-4)
 

@@ -28,18 +28,18 @@ def test_others_stay(values):
 
 
 @pytest.mark.parametrize("name", ["model.xml", "model.onnx", "model.pth"])
-def test_logits(exported_fp16, pictures, expected_logits, name):
+def test_logits(exported_fp16, images, expected_logits, name):
     backend = load_backend(exported_fp16 / name, precision_hint="f32")
     assert backend.precision.startswith("FP16 ")
-    actual = backend.logits(pictures)
+    actual = backend.logits(images)
     difference = np.abs(actual - expected_logits).max()
     assert 1e-6 < difference < 0.02 * expected_logits.std()
     np.testing.assert_array_equal(actual.argmax(axis=1), expected_logits.argmax(axis=1))
 
 
-def test_onnxruntime(exported_fp16, pictures, expected_logits, config):
+def test_onnxruntime(exported_fp16, images, expected_logits, config):
     session = onnxruntime.InferenceSession(exported_fp16 / "model.onnx")
-    pixels = (pictures / 255 - config.input.mean) / config.input.std
+    pixels = (images / 255 - config.input.mean) / config.input.std
     batch = pixels.transpose(0, 3, 1, 2).astype(np.float32)
     (logits,) = session.run(None, {"image": batch})
     assert logits.dtype == np.float32

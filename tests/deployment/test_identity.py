@@ -114,21 +114,21 @@ def overwrite(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*IRS, "model.onnx"])
-def test_a_loaded_model_keeps_its_weights(name: str, folder: Path, pictures: np.ndarray) -> None:
-    expected = [load_backend(folder / name).logits(pictures[:size]) for size in (1, 13)]
+def test_a_loaded_model_keeps_its_weights(name: str, folder: Path, images: np.ndarray) -> None:
+    expected = [load_backend(folder / name).logits(images[:size]) for size in (1, 13)]
     used, fresh = load_backend(folder / name), load_backend(folder / name)
-    used.logits(pictures[:1])  # compiled before, for one picture
+    used.logits(images[:1])  # compiled before, for one image
     file = folder / name
     weights = file if name.endswith(".onnx") else file.with_suffix(".bin")
     overwrite(weights)
     for backend in (used, fresh):
         for size, logits in zip((1, 13), expected, strict=True):
-            np.testing.assert_array_equal(backend.logits(pictures[:size]), logits)
+            np.testing.assert_array_equal(backend.logits(images[:size]), logits)
     weights.write_bytes(b"")
-    np.testing.assert_array_equal(load_again_is_refused(file, fresh, pictures), expected[0])
+    np.testing.assert_array_equal(load_again_is_refused(file, fresh, images), expected[0])
 
 
-def load_again_is_refused(file: Path, backend: object, pictures: np.ndarray) -> np.ndarray:
+def load_again_is_refused(file: Path, backend: object, images: np.ndarray) -> np.ndarray:
     with pytest.raises(UserError):
         load_backend(file)
-    return backend.logits(pictures[:1])  # type: ignore[attr-defined]
+    return backend.logits(images[:1])  # type: ignore[attr-defined]

@@ -143,7 +143,7 @@ def test_kinds_mixed_keep_their_order_and_bad_ones_their_place(
     assert [p.path for p in predictor.predict(images)] == [
         "#0", "#1", str(file), "#3", "#4", str(tmp_path), str(file), "#7", "#8"
     ]  # fmt: skip
-    expected = ["", "NoneType", "", "not a picture", "float64", "directory", "", "list", "int"]
+    expected = ["", "NoneType", "", "not an image", "float64", "directory", "", "list", "int"]
     assert all(word in error for word, error in zip(expected, errors, strict=True))
     assert [not error for error in errors] == [not word for word in expected]
     first, second = (load_image(p, PREPROCESSING) for p in (tmp_path / "2.png", file))
@@ -261,7 +261,7 @@ def cut() -> Image.Image:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: b"", "not a picture"),
+        (lambda: b"", "not an image"),
         (broken, "cannot read the file: Input/output error"),
         (closed, "cannot read the file: ValueError: I/O operation on closed file"),
         (closed_image, "closed"),

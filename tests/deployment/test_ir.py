@@ -19,11 +19,11 @@ def numbers(model: ov.Model, key: str) -> np.ndarray:
     return np.array([float(v) for v in model.get_rt_info(["model_info", key]).astype(str).split()])
 
 
-def foreign_client(folder, picture_file, bgr: bool) -> np.ndarray:
-    """Answer one picture as somebody would who knows OpenVINO, Pillow and the README only."""
+def foreign_client(folder, image_file, bgr: bool) -> np.ndarray:
+    """Answer one image as somebody would who knows OpenVINO, Pillow and the README only."""
     model = openvino_core().read_model(folder / "model.xml")
     _, _, height, width = model.input("image").partial_shape
-    image = Image.open(picture_file).convert("RGB")
+    image = Image.open(image_file).convert("RGB")
     image = image.resize((width.get_length(), height.get_length()), Image.Resampling.BILINEAR)
     pixels = np.asarray(image).astype(np.float32)
     pixels = pixels[:, :, ::-1] if bgr else pixels
@@ -34,27 +34,27 @@ def foreign_client(folder, picture_file, bgr: bool) -> np.ndarray:
     return compiled(planar[None].astype(np.float32))["logits"]
 
 
-def torch_answer(checkpoint, picture_file, config) -> np.ndarray:
+def torch_answer(checkpoint, image_file, config) -> np.ndarray:
     size = (config.input.width, config.input.height)
-    image = Image.open(picture_file).convert("RGB").resize(size, Image.Resampling.BILINEAR)
+    image = Image.open(image_file).convert("RGB").resize(size, Image.Resampling.BILINEAR)
     mean, std = torch.tensor(config.input.mean), torch.tensor(config.input.std)
     pixels = (torch.from_numpy(np.array(image)).float() / 255 - mean) / std
     with torch.no_grad():
         return load_classifier(checkpoint).calibrated()(pixels.permute(2, 0, 1)[None]).numpy()
 
 
-def test_foreign_client_gets_pytorchs_logits(exported, checkpoint, picture_file, config):
-    expected = torch_answer(checkpoint, picture_file, config)
+def test_foreign_client_gets_pytorchs_logits(exported, checkpoint, image_file, config):
+    expected = torch_answer(checkpoint, image_file, config)
     assert np.std(expected) > 0.1
-    actual = foreign_client(exported, picture_file, bgr=True)
+    actual = foreign_client(exported, image_file, bgr=True)
     np.testing.assert_allclose(actual, expected, atol=1e-4)
     # The colour order matters to this model, so the agreement above says something about it.
-    assert np.abs(foreign_client(exported, picture_file, bgr=False) - expected).max() > 0.01
+    assert np.abs(foreign_client(exported, image_file, bgr=False) - expected).max() > 0.01
 
 
-def test_rgb_input_format(exported_rgb, checkpoint, picture_file, config):
-    expected = torch_answer(checkpoint, picture_file, config)
-    actual = foreign_client(exported_rgb, picture_file, bgr=False)
+def test_rgb_input_format(exported_rgb, checkpoint, image_file, config):
+    expected = torch_answer(checkpoint, image_file, config)
+    actual = foreign_client(exported_rgb, image_file, bgr=False)
     np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
@@ -72,9 +72,9 @@ def test_contract_of_the_file(exported, config):
     assert ov.Type.f32 in types and ov.Type.f16 not in types
 
 
-def test_batch_is_dynamic(exported, pictures):
+def test_batch_is_dynamic(exported, images):
     compiled = openvino_core().compile_model(exported / "model.xml", "CPU")
-    batch = pictures.transpose(0, 3, 1, 2).astype(np.float32) / 100
+    batch = images.transpose(0, 3, 1, 2).astype(np.float32) / 100
     together = compiled(batch)[0]
     apart = np.concatenate([compiled(image[None])[0] for image in batch])
     # In bf16, if that is what the CPU takes.
@@ -118,9 +118,9 @@ def test_int8_checkpoint_becomes_an_int8_graph(exported_int8, exported):
     assert (exported_int8 / "model.bin").stat().st_size < 0.5 * fp32_size
 
 
-def test_int8_graph_computes_what_pytorch_does(exported_int8, int8_checkpoint, pictures):
-    expected = load_backend(int8_checkpoint).logits(pictures)
-    actual = load_backend(exported_int8 / "model.xml", precision_hint="f32").logits(pictures)
+def test_int8_graph_computes_what_pytorch_does(exported_int8, int8_checkpoint, images):
+    expected = load_backend(int8_checkpoint).logits(images)
+    actual = load_backend(exported_int8 / "model.xml", precision_hint="f32").logits(images)
     # Roundings go either way, by a whole quantization step each.
     assert np.sqrt(np.mean((actual - expected) ** 2)) < 0.1 * expected.std()
     assert np.mean(actual.argmax(axis=1) == expected.argmax(axis=1)) > 0.9

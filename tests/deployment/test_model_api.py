@@ -53,12 +53,12 @@ def check(model, checkpoint, photos, tmp_path, tolerance: float = 1e-3) -> None:
 
 
 @pytest.mark.parametrize("folder", ["exported", "exported_rgb", "exported_fp16"])
-def test_plain_ir_on_pictures_of_its_size(folder, checkpoint, tmp_path, request):
+def test_plain_ir_on_images_of_its_size(folder, checkpoint, tmp_path, request):
     model = client(request.getfixturevalue(folder) / "model.xml")
     check(model, checkpoint, photographs([(40, 32)]), tmp_path)
 
 
-def test_ir_with_preprocessing_on_pictures_of_any_size(exported, checkpoint, tmp_path):
+def test_ir_with_preprocessing_on_images_of_any_size(exported, checkpoint, tmp_path):
     model = client(exported / "model_with_preprocessing.xml")
     check(model, checkpoint, photographs([(40, 32)]), tmp_path)
     check(model, checkpoint, photographs(SIZES), tmp_path, RESIZED)

@@ -12,13 +12,13 @@ def session(exported) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(exported / "model.onnx")
 
 
-def test_onnxruntime_gets_pytorchs_logits(session, pictures, expected_logits):
+def test_onnxruntime_gets_pytorchs_logits(session, images, expected_logits):
     metadata = session.get_modelmeta().custom_metadata_map
     mean, scale = (
         np.array([float(value) for value in metadata[f"model_info {key}"].split()])
         for key in ("mean_values", "scale_values")
     )
-    batch = ((pictures - mean) / scale).transpose(0, 3, 1, 2).astype(np.float32)
+    batch = ((images - mean) / scale).transpose(0, 3, 1, 2).astype(np.float32)
     (together,) = session.run(["logits"], {"image": batch})
     np.testing.assert_allclose(together, expected_logits, atol=1e-4)
     (alone,) = session.run(["logits"], {"image": batch[:1]})
@@ -40,7 +40,7 @@ def test_one_file_without_traces_of_this_machine(exported):
     assert b"site-packages" not in data and b"stack_trace" not in data
 
 
-def test_backend_reads_it(exported, pictures, expected_logits):
+def test_backend_reads_it(exported, images, expected_logits):
     backend = load_backend(exported / "model.onnx", precision_hint="f32")
     assert backend.precision == "FP32 ONNX on cpu, computing in f32"
-    np.testing.assert_allclose(backend.logits(pictures), expected_logits, atol=1e-4)
+    np.testing.assert_allclose(backend.logits(images), expected_logits, atol=1e-4)

@@ -19,12 +19,12 @@ from classification.models.checkpoint import load_classifier
 
 
 @pytest.fixture
-def figures(exported, classifier, pictures):
+def figures(exported, classifier, images):
     """Return a function that compares a file of the session with the model as it is by then."""
 
     def figures(name: str = "model.xml") -> Parity:
         described = export_module._describe(classifier, [name], "fp32", "BGR")
-        return compare(exported / name, described[name], classifier, pictures)
+        return compare(exported / name, described[name], classifier, images)
 
     return figures
 
@@ -107,14 +107,14 @@ def test_photographs_and_noise(classifier):
     assert steps[:16].max() < 40 < steps[16:].min()
 
 
-def test_given_pictures(classifier, tmp_path):
+def test_given_images(classifier, tmp_path):
     Image.new("RGB", (90, 70), (10, 200, 30)).save(tmp_path / "green.png")
     images, what = comparison_images(classifier, [tmp_path / "green.png"])
     assert what == "given images"
     np.testing.assert_array_equal(images, np.broadcast_to([10, 200, 30], (1, 70, 90, 3)))
 
 
-def test_unreadable_given_picture(classifier, tmp_path):
+def test_unreadable_given_image(classifier, tmp_path):
     (tmp_path / "bad.png").write_text("text")
     with pytest.raises(UserError, match=r"bad\.png: cannot compare"):
         comparison_images(classifier, [tmp_path / "bad.png"])

@@ -22,7 +22,7 @@ COLOURS = {"red": (250, 10, 30), "green": (20, 240, 10), "blue": (5, 15, 255)}
 
 
 class ColourBackend:
-    """Logits are the mean red, green and blue of a picture, in units of 100."""
+    """Logits are the mean red, green and blue of an image, in units of 100."""
 
     task = "multi-class"
     thresholds = ()
@@ -56,12 +56,12 @@ def paint(path, colour):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Return 23 paths, every fifth of which is no picture, and what each shows."""
+    """Return 23 paths, every fifth of which is no image, and what each shows."""
     rng = np.random.default_rng(0)
     colours = [list(COLOURS)[i] for i in rng.integers(0, 3, 23)]
     paths = [paint(tmp_path / f"{i:02d} é [x].png", colour) for i, colour in enumerate(colours)]
     for i in range(0, 23, 5):
-        paths[i].write_text("no picture")
+        paths[i].write_text("no image")
         colours[i] = None
     return paths, colours
 
@@ -105,7 +105,7 @@ def test_bad_files_after_the_last_full_batch(predictor, tmp_path):
     assert [answer.error is None for answer in answers] == [True] * 4 + [False]
 
 
-def test_no_pictures_at_all(predictor):
+def test_no_images_at_all(predictor):
     assert predictor.predict([]) == []
 
 
@@ -118,7 +118,7 @@ def test_reads_only_a_little_ahead(predictor, tmp_path, monkeypatch):
             taken.append(1)
             yield path
 
-    monkeypatch.setattr(predictor_module, "READ_AHEAD", 20 * 8 * 8 * 3)  # 20 pictures
+    monkeypatch.setattr(predictor_module, "READ_AHEAD", 20 * 8 * 8 * 3)  # 20 images
     predictions = predictor.stream(endless())
     for _ in range(10):
         next(predictions)
@@ -189,10 +189,10 @@ def test_the_models_own_reject_option(predictor, tmp_path):
     assert predictor.predict(tmp_path, threshold=0.4)[1].class_names == ("red",)
 
 
-def test_a_path_without_pictures_is_refused_at_once(predictor, tmp_path):
+def test_a_path_without_images_is_refused_at_once(predictor, tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         predictor.stream(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no pictures in this folder"):
+    with pytest.raises(UserError, match="no images in this folder"):
         predictor.stream(str(tmp_path))
 
 
@@ -223,14 +223,14 @@ def test_folder_with_a_real_model(exported, tmp_path):
     ],
 )
 def test_without_a_face_a_rule_decides(monkeypatch, tmp_path, task, negative, no_face, expected):
-    """The model is not asked, and good pictures around are answered as ever."""
+    """The model is not asked, and good images around are answered as ever."""
     backend = ColourBackend()
     backend.task = task
     crop = FaceCrop("face", 0.2, no_face, negative)
     backend.preprocessing = replace(ColourBackend.preprocessing, faces=crop)
 
     def load_image(path, preprocessing, **_):
-        if "faceless" in str(path):
+        if "no_face" in str(path):
             raise NoFaceError("no face was found")
         if "bad" in str(path):
             raise DecodeError("damaged")
@@ -238,7 +238,7 @@ def test_without_a_face_a_rule_decides(monkeypatch, tmp_path, task, negative, no
 
     monkeypatch.setattr(predictor_module, "load_backend", lambda *_, **__: backend)
     monkeypatch.setattr(predictor_module, "load_image", load_image)
-    names = ["a", "faceless 1", "bad", "b", "faceless 2"]
+    names = ["a", "no_face 1", "bad", "b", "no_face 2"]
     got = Predictor("model.xml").predict([tmp_path / name for name in names], top_k=2)
     assert [(p.class_names, p.error, p.reason) for p in (got[1], got[4])] == [expected] * 2
     assert got[2].error == "damaged" and got[2].reason is None
@@ -257,13 +257,13 @@ def test_the_negative_class_of_a_file_must_be_one_of_its_classes(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["model.xml", "model.onnx"])
-def test_files_know_how_sure_an_answer_must_be(name, exported, checkpoint, pictures):
+def test_files_know_how_sure_an_answer_must_be(name, exported, checkpoint, images):
     backend = load_backend(exported / name, precision_hint="f32")
     contents = read_checkpoint(checkpoint)
     assert backend.temperature == contents["temperature"] != 1
     assert backend.reject_below == contents["reject"]["threshold"] > 0
     classifier = load_classifier(checkpoint)
-    raw = torch_logits(classifier.model, pictures, classifier.preprocessing)
+    raw = torch_logits(classifier.model, images, classifier.preprocessing)
     np.testing.assert_allclose(
-        softmax(backend.logits(pictures)), softmax(raw / contents["temperature"]), atol=1e-5
+        softmax(backend.logits(images)), softmax(raw / contents["temperature"]), atol=1e-5
     )

@@ -5,12 +5,12 @@ import torch
 
 
 def test_plain_pytorch_gets_the_logits_and_the_description(
-    exported, pictures, expected_logits, config
+    exported, images, expected_logits, config
 ):
     extra_files = {"classification.json": "", "model_info.json": ""}
     path = str(exported / "model.torchscript.pt")
     model = torch.jit.load(path, _extra_files=extra_files)
-    pixels = (pictures / 255 - config.input.mean) / config.input.std
+    pixels = (images / 255 - config.input.mean) / config.input.std
     batch = torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float()
     for size in (1, 13):
         with torch.no_grad():

@@ -20,12 +20,12 @@ def found(
     exported_int8: Path,
     full_range: Path,
     exported: Path,
-    pictures: np.ndarray,
+    images: np.ndarray,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> WithoutVnni:
     """Return the logits of an int8 file, of a planted one of the full range, and of FP32."""
     models = [exported_int8 / "model.xml", full_range, exported / "model.xml"]
-    return run_without_vnni(models, pictures, tmp_path_factory.mktemp("qemu"))
+    return run_without_vnni(models, images, tmp_path_factory.mktemp("qemu"))
 
 
 def test_its_sums_saturate(found: WithoutVnni) -> None:
@@ -33,10 +33,10 @@ def test_its_sums_saturate(found: WithoutVnni) -> None:
 
 
 def test_weights_of_the_half_range_are_right(
-    found: WithoutVnni, int8_checkpoint: Path, checkpoint: Path, pictures: np.ndarray
+    found: WithoutVnni, int8_checkpoint: Path, checkpoint: Path, images: np.ndarray
 ) -> None:
     expected, in_float = (
-        load_backend(path).logits(pictures) for path in (int8_checkpoint, checkpoint)
+        load_backend(path).logits(images) for path in (int8_checkpoint, checkpoint)
     )
     half, _, fp32 = found.logits
     np.testing.assert_allclose(fp32, in_float, atol=1e-3)
@@ -45,10 +45,10 @@ def test_weights_of_the_half_range_are_right(
 
 
 def test_a_planted_file_of_the_full_range_fails_the_gate(
-    found: WithoutVnni, full_range: Path, checkpoint: Path, pictures: np.ndarray
+    found: WithoutVnni, full_range: Path, checkpoint: Path, images: np.ndarray
 ) -> None:
     expected, in_float = (
-        load_backend(path).logits(pictures) for path in (full_range.parent / "best.pth", checkpoint)
+        load_backend(path).logits(images) for path in (full_range.parent / "best.pth", checkpoint)
     )
     _, full, _ = found.logits
     with pytest.raises(UserError, match=r"compression\.weight_range half"):

@@ -1,4 +1,4 @@
-"""A model whose outputs are known, and pictures that it is right and wrong about."""
+"""A model whose outputs are known, and images that it is right and wrong about."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write_pictures() -> Callable[[Path, dict[str, list[str]]], Path]:
+def write_images() -> Callable[[Path, dict[str, list[str]]], Path]:
     """Return a function that writes {class folder: colours} as PNGs."""
 
     def write(root: Path, contents: dict[str, list[str]]) -> Path:
@@ -74,9 +74,9 @@ def write_pictures() -> Callable[[Path, dict[str, list[str]]], Path]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, write_pictures: Callable[..., Path]) -> Path:
-    """Ten pictures, seven of them in the right folder."""
-    return write_pictures(
+def images(tmp_path: Path, write_images: Callable[..., Path]) -> Path:
+    """Ten images, seven of them in the right folder."""
+    return write_images(
         tmp_path / "tést data",
         {
             "blue": ["blue", "blue", "blue", "red"],

@@ -33,7 +33,7 @@ def case() -> tuple[np.ndarray, np.ndarray]:
     return logits.round(1).astype(np.float32), targets  # rounded: equal scores occur
 
 
-def test_each_draw_has_the_figures_of_its_pictures(case):
+def test_each_draw_has_the_figures_of_its_images(case):
     logits, targets = case
     figures = _figures(logits, samples_of(targets))
     weights = np.concatenate(list(draw_weights(("",) * 150, 5, seed=3)))
@@ -106,7 +106,7 @@ def test_groups_are_drawn_as_wholes():
     assert (weights[:, :100].reshape(50, 10, 10) == weights[:, :100:10][:, :, None]).all()
     assert weights[:, 100:].std(axis=1).any()
     rng = np.random.default_rng(2)
-    of_group = rng.random(60) < 0.7  # ten pictures of a group are right or wrong together
+    of_group = rng.random(60) < 0.7  # ten images of a group are right or wrong together
     targets = np.zeros(600, np.int64)
     logits = np.zeros((600, 3), np.float32)
     logits[:, 1] = np.where(np.repeat(of_group, 10), -1, 1)
@@ -144,7 +144,7 @@ def test_persons_count_where_all_are_right():
     got = intervals(logits, samples)
     assert got["top1"] == pytest.approx((100 * 0.025 ** (1 / 4), 100))
     assert got["precision"] == got["recall"] == pytest.approx((100 * 0.025 ** (1 / 2), 100))
-    # Their draws are all alike, and they are no shares of pictures.
+    # Their draws are all alike, and they are no shares of images.
     assert not {"balanced_accuracy", "mean_average_precision"} & got.keys()
 
 

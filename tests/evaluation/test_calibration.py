@@ -24,7 +24,7 @@ def calibrated_logits(rng: np.random.Generator, n: int, classes: int) -> tuple[n
 
 
 def naive_loss(temperature: float, logits: np.ndarray, targets: np.ndarray) -> float:
-    """The negative log-likelihood with Platt's doubt, one picture and one class at a time."""
+    """The negative log-likelihood with Platt's doubt, one image and one class at a time."""
     doubt, total = 1 / (len(logits) + 2), 0.0
     for row, target in zip(logits.astype(float), targets, strict=True):
         own = [math.exp(value) for value in row]
@@ -53,7 +53,7 @@ def test_it_undoes_a_factor(factor):
     assert fit_temperature(factor * logits, targets) == pytest.approx(factor, rel=0.03)
 
 
-def test_of_many_pictures_it_is_that_of_the_plain_likelihood():
+def test_of_many_images_it_is_that_of_the_plain_likelihood():
     logits, targets = calibrated_logits(np.random.default_rng(1), 20_000, 6)
     logits *= 2.5
     log_temperature = torch.zeros((), requires_grad=True, dtype=torch.float64)
@@ -70,7 +70,7 @@ def test_of_many_pictures_it_is_that_of_the_plain_likelihood():
     assert fit_temperature(logits, targets) == pytest.approx(log_temperature.exp().item(), rel=1e-3)
 
 
-def test_pictures_that_are_all_right_do_not_make_it_sure():
+def test_images_that_are_all_right_do_not_make_it_sure():
     rng = np.random.default_rng(2)
     targets = rng.integers(0, 4, 50)
     logits = (rng.normal(0, 1, (50, 4)) + 30 * np.eye(4)[targets]).astype(np.float32)

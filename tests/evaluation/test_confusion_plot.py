@@ -1,4 +1,4 @@
-"""The picture: read back as pixels, with as few and as many classes as one can have."""
+"""The image: read back as pixels, with as few and as many classes as one can have."""
 
 from __future__ import annotations
 

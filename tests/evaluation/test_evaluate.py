@@ -19,8 +19,8 @@ from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 
 
-def test_figures(color_backend, weights, pictures):
-    got = evaluate(weights, test_data_roots=pictures)
+def test_figures(color_backend, weights, images):
+    got = evaluate(weights, test_data_roots=images)
     assert got["top1"] == pytest.approx(70)
     assert got["balanced_accuracy"] == pytest.approx(100 * (3 / 4 + 1 / 2 + 3 / 4) / 3)
     # Recall of a class in its first tie group, then the rest of its samples in the last one.
@@ -32,9 +32,9 @@ def test_figures(color_backend, weights, pictures):
     assert {type(value) for value in got.values()} == {float}
 
 
-def test_metrics_file(color_backend, weights, pictures, tmp_path):
+def test_metrics_file(color_backend, weights, images, tmp_path):
     path = tmp_path / "results" / "metrics.yaml"
-    evaluate(weights, test_data_roots=pictures, save_metrics_to=path)
+    evaluate(weights, test_data_roots=images, save_metrics_to=path)
     got = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert [(m["key"], m["value"], m["unit"]) for m in got["metrics"]] == [
         ("size", 1.25, "Mp"),
@@ -52,9 +52,9 @@ def test_metrics_file(color_backend, weights, pictures, tmp_path):
     assert [(f["name"], f["size"]) for f in got["files"]] == [("model.xml", 6), ("model.bin", 5)]
 
 
-def test_output_folder(color_backend, weights, pictures, tmp_path):
+def test_output_folder(color_backend, weights, images, tmp_path):
     folder = tmp_path / "out"
-    evaluate(weights, test_data_roots=pictures, save_output_to=folder)
+    evaluate(weights, test_data_roots=images, save_output_to=folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "confusion.csv",
         "confusion.png",
@@ -84,34 +84,34 @@ def test_output_folder(color_backend, weights, pictures, tmp_path):
     assert summary["num_samples"] == 10
 
 
-def test_log_tells_precision_and_figures(color_backend, weights, pictures, caplog):
+def test_log_tells_precision_and_figures(color_backend, weights, images, caplog):
     with caplog.at_level(logging.INFO, logger="classification"):
-        evaluate(weights, test_data_roots=pictures)
+        evaluate(weights, test_data_roots=images)
     assert "FP32 on CPU, 10 images" in caplog.text
     assert "Top-1 accuracy (per sample): 70.00 %" in caplog.text
     assert "100 by definition" in caplog.text
 
 
 def test_several_roots_are_also_told_apart(
-    color_backend, weights, pictures, tmp_path, write_pictures, caplog
+    color_backend, weights, images, tmp_path, write_images, caplog
 ):
-    other = write_pictures(tmp_path / "other", {"red": ["red"], "blue": ["green"]})
+    other = write_images(tmp_path / "other", {"red": ["red"], "blue": ["green"]})
     with caplog.at_level(logging.INFO, logger="classification"):
-        got = evaluate(weights, test_data_roots=[pictures, other], save_output_to=tmp_path / "out")
+        got = evaluate(weights, test_data_roots=[images, other], save_output_to=tmp_path / "out")
     assert got["top1"] == pytest.approx(100 * 8 / 12)
-    assert f"{pictures}: top-1 70.00 % of 10 images" in caplog.text
+    assert f"{images}: top-1 70.00 % of 10 images" in caplog.text
     assert f"{other}: top-1 50.00 % of 2 images" in caplog.text
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert [(s["n"], s["top1"]) for s in summary["sources"]] == [(10, 70.0), (2, 50.0)]
 
 
 def test_classes_limit_the_images_but_not_the_answers(
-    color_backend, weights, pictures, tmp_path, caplog
+    color_backend, weights, images, tmp_path, caplog
 ):
     metrics = tmp_path / "metrics.yaml"
     with caplog.at_level(logging.INFO, logger="classification"):
         got = evaluate(
-            weights, test_data_roots=pictures, classes=["red", "blue"], save_metrics_to=metrics
+            weights, test_data_roots=images, classes=["red", "blue"], save_metrics_to=metrics
         )
     assert got["top1"] == pytest.approx(75)
     assert got["balanced_accuracy"] == pytest.approx(75)
@@ -120,26 +120,26 @@ def test_classes_limit_the_images_but_not_the_answers(
     assert "Balanced accuracy (per-class mean over the 2 of 3 classes with samples)" in names
 
 
-def test_annotation_files(color_backend, weights, pictures, tmp_path):
+def test_annotation_files(color_backend, weights, images, tmp_path):
     annotations = tmp_path / "test.txt"
     annotations.write_text("blue/0.png blue\ngreen/1.png 1\n", encoding="utf-8")
-    got = evaluate(weights, test_data_roots=pictures, test_ann_files=annotations)
+    got = evaluate(weights, test_data_roots=images, test_ann_files=annotations)
     assert got["top1"] == pytest.approx(50)
 
 
-def test_bad_images_are_listed_and_nothing_is_written(color_backend, weights, pictures, tmp_path):
+def test_bad_images_are_listed_and_nothing_is_written(color_backend, weights, images, tmp_path):
     for name in ("blue/9.png", "red/9.png"):
-        (pictures / name).write_bytes(b"no picture")
+        (images / name).write_bytes(b"no image")
     metrics, folder = tmp_path / "metrics.yaml", tmp_path / "out"
     with pytest.raises(UserError) as caught:
-        evaluate(weights, test_data_roots=pictures, save_metrics_to=metrics, save_output_to=folder)
-    assert str(pictures / "blue/9.png") in str(caught.value)
-    assert str(pictures / "red/9.png") in str(caught.value)
+        evaluate(weights, test_data_roots=images, save_metrics_to=metrics, save_output_to=folder)
+    assert str(images / "blue/9.png") in str(caught.value)
+    assert str(images / "red/9.png") in str(caught.value)
     assert not metrics.exists()
     assert not folder.exists()
 
 
-def test_a_broken_metrics_file_is_found_before_the_work(weights, pictures, tmp_path, monkeypatch):
+def test_a_broken_metrics_file_is_found_before_the_work(weights, images, tmp_path, monkeypatch):
     def must_not_be_called(path: Path, precision_hint: str):
         raise AssertionError("the model was loaded")
 
@@ -147,44 +147,44 @@ def test_a_broken_metrics_file_is_found_before_the_work(weights, pictures, tmp_p
     metrics = tmp_path / "metrics.yaml"
     metrics.write_text("- a list", encoding="utf-8")
     with pytest.raises(UserError, match="not a metrics file"):
-        evaluate(weights, test_data_roots=pictures, save_metrics_to=metrics)
+        evaluate(weights, test_data_roots=images, save_metrics_to=metrics)
 
 
-def test_an_unknown_class_names_both_lists(color_backend, weights, pictures):
-    (pictures / "green").rename(pictures / "yellow")
+def test_an_unknown_class_names_both_lists(color_backend, weights, images):
+    (images / "green").rename(images / "yellow")
     with pytest.raises(UserError, match=r"(?s)yellow.*blue, green, red"):
-        evaluate(weights, test_data_roots=pictures)
+        evaluate(weights, test_data_roots=images)
 
 
 @pytest.mark.parametrize("option", ["save_metrics_to", "save_output_to"])
-def test_a_place_that_cannot_be_written_to(color_backend, weights, pictures, tmp_path, option):
+def test_a_place_that_cannot_be_written_to(color_backend, weights, images, tmp_path, option):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(UserError, match="cannot"):
-        evaluate(weights, test_data_roots=pictures, **{option: blocked / "out"})
+        evaluate(weights, test_data_roots=images, **{option: blocked / "out"})
 
 
-def test_a_report_does_not_become_pictures(color_backend, weights, pictures, tmp_path):
-    places = {"save_output_to": pictures / "report", "save_metrics_to": tmp_path / "m" / "m.yaml"}
+def test_a_report_does_not_become_images(color_backend, weights, images, tmp_path):
+    places = {"save_output_to": images / "report", "save_metrics_to": tmp_path / "m" / "m.yaml"}
     with pytest.raises(UserError, match=r"--save-output-to: .* lies in the test data root"):
-        evaluate(weights, test_data_roots=pictures, **places)
+        evaluate(weights, test_data_roots=images, **places)
     assert not places["save_output_to"].exists() and not (tmp_path / "m").exists()
 
 
 def test_file_names_that_are_no_text_come_out_as_their_bytes(
-    color_backend, weights, pictures, tmp_path
+    color_backend, weights, images, tmp_path
 ):
     strange = os.fsdecode(b"\xff\xfe.png")
     try:
-        (pictures / "red" / "0.png").rename(pictures / "red" / strange)
+        (images / "red" / "0.png").rename(images / "red" / strange)
     except OSError:
         pytest.skip("this file system takes Unicode names only")
-    evaluate(weights, test_data_roots=pictures, save_output_to=tmp_path / "out")
+    evaluate(weights, test_data_roots=images, save_output_to=tmp_path / "out")
     assert b"\xff\xfe.png,red,red,1" in (tmp_path / "out" / "predictions.csv").read_bytes()
 
 
 @pytest.mark.parametrize("skip", [True, False])
-def test_a_picture_that_vanishes_after_the_check(
+def test_a_image_that_vanishes_after_the_check(
     skip: bool, trained: Path, data: dict[str, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip

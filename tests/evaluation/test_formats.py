@@ -33,7 +33,7 @@ def test_checkpoint_ir_and_onnx_give_the_same_figures(trained, exported, data):
 
 
 def _figures_by_hand(checkpoint: Path, root: Path) -> dict[str, float]:
-    """One picture after the other, with nothing of the evaluation or data code."""
+    """One image after the other, with nothing of the evaluation or data code."""
     classifier = load_classifier(checkpoint)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406],
                                                          [0.229, 0.224, 0.225]))  # fmt: skip
@@ -68,7 +68,7 @@ def test_a_subset_of_classes_keeps_its_places_in_an_ir(trained, exported, data):
         only_red = evaluate(path, test_data_roots=data["val"], classes=["red"])
         everything = evaluate(path, test_data_roots=data["val"])
         others = evaluate(path, test_data_roots=data["val"], classes=["green", "blue"])
-        # Four pictures of each of three classes.
+        # Four images of each of three classes.
         assert 3 * everything["top1"] == pytest.approx(only_red["top1"] + 2 * others["top1"])
 
 
@@ -78,7 +78,7 @@ def test_the_checkpoint_says_what_happens_to_bad_images(trained, data, tmp_path,
         (root / folder.name).mkdir(parents=True)
         for path in folder.iterdir():
             (root / folder.name / path.name).write_bytes(path.read_bytes())
-    (root / "red" / "bad.png").write_bytes(b"no picture")
+    (root / "red" / "bad.png").write_bytes(b"no image")
     contents = torch.load(trained, weights_only=True)
     contents["config"]["data"]["on_bad_image"] = "skip"
     skipping = tmp_path / "skipping.pth"

@@ -56,12 +56,12 @@ def test_the_map_is_where_the_class_is(images):
     with torch.no_grad():
         model[0].weight[:] = torch.tensor([[1.0, -1, -1], [-1, 1, -1]])[:, :, None, None]
         model[4].weight[:] = torch.eye(2)
-    picture = np.zeros((1, 64, 64, 3), np.uint8)
-    picture[0, 8:16, 40:56, 0] = 255
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    image[0, 8:16, 40:56, 0] = 255
     preprocessing = Preprocessing(64, 64, (0.0,) * 3, (1.0,) * 3)
-    heat = heat_maps(model, picture, preprocessing, np.array([0]))[0]
+    heat = heat_maps(model, image, preprocessing, np.array([0]))[0]
     assert (heat[8:16, 40:56] == 1).all() and heat.sum() == 8 * 16
-    assert not heat_maps(model, picture, preprocessing, np.array([1])).any()
+    assert not heat_maps(model, image, preprocessing, np.array([1])).any()
 
 
 def test_a_network_without_maps_is_told(images):

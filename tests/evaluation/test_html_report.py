@@ -103,14 +103,14 @@ def test_the_figures_behind_the_page(report, trained):
     }  # fmt: skip
 
 
-def test_the_page_of_an_exported_file(color_backend, weights, pictures, tmp_path):
-    evaluate(weights, test_data_roots=pictures, save_output_to=tmp_path / "out")
+def test_the_page_of_an_exported_file(color_backend, weights, images, tmp_path):
+    evaluate(weights, test_data_roots=images, save_output_to=tmp_path / "out")
     page = Page(tmp_path / "out" / "report.html")
     check(page)
     assert "Heat-maps need the gradients of the checkpoint" in page.text
     assert "An exported file does not know its training" in page.text
     assert "What speaks for" not in page.source
-    cells = re.findall(r"<td[^>]*>(\d+)</td>", page.source.split("Numbers of pictures")[1])
+    cells = re.findall(r"<td[^>]*>(\d+)</td>", page.source.split("Numbers of images")[1])
     assert cells[:9] == ["3", "0", "1", "1", "1", "0", "0", "1", "3"]
     wrong = page.source.split('id="wrong"')[1].split('id="uncertain"')[0]
     assert re.findall(r"true: (\w+)</strong><br>answer: (\w+)", wrong) == [
@@ -118,9 +118,9 @@ def test_the_page_of_an_exported_file(color_backend, weights, pictures, tmp_path
     ]  # fmt: skip
 
 
-def test_a_report_of_right_answers_alone(color_backend, weights, write_pictures, tmp_path):
-    pictures = write_pictures(tmp_path / "data", {name: [name] * 3 for name in ("blue", "red")})
-    evaluate(weights, test_data_roots=pictures, save_output_to=tmp_path / "out")
+def test_a_report_of_right_answers_alone(color_backend, weights, write_images, tmp_path):
+    images = write_images(tmp_path / "data", {name: [name] * 3 for name in ("blue", "red")})
+    evaluate(weights, test_data_roots=images, save_output_to=tmp_path / "out")
     page = Page(tmp_path / "out" / "report.html")
     check(page)
     assert page.text.count("95 %:") == 1  # of top-1; the draws of the other figures are all alike
@@ -142,9 +142,9 @@ def test_a_report_of_an_exported_file_does_without_pytorch(trained, data, tmp_pa
     check(Page(tmp_path / "report" / "report.html"))
 
 
-def test_the_reject_option_is_shown(color_backend, weights, pictures, tmp_path, monkeypatch):
+def test_the_reject_option_is_shown(color_backend, weights, images, tmp_path, monkeypatch):
     monkeypatch.setattr(color_backend, "__init__", _with(color_backend, reject_below=0.9))
-    evaluate(weights, test_data_roots=pictures, save_output_to=tmp_path / "out")
+    evaluate(weights, test_data_roots=images, save_output_to=tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert summary["reject"] == {
         "threshold": 0.9, "accuracy": pytest.approx(70), "coverage": pytest.approx(100)
@@ -162,8 +162,8 @@ def _with(backend, **values):
     return init
 
 
-def test_names_cannot_break_the_page(color_backend, weights, tmp_path, write_pictures):
-    root = write_pictures(tmp_path / "evil", {"blue": ["blue"], "red": ["red", "green"]})
+def test_names_cannot_break_the_page(color_backend, weights, tmp_path, write_images):
+    root = write_images(tmp_path / "evil", {"blue": ["blue"], "red": ["red", "green"]})
     evil = root / "red" / "<script>alert('x')&.png"
     (root / "red" / "0.png").rename(evil)
     evaluate(weights, test_data_roots=root, save_output_to=tmp_path / "out")
@@ -172,7 +172,7 @@ def test_names_cannot_break_the_page(color_backend, weights, tmp_path, write_pic
     assert not page.all("script") and evil.name in page.text
 
 
-def test_many_classes_and_pictures_stay_small(weights, tmp_path):
+def test_many_classes_and_images_stay_small(weights, tmp_path):
     from classification.evaluation import html_report
     from classification.evaluation.evaluate import measure
     from classification.evaluation.report import Evaluation
@@ -182,9 +182,9 @@ def test_many_classes_and_pictures_stay_small(weights, tmp_path):
     targets = rng.integers(0, 300, 900)
     logits = rng.normal(0, 1, (900, 300)).astype(np.float32)
     logits[np.arange(900), targets] += 3
-    picture = tmp_path / "noise.png"
-    Image.fromarray(rng.integers(0, 256, (400, 300, 3), dtype=np.uint8)).save(picture)
-    samples = SampleSet((picture,) * 900, targets, names, ("s",) * 900)
+    image = tmp_path / "noise.png"
+    Image.fromarray(rng.integers(0, 256, (400, 300, 3), dtype=np.uint8)).save(image)
+    samples = SampleSet((image,) * 900, targets, names, ("s",) * 900)
     metrics, per_class = measure(logits, samples)
     evaluation = Evaluation(
         weights, "FP32", 1.0, 1.0, samples, logits, metrics, per_class,

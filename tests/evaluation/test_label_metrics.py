@@ -27,7 +27,7 @@ EVALUATION = default_config().evaluation
 
 @pytest.fixture(scope="module")
 def case() -> tuple[np.ndarray, np.ndarray]:
-    """Return logits and targets of 200 pictures; the last label is never true."""
+    """Return logits and targets of 200 images; the last label is never true."""
     rng = np.random.default_rng(0)
     targets = (rng.random((200, L)) < [0.5, 0.1, 0.8, 0.3, 0.0]).astype(np.float32)
     logits = 1.5 * (2 * targets - 1) + 2 * rng.normal(size=(200, L)) - 0.3
@@ -99,8 +99,8 @@ def test_the_score_and_its_error(case: tuple[np.ndarray, np.ndarray]) -> None:
     assert outcome.right.shape == (200, L)
 
 
-def test_the_error_is_that_of_repeated_samples_of_pictures() -> None:
-    """Labels of a picture that are right together count as what they are: fewer answers."""
+def test_the_error_is_that_of_repeated_samples_of_images() -> None:
+    """Labels of an image that are right together count as what they are: fewer answers."""
     rng = np.random.default_rng(0)
     hard = rng.random((1000, 300, 1)) < 0.3
     together = np.where(hard, rng.random((1000, 300, 8)) < 0.4, rng.random((1000, 300, 8)) < 0.95)

@@ -46,7 +46,7 @@ def test_figures_are_those_of_sklearn_and_torchmetrics(threshold: float) -> None
     np.testing.assert_array_equal(answers(logits, (threshold,)) == 1, named)
 
 
-def test_the_interval_is_that_of_drawn_pictures() -> None:
+def test_the_interval_is_that_of_drawn_images() -> None:
     logits, targets = made(5)
     named = answers(logits)
     rng = np.random.default_rng(1)
@@ -92,7 +92,7 @@ def test_the_table_has_all_positive_first() -> None:
 
 
 def test_the_interval_draws_persons_as_wholes() -> None:
-    """Ten pictures of a person that are right or wrong together say no more than one."""
+    """Ten images of a person that are right or wrong together say no more than one."""
     one, targets = made(6, n=60)
     logits, repeated = np.repeat(one, 10, axis=0), np.repeat(targets, 10)
     persons = tuple(f"p{i // 10}" for i in range(600))

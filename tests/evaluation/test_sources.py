@@ -58,15 +58,15 @@ def test_a_source_of_one_class_only() -> None:
     assert measure_sources(logits, make_samples(targets, ["a"] * 5)) == ()
 
 
-def test_files(color_backend, weights, pictures, tmp_path, write_pictures, caplog):
-    other = write_pictures(tmp_path / "other", {"red": ["red", "green"]})
+def test_files(color_backend, weights, images, tmp_path, write_images, caplog):
+    other = write_images(tmp_path / "other", {"red": ["red", "green"]})
     metrics = tmp_path / "metrics.yaml"
     arguments = {"save_metrics_to": metrics, "save_output_to": tmp_path / "out"}
     with caplog.at_level(logging.INFO, logger="classification"):
-        evaluate(weights, test_data_roots=[pictures, other], **arguments)
+        evaluate(weights, test_data_roots=[images, other], **arguments)
     contents = yaml.safe_load(metrics.read_text(encoding="utf-8"))
     found = [(part["name"], part["size"]) for part in contents["sources"]]
-    assert found == [(str(pictures), 10), (str(other), 2)]
+    assert found == [(str(images), 10), (str(other), 2)]
     by_key = [{m["key"]: m for m in part["metrics"]} for part in contents["sources"]]
     assert by_key[0]["accuracy"]["value"] == 70
     assert by_key[1]["accuracy"]["value"] == by_key[1]["balanced_accuracy"]["value"] == 50
@@ -76,7 +76,7 @@ def test_files(color_backend, weights, pictures, tmp_path, write_pictures, caplo
     with (tmp_path / "out" / "per_source.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["class"] == "red"]
     assert [(row["source"], row["n"], row["recall"]) for row in rows] == [
-        (str(pictures), "4", "75.0000"),
+        (str(images), "4", "75.0000"),
         (str(other), "2", "50.0000"),
     ]
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
@@ -88,17 +88,17 @@ def test_files(color_backend, weights, pictures, tmp_path, write_pictures, caplo
     assert "sources" not in yaml.safe_load(metrics.read_text(encoding="utf-8"))
 
 
-def test_roles_need_a_split(color_backend, weights, pictures):
+def test_roles_need_a_split(color_backend, weights, images):
     with pytest.raises(UserError, match=r"--roles: the data are not divided; give --set data\.s"):
-        evaluate(weights, test_data_roots=pictures, roles=["val"])
+        evaluate(weights, test_data_roots=images, roles=["val"])
     with pytest.raises(UserError, match="--roles: expected some of train, val, test, got 'eval'"):
-        evaluate(weights, test_data_roots=pictures, roles=["eval"])
+        evaluate(weights, test_data_roots=images, roles=["eval"])
     with pytest.raises(UserError, match="no partition of its own"):
-        evaluate(weights, test_data_roots=pictures, settings=[["data.split", "official"]])
+        evaluate(weights, test_data_roots=images, settings=[["data.split", "official"]])
     with pytest.raises(UserError, match=r"--set\.data\.splits: unknown key"):
-        evaluate(weights, test_data_roots=pictures, settings=[["data.splits", "official"]])
+        evaluate(weights, test_data_roots=images, settings=[["data.splits", "official"]])
 
 
-def test_a_setting_that_would_be_ignored_is_refused(color_backend, weights, pictures):
+def test_a_setting_that_would_be_ignored_is_refused(color_backend, weights, images):
     with pytest.raises(UserError, match=r"input\.height: has no effect on an evaluation"):
-        evaluate(weights, test_data_roots=pictures, settings=[["input.height", "64"]])
+        evaluate(weights, test_data_roots=images, settings=[["input.height", "64"]])

@@ -53,7 +53,7 @@ def test_no_other_threshold_is_better(seed: int, target: float) -> None:
     assert of("recall", found["recall"]) >= target
     higher = every[every > found["recall"]][1:]
     assert all(of("recall", s) < target for s in higher)
-    for threshold in found.values():  # so that rounding moves no picture across
+    for threshold in found.values():  # so that rounding moves no image across
         assert threshold is None or np.abs(scores - threshold).min() > 0
 
 
@@ -71,7 +71,7 @@ def test_no_other_threshold_is_better(seed: int, target: float) -> None:
         ([0.9, 0.0], [0, 1], "recall", 0.0),  # everything is named
     ],
 )
-def test_of_few_pictures(
+def test_of_few_images(
     scores: list[float], truth: list[int], rule: str, expected: float | None
 ) -> None:
     found = choose_threshold(np.array(scores), np.array(truth, bool), rule, 0.9)

@@ -32,13 +32,13 @@ def model(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def picture(data: dict[str, Path]) -> Path:
+def make_image(data: dict[str, Path]) -> Path:
     return data["val"] / "green" / "0.png"
 
 
 @pytest.fixture(scope="module")
-def expected(model: Path, picture: Path) -> Prediction:
-    return Predictor(model).predict(picture, top_k=3)[0]
+def expected(model: Path, image: Path) -> Prediction:
+    return Predictor(model).predict(image, top_k=3)[0]
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +66,15 @@ def base64_json(data: bytes) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("form", "name"), [(multipart, "a.png"), (raw, None), (base64_json, "a.png")]
 )
-def test_a_picture_in_any_form(
+def test_a_image_in_any_form(
     version: str,
     form: Callable,
     name: str | None,
     function: Runtime,
-    picture: Path,
+    image: Path,
     expected: Prediction,
 ) -> None:
-    kind, body = form(picture.read_bytes())
+    kind, body = form(image.read_bytes())
     answer = function.invoke(EVENTS[version]("POST", "/classify", {"Content-Type": kind}, body))
     assert (answer["statusCode"], answer["isBase64Encoded"]) == (200, False)
     assert answer["headers"]["content-type"] == "application/json"
@@ -95,7 +95,7 @@ def test_a_picture_in_any_form(
     [
         ("/classify", "image/png", b"0" * (LIMIT + 1), 413, f"longer than {LIMIT} bytes"),
         ("/classify", "text/csv", "a,b", 415, "Content-Type text/csv"),
-        ("/classify", "image/png", b"no picture", 400, "not a picture"),
+        ("/classify", "image/png", b"no image", 400, "not an image"),
         ("/classify", "image/png", b"", 400, "it is empty"),
         ("/classify", "application/json", "{", 400, "no JSON"),
         ("/elsewhere", "image/png", b"x", 404, "Not Found"),

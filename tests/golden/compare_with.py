@@ -2,7 +2,7 @@
 
     python tests/golden/compare_with.py COMMIT [--only "SAM;cosine"]
 
-Each entry of TECHNIQUES in tests/learning/test_resume.py is trained for 20 steps, on the same
+Each entry of TECHNIQUES in tests/training/test_resume.py is trained for 20 steps, on the same
 machine, by either tree's own settings of that name. Entries that only one of them has (a knob came
 or went) are named and skipped. The exit code is 1 when weights differ.
 """
@@ -22,7 +22,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 20
-EPOCHS = STEPS // 4  # an epoch has 4 steps: 27 pictures in batches of at most 8
+EPOCHS = STEPS // 4  # an epoch has 4 steps: 27 images in batches of at most 8
 Weights = Mapping[str, torch.Tensor]
 
 
@@ -102,7 +102,8 @@ def train_all(folder: Path, only: Sequence[str]) -> None:
     tree = Path(classification.__file__).parents[1]
     if not os.environ["PYTHONPATH"].startswith(str(tree)):
         raise SystemExit(f"the library comes from {tree}, not from the tree to be compared")
-    sys.path.append(str(tree / "tests" / "learning"))
+    # Where test_resume.py stands, and where it stood before.
+    sys.path += [str(tree / "tests" / name) for name in ("training", "learning")]
     from support import TINY_TEMPLATE, make_class_folders, train_into
     from test_resume import TECHNIQUES
 

@@ -1,6 +1,6 @@
-"""What the golden files were made from, and are asked: always the same template and pictures.
+"""What the golden files were made from, and are asked: always the same template and images.
 
-Nothing here may change, or old files would be asked other questions. The pictures are made of
+Nothing here may change, or old files would be asked other questions. The images are made of
 Python's own random bytes, which no version of NumPy changes.
 """
 
@@ -53,10 +53,10 @@ REJECT = [["evaluation.target_accuracy", "1.0"]]
 FACES = [["faces.crop", "face"], ["faces.margin", "0.1"], ["faces.negative_class", "plain"]]
 
 
-def picture(
+def make_image(
     colour: tuple[int, int, int], seed: int, *, size: int = 40, square: bool = False
 ) -> Image.Image:
-    """Return a noisy picture of one colour, with a grey square or without."""
+    """Return a noisy image of one colour, with a grey square or without."""
     pixels = 3 * np.full((size, size, 3), colour, dtype=np.uint32)
     if square:
         pixels[size // 4 : size // 2, size // 4 : size // 2] = 3 * 128
@@ -73,17 +73,17 @@ def write_colours(root: Path, per_class: int, seed: int) -> None:
             share = 0.6 if number == per_class - 1 else 0.0
             mixed = np.array(colours[i]) * (1 - share) + np.array(colours[(i + 1) % 3]) * share
             colour = tuple(int(value) for value in mixed)
-            made = picture(colour, 1000 * seed + 100 * i + number)
+            made = make_image(colour, 1000 * seed + 100 * i + number)
             made.save(root / name / f"{number}.png")
 
 
 def write_attributes(root: Path, number: int, seed: int) -> None:
-    """Write pictures and list.csv of their attributes red and square."""
+    """Write images and list.csv of their attributes red and square."""
     root.mkdir(parents=True)
     rows = []
     for i in range(number):
         red, square = i % 2, (i // 2) % 2
-        made = picture(COLOURS["red" if red else "green"], 1000 * seed + i, square=bool(square))
+        made = make_image(COLOURS["red" if red else "green"], 1000 * seed + i, square=bool(square))
         made.save(root / f"{i}.png")
         rows.append((f"{i}.png", red, square))
     with (root / "list.csv").open("w", newline="") as file:
@@ -91,7 +91,7 @@ def write_attributes(root: Path, number: int, seed: int) -> None:
 
 
 def write_faces(root: Path, seed: int) -> None:
-    """Write two portraits a class, one class with a blue veil, and a picture without a face."""
+    """Write two portraits a class, one class with a blue veil, and an image without a face."""
     portrait = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
     image = Image.open(portrait).convert("RGB").resize((205, 240))
     for name, veil in (("plain", (255, 255, 255)), ("veiled", (40, 40, 255))):
@@ -103,14 +103,14 @@ def write_faces(root: Path, seed: int) -> None:
 
 
 def write_questions(root: Path) -> None:
-    """Write the pictures that every file but those of faces is asked."""
+    """Write the images that every file but those of faces is asked."""
     root.mkdir(parents=True)
-    made = [picture(colour, 7000 + i) for i, colour in enumerate(COLOURS.values())]
+    made = [make_image(colour, 7000 + i) for i, colour in enumerate(COLOURS.values())]
     made += [
-        picture((40, 125, 130), 7010),  # between blue and green
-        picture((210, 50, 40), 7011, square=True),
-        picture((120, 120, 120), 7012, size=77),
-        picture((125, 120, 50), 7013).resize((64, 33)),
+        make_image((40, 125, 130), 7010),  # between blue and green
+        make_image((210, 50, 40), 7011, square=True),
+        make_image((120, 120, 120), 7012, size=77),
+        make_image((125, 120, 50), 7013).resize((64, 33)),
     ]
     for i, image in enumerate(made):
         image.save(root / f"{i}.png")
@@ -134,7 +134,7 @@ def data_of(work: Path, kind: str) -> dict[str, Any]:
 
 
 def ask(path: Path, work: Path) -> dict[str, Any]:
-    """Return what a file answers to the made pictures, and its figures on the validation part."""
+    """Return what a file answers to the made images, and its figures on the validation part."""
     exported = path.parent.name.endswith("_export")
     name = path.parent.name.removesuffix("_export") if exported else path.stem
     kind = DATA.get(name, "colours")
@@ -142,11 +142,11 @@ def ask(path: Path, work: Path) -> dict[str, Any]:
     folder = work / "questions"
     if not folder.exists():
         write_questions(folder)
-    pictures = root if kind == "faces" else folder
+    images = root if kind == "faces" else folder
     predictor = Predictor(path, precision_hint="f32")
     number = len(predictor.class_names)
-    shown = predictor.predict(pictures)
-    every = predictor.predict(pictures, top_k=number, threshold=0.0)
+    shown = predictor.predict(images)
+    every = predictor.predict(images, top_k=number, threshold=0.0)
     figures = evaluate(path, test_data_roots=root, save_output_to=work / "report")
     backend = predictor.backend
     return {
@@ -165,5 +165,5 @@ def ask(path: Path, work: Path) -> dict[str, Any]:
 
 
 def name_of(prediction: Any) -> str:
-    """Return the last two parts of a picture's path."""
+    """Return the last two parts of an image's path."""
     return "/".join(Path(prediction.path).parts[-2:])

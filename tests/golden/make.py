@@ -30,9 +30,9 @@ from classification import compress, export, train
 from classification.config import to_dict
 from classification.data.split_file import read_split
 from classification.errors import Interrupted
-from classification.learning.learner import Learner
 from classification.models.checkpoint import read_checkpoint, without_training, write_checkpoint
 from classification.template import dump_template, load_template
+from classification.training.learner import Learner
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_STEP = 82  # of 120, within an epoch of four steps
@@ -131,7 +131,7 @@ def make_exports(work: Path, target: Path) -> None:
 
 
 def make_split(work: Path, target: Path) -> list[list[str]]:
-    """Divide the training pictures; return the rows."""
+    """Divide the training images; return the rows."""
     folder = inputs.data_of(work, "colours")["train_data_roots"]
     run_tool(
         "split_data.py", "--data-roots", folder, "--shares", "0.6,0.4", "--output",
@@ -149,7 +149,7 @@ def make_template(target: Path) -> dict[str, Any]:
 
 
 def make_study(work: Path, template: Path, target: Path) -> None:
-    """Measure two seeds on the pictures; keep the results."""
+    """Measure two seeds on the images; keep the results."""
     # A study checks the weights that a template names, and does so for a network as it is by
     # default: such a SlimNet would be large.
     text = inputs.TEMPLATE.replace("backbone: slimnet", "backbone: test_efficientnet").replace(

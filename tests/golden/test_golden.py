@@ -31,7 +31,7 @@ TOLERANCE, INT8_TOLERANCE = 1e-3, 0.03
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder for the made pictures."""
+    """Return a folder for the made images."""
     return tmp_path_factory.mktemp("golden")
 
 

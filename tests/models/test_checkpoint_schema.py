@@ -15,7 +15,6 @@ from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
 from classification.deployment.metadata import Description, read_description
 from classification.errors import UserError
-from classification.learning.resume import read_resumable
 from classification.models.checkpoint import (
     describe,
     load_classifier,
@@ -24,6 +23,7 @@ from classification.models.checkpoint import (
 )
 from classification.models.classifier import create_classifier
 from classification.models.weights import load_initial_weights
+from classification.training.resume import read_resumable
 
 NAMES = ("a", "b")
 GONE = object()

@@ -225,7 +225,7 @@ def test_the_package_s_weights_fit_and_work(destination):
 
 
 def photograph() -> torch.Tensor:
-    """Return scikit-learn's picture of a Chinese palace as [1, 3, 224, 224], in -1 to 1."""
+    """Return scikit-learn's image of a Chinese palace as [1, 3, 224, 224], in -1 to 1."""
     from sklearn.datasets import load_sample_image
 
     image = torch.tensor(load_sample_image("china.jpg")).permute(2, 0, 1)[None].float()

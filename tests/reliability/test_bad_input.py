@@ -65,7 +65,7 @@ def test_validation_class_unknown_to_training(
     assert "violet" in message and "red" in message  # both lists
 
 
-def test_bad_picture_is_found_before_training(
+def test_bad_image_is_found_before_training(
     fails: Callable[..., str], data: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(data["train"], tmp_path / "train")
@@ -91,7 +91,7 @@ def test_bad_picture_is_found_before_training(
         ("data.split", "2020-02-30", "not a YAML value"),
         ("input.mean", "[.inf, 0, 0]", "input.mean: inf"),
         ("input.std", "[.nan, 1, 1]", "input.std: nan"),
-        ("model.backbone", "vit_tiny_patch16_224", "cannot see pictures of"),
+        ("model.backbone", "vit_tiny_patch16_224", "cannot see images of"),
         ("model.backbone", "levit_128s", "does not end in"),
     ],
 )

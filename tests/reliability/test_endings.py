@@ -27,21 +27,21 @@ from support import (
 from classification import train
 from classification.data.store import ImageStore
 from classification.errors import UserError
-from classification.learning import interruption
-from classification.learning.learner import Learner
-from classification.learning.sam import SharpnessAware
 from classification.models.checkpoint import read_checkpoint
 from classification.signals import ending_signals
+from classification.training import interruption
+from classification.training.learner import Learner
+from classification.training.sam import SharpnessAware
 
-train_module = import_module("classification.learning.train")  # `train` names a function too
+train_module = import_module("classification.training.train")  # `train` names a function too
 STEPS = 4  # of an epoch: 27 images in batches of 8
 # Run train.py with one thing changed.
 SABOTAGED = """
 import os, runpy, signal, sys, threading, time
-import classification.learning.interruption as interruption
+import classification.training.interruption as interruption
 from classification.data import loader
-from classification.learning.learner import Learner
-from classification.learning.sam import SharpnessAware
+from classification.training.learner import Learner
+from classification.training.sam import SharpnessAware
 interruption.PATIENCE_SECONDS = {patience}
 
 def hang(*args):
@@ -331,7 +331,7 @@ def test_all_files_that_vanished_are_not_left_out(
     tiny_template: Path, own: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vanish("train", lambda paths: paths, monkeypatch)
-    with pytest.raises(UserError, match="No picture of a whole batch can be read any longer"):
+    with pytest.raises(UserError, match="No image of a whole batch can be read any longer"):
         train_into(tiny_template, own, tmp_path / "o", settings=[NOT_IN_MEMORY, SKIP])
 
 
@@ -347,7 +347,7 @@ def test_a_removed_folder_is_named_and_the_point_reached_saved(
         return original(self, step)
 
     monkeypatch.setattr(Learner, "set_rate", remove)
-    monkeypatch.setattr("classification.learning.loop.EarlyStop.observe",
+    monkeypatch.setattr("classification.training.loop.EarlyStop.observe",
                         lambda self, epoch, *_: epoch == 0)  # fmt: skip
     with pytest.raises(UserError, match=r"was removed, moved or emptied while the run wrote"):
         train_into(tiny_template, data, folder)

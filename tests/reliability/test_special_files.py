@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from classification import evaluate
-from classification.cli.predict import _pictures, main
+from classification.cli.predict import _images, main
 from classification.data.annotation_file import read_annotation_file
 from classification.data.csv_file import read_csv
 from classification.data.decode import DecodeError, decode
@@ -66,10 +66,10 @@ READERS: dict[str, Callable[[Path], object]] = {
     "CSV": lambda path: read_csv(path, "name"),
     "annotations": lambda path: read_annotation_file(path, path.parent),
     "model": lambda path: load_backend(path),
-    "picture": decode,
-    "picture for faces": read_for_faces,
-    "picture for shards": lambda path: read_file(path, None),
-    "list": lambda path: _pictures([f"@{path}"]),
+    "image": decode,
+    "image for faces": read_for_faces,
+    "image for shards": lambda path: read_file(path, None),
+    "list": lambda path: _images([f"@{path}"]),
 }
 
 
@@ -91,7 +91,7 @@ def test_helpers_raise_errors_of_the_system(special: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_pipe_named_in_a_list_or_table_is_a_bad_picture(tmp_path: Path, trained: Path) -> None:
+def test_a_pipe_named_in_a_list_or_table_is_a_bad_image(tmp_path: Path, trained: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     Image.new("RGB", (40, 40), "red").save(tmp_path / "good.png")
     (tmp_path / "list.txt").write_text(f"{tmp_path / 'pipe.png'}\n{tmp_path / 'good.png'}\n")

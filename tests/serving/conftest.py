@@ -56,14 +56,14 @@ def client(models: dict[str, ServedModel]) -> TestClient:
 
 
 @pytest.fixture(scope="session")
-def picture(data: dict[str, Path]) -> Path:
+def make_image(data: dict[str, Path]) -> Path:
     return data["val"] / "green" / "0.png"
 
 
 @pytest.fixture(scope="session")
-def expected(exported: Path, picture: Path) -> Prediction:
-    """Return what `predict.py` says of the picture."""
-    return Predictor(exported / "model.xml").predict(picture, top_k=3)[0]
+def expected(exported: Path, image: Path) -> Prediction:
+    """Return what `predict.py` says of the image."""
+    return Predictor(exported / "model.xml").predict(image, top_k=3)[0]
 
 
 @pytest.fixture(scope="session")

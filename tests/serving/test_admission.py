@@ -48,8 +48,8 @@ def everything(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("count", [64, 200])
-def test_slow_bodies_take_no_places(server: Server, picture: Path, count: int) -> None:
-    body = picture.read_bytes()
+def test_slow_bodies_take_no_places(server: Server, image: Path, count: int) -> None:
+    body = image.read_bytes()
     with connected(server, count, HEAD + b"Content-Length: 290000\r\n\r\na") as slow:
         for _ in range(3):
             for connection in slow:
@@ -130,8 +130,8 @@ def test_what_is_pipelined_is_answered_in_turn(server: Server) -> None:
     assert answers.count(b"HTTP/1.1 400 ") == 1
 
 
-def test_a_body_and_the_next_request_in_one_packet(server: Server, picture: Path) -> None:
-    body = picture.read_bytes()
+def test_a_body_and_the_next_request_in_one_packet(server: Server, image: Path) -> None:
+    body = image.read_bytes()
     upload = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     refused = b"POST /nix HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
     refused %= (len(body), body)
@@ -151,7 +151,7 @@ def test_a_head_in_many_parts(server: Server) -> None:
         chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
         connection.sendall(chunked)
         answer = everything(connection)
-    assert b"HTTP/1.1 400 " in answer and b"not a picture" in answer
+    assert b"HTTP/1.1 400 " in answer and b"not an image" in answer
     assert b"connection: close" in answer.lower()
 
 
@@ -179,7 +179,7 @@ def test_http_1_0_needs_no_host(server: Server) -> None:
     assert answer.startswith(b"HTTP/1.1 400 ") and b"--allowed-host" in answer
 
 
-def test_few_descriptors(exported: Path, picture: Path, tmp_path: Path) -> None:
+def test_few_descriptors(exported: Path, image: Path, tmp_path: Path) -> None:
     """Silent connections give way to those that ask, and the log says so."""
     import resource
 
@@ -189,7 +189,7 @@ def test_few_descriptors(exported: Path, picture: Path, tmp_path: Path) -> None:
         with running_server(tmp_path, "--load-weights", exported / "model.xml") as server:
             resource.setrlimit(resource.RLIMIT_NOFILE, limit)
             with connected(server, 150):
-                statuses = {post(server, picture.read_bytes())[0] for _ in range(20)}
+                statuses = {post(server, image.read_bytes())[0] for _ in range(20)}
             assert statuses == {200}
             log = server.log.read_text()
     finally:

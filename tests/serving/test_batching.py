@@ -148,13 +148,13 @@ def test_a_caller_that_gave_up_stops_nobody(model: Doubling) -> None:
 
 
 @pytest.mark.parametrize("rule", [None, np.array([3.0, -3.0, -3.0], np.float32)])
-def test_a_picture_without_a_face(models, monkeypatch, rule: np.ndarray | None) -> None:
+def test_a_image_without_a_face(models, monkeypatch, rule: np.ndarray | None) -> None:
     """By the rule of the model, or else it is refused."""
 
     def no_face(*arguments: object) -> np.ndarray:
         raise NoFaceError("no face was found")
 
-    monkeypatch.setattr(service_module, "load_picture", no_face)
+    monkeypatch.setattr(service_module, "decode_image", no_face)
     monkeypatch.setattr(service_module, "logits_by_rule", lambda *arguments: rule)
     answer = Service(models, Settings()).image_logits(models["ir"], lambda: b"")
     if rule is None:

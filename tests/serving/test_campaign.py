@@ -451,8 +451,8 @@ def mixed(image: bytes) -> list[tuple[bytes, set[int]]]:
     return [*kinds, (request("/classify", bomb, "image/webp"), {200})]
 
 
-def test_20_000_mixed_requests_in_flat_memory(running: Server, picture: Path) -> None:
-    kinds = mixed(picture.read_bytes())
+def test_20_000_mixed_requests_in_flat_memory(running: Server, image: Path) -> None:
+    kinds = mixed(image.read_bytes())
     process = psutil.Process(running.process.pid)
     wrong: list[tuple[int, bytes]] = []
 

@@ -18,8 +18,8 @@ from serving_support import encoded
 from classification.data.preprocessing import Preprocessing
 from classification.serving.bodies import decode_base64, find_image
 from classification.serving.budgets import PixelBudget
+from classification.serving.images import check_header, decode_image
 from classification.serving.json_text import cut_numbers, parse_json, parse_numbers
-from classification.serving.pictures import check_header, load_picture
 from classification.serving.problems import Problem
 from classification.serving.settings import Settings
 from classification.serving.tensors import parse_request
@@ -247,7 +247,7 @@ def test_pixels_that_decoding_holds() -> None:
     progressive = encoded(image, "JPEG", progressive=True)
     assert check_header(progressive, Settings(), 1, (80, 80)) == 800 * 640
     how = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
-    pixels = load_picture(encoded(image, "PNG"), how, Settings(), PixelBudget(10))
+    pixels = decode_image(encoded(image, "PNG"), how, Settings(), PixelBudget(10))
     assert pixels.shape == (8, 8, 3)
 
 

@@ -83,16 +83,16 @@ def test_all_outputs_unless_some_are_asked_for(client, tensors, logits) -> None:
     assert result.as_numpy("probabilities").shape == (1, 3)
 
 
-def test_encoded_pictures(client, picture: Path, expected: Prediction) -> None:
-    files = np.array([picture.read_bytes()] * 3, dtype=object)
+def test_encoded_images(client, image: Path, expected: Prediction) -> None:
+    files = np.array([image.read_bytes()] * 3, dtype=object)
     for name in ("ir", "whole"):
         result = client.infer(name, [image_input(files, "BYTES")])
         best = result.as_numpy("probabilities").max(axis=1)
         assert best == pytest.approx([expected.probabilities[0]] * 3, abs=0.01)
 
 
-def test_pixels_of_any_size_in_bgr(client, picture: Path, exported: Path) -> None:
-    with Image.open(picture) as image:
+def test_pixels_of_any_size_in_bgr(client, image: Path, exported: Path) -> None:
+    with Image.open(image) as image:
         pixels = np.asarray(image.convert("RGB").resize((57, 61)))[None, ..., ::-1]
     whole = openvino_core().compile_model(exported / "model_with_preprocessing.xml", "CPU")
     result = client.infer("whole", [image_input(np.ascontiguousarray(pixels), "UINT8")])
@@ -117,13 +117,13 @@ def test_classification_extension(client, tensors, logits, expected: Prediction)
         ("image", [1, 3, 40, 31], "FP32", np.zeros((1, 3, 40, 31), np.float32)),
         ("image", [3, 40, 32], "FP32", np.zeros((3, 40, 32), np.float32)),
         ("image", [1, 3, 40, 32], "INT8", np.zeros((1, 3, 40, 32), np.int8)),
-        ("image", [1], "BYTES", np.array([b"no picture"], dtype=object)),
+        ("image", [1], "BYTES", np.array([b"no image"], dtype=object)),
     ],
 )
 def test_wrong_inputs_say_why(client, name, shape, datatype, array) -> None:
     made = triton.InferInput(name, shape, datatype)
     made.set_data_from_numpy(array, binary_data=True)
-    with pytest.raises(InferenceServerException, match=r"expected|picture|name is"):
+    with pytest.raises(InferenceServerException, match=r"expected|image|name is"):
         client.infer("ir", [made])
 
 
@@ -161,16 +161,16 @@ def test_wrong_json_is_400(server, content) -> None:
 
 @pytest.mark.parametrize("value", [0.5, -1, 256, "1", None])
 def test_pixels_are_whole_numbers(server, value: object) -> None:
-    """Cut off or taken modulo 256, they would be other pictures without a word."""
+    """Cut off or taken modulo 256, they would be other images without a word."""
     tensor = {"name": "image", "shape": [1, 1, 1, 3], "datatype": "UINT8", "data": [0, 255, value]}
     body = json.dumps({"inputs": [tensor]}).encode()
     status, answer = post(server, body, "application/json", "/v2/models/whole/infer")
     assert status == 400 and "UINT8" in answer["error"]
 
 
-def test_half_of_a_surrogate_pair_is_a_text_like_others(server, picture: Path) -> None:
+def test_half_of_a_surrogate_pair_is_a_text_like_others(server, image: Path) -> None:
     """JSON can write it and UTF-8 cannot; it comes back as it came."""
-    half, data = "a\ud800", picture.read_bytes()
+    half, data = "a\ud800", image.read_bytes()
     content = {"image": base64.b64encode(data).decode(), "file": half}
     status, answer = post(server, json.dumps(content).encode(), "application/json")
     assert (status, answer["file"]) == (200, half)
@@ -212,13 +212,13 @@ def test_a_shape_without_a_length_is_400(server) -> None:
     assert status == 400 and "'shape'" in answer["error"]
 
 
-def test_more_pictures_than_the_queue_holds_are_413(client) -> None:
+def test_more_images_than_the_queue_holds_are_413(client) -> None:
     files = np.array([b"x"] * 1000, dtype=object)
     with pytest.raises(InferenceServerException, match="more than one request may bring"):
         client.infer("ir", [image_input(files, "BYTES")])
 
 
-def test_a_queue_for_one_takes_one_picture_a_request(models) -> None:
+def test_a_queue_for_one_takes_one_image_a_request(models) -> None:
     app = create_app(models, Settings(queue_size=1))
     statuses = []
     for count in (1, 2):  # "come back later" would be a lie

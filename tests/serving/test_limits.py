@@ -22,17 +22,17 @@ from serving_support import Answer, encoded, post
 
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.serving.app import create_app
-from classification.serving.pictures import MOST_SCANS, check_header, count_scans
+from classification.serving.images import MOST_SCANS, check_header, count_scans
 from classification.serving.problems import Problem
 from classification.serving.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def stays_up(server, picture: Path) -> Iterator[None]:
+def stays_up(server, image: Path) -> Iterator[None]:
     """Every test leaves a service that still answers, with the same process."""
     yield
     assert server.process.poll() is None
-    status, answer = post(server, picture.read_bytes())
+    status, answer = post(server, image.read_bytes())
     assert status == 200 and answer["predicted_name"]
 
 
@@ -64,15 +64,15 @@ JPEG, PNG = small("JPEG"), small("PNG")
 BOMB = encoded(Image.new("1", (9000, 9000)), "PNG")  # 81 megapixels in some kilobytes
 EVIL = {
     "empty": (b"", 400, "empty"),
-    "text": (b"no picture at all", 400, "not a picture"),
-    "zeros": (bytes(1000), 400, "not a picture"),
+    "text": (b"no image at all", 400, "not an image"),
+    "zeros": (bytes(1000), 400, "not an image"),
     "a bomb": (BOMB, 413, "9000x9000 pixels"),
     "a bomb in GIF": (encoded(Image.new("P", (3000, 3000)), "GIF"), 413, "megapixels"),
     "a bomb in WebP": (encoded(Image.new("RGB", (3000, 2000)), "WEBP"), 413, "megapixels"),
     "a header that lies": (png(60_000, 60_000, b""), 413, "60000x60000"),
     "a width of 2**31": (png(2**31 - 1, 1, b""), 413, "pixels"),
     "no width": (png(0, 10, b""), 400, ""),
-    "too few pixels": (png(500, 500, bytes(100)), 400, "not a usable picture"),
+    "too few pixels": (png(500, 500, bytes(100)), 400, "not a usable image"),
     "text that unpacks to 200 MB": (
         png(8, 8, bytes(200), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000)))),
         400,
@@ -85,16 +85,16 @@ EVIL = {
     "EPS, which would start a program": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
         400,
-        "not a picture",
+        "not an image",
     ),
-    "plain PPM, which Python parses": (b"P3 2 2 255 " + b"1 " * 12, 400, "not a picture"),
-    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 400, "not a picture"),
-    "TIFF": (encoded(Image.new("RGB", (9, 9)), "TIFF"), 400, "not a picture"),
+    "plain PPM, which Python parses": (b"P3 2 2 255 " + b"1 " * 12, 400, "not an image"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 400, "not an image"),
+    "TIFF": (encoded(Image.new("RGB", (9, 9)), "TIFF"), 400, "not an image"),
     "a JPEG that is gone over 5000 times": (many_scans(5000), 400, "scans"),
 }
 
 
-def test_scans_are_counted_up_to_the_end_of_the_picture() -> None:
+def test_scans_are_counted_up_to_the_end_of_the_image() -> None:
     rng = np.random.default_rng(0)
     film = rng.integers(0, 256, 5_000_000, dtype=np.uint8).tobytes()
     assert film.count(b"\xff\xda") > MOST_SCANS
@@ -111,7 +111,7 @@ def test_scans_are_counted_up_to_the_end_of_the_picture() -> None:
 
 
 def test_scans_behind_an_end_that_is_none_are_counted() -> None:
-    """For libjpeg the picture begins after the tables, of which there may be none."""
+    """For libjpeg the image begins after the tables, of which there may be none."""
     crafted = b"\xff\xd8\xff\xd9" + many_scans(200)
     load_image(io.BytesIO(crafted), Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3))
     assert count_scans(crafted) == 200 + count_scans(many_scans(0))
@@ -126,7 +126,7 @@ def test_counting_scans_ends_soon(filling: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_evil_pictures(server, name: str) -> None:
+def test_evil_images(server, name: str) -> None:
     body, status, reason = EVIL[name]
     assert len(body) <= 300_000
     answered, answer = post(server, body)
@@ -134,7 +134,7 @@ def test_evil_pictures(server, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a bomb", "text", "a truncated JPEG"])
-def test_evil_pictures_in_forms_and_json(server, name: str) -> None:
+def test_evil_images_in_forms_and_json(server, name: str) -> None:
     body, status, reason = EVIL[name]
     answer = post_form(server, [("file", "a.jpg", body)])
     assert answer[0] == status and reason in answer[1]["error"]
@@ -143,8 +143,8 @@ def test_evil_pictures_in_forms_and_json(server, name: str) -> None:
     assert answer[0] == status and reason in answer[1]["error"]
 
 
-def test_every_byte_of_a_picture_may_be_wrong(server) -> None:
-    """Damaged pictures are answered or refused, never a fault of the service."""
+def test_every_byte_of_a_image_may_be_wrong(server) -> None:
+    """Damaged images are answered or refused, never a fault of the service."""
     rng = np.random.default_rng(0)
     originals = [JPEG, PNG, small("WEBP"), small("GIF"), small("BMP")]
     for number in range(120):
@@ -161,7 +161,7 @@ GOOD = [("JPEG", "L"), ("JPEG", "CMYK"), ("JPEG progressive", "RGB"), ("PNG", "R
 
 
 @pytest.mark.parametrize(("format", "mode"), GOOD)
-def test_unusual_pictures_are_answered(server, format: str, mode: str) -> None:
+def test_unusual_images_are_answered(server, format: str, mode: str) -> None:
     name, _, progressive = format.partition(" ")
     status, answer = post(server, small(name, mode, **{progressive: True} if progressive else {}))
     assert status == 200 and len(answer["classes"]) == 3
@@ -185,8 +185,8 @@ def post_form(server, files: list[tuple[str, str, bytes]], boundary: str = "b0un
     return post(server, body, f"multipart/form-data; boundary={boundary}")
 
 
-def test_forms(server, picture: Path) -> None:
-    data = picture.read_bytes()
+def test_forms(server, image: Path) -> None:
+    data = image.read_bytes()
     assert post_form(server, [("file", "../../etc/passwd", data)])[1]["file"] == "../../etc/passwd"
     for files in ([], [("a", "a.png", data), ("b", "b.png", data)]):
         status, answer = post_form(server, files)
@@ -218,13 +218,13 @@ def test_json_that_is_none_of_ours(server, body: bytes) -> None:
     "kind",
     ["text/plain", "application/x-www-form-urlencoded", "video/mp4", "x" * 4000, "application/pdf"],
 )
-def test_other_types_are_415(server, picture: Path, kind: str) -> None:
-    status, answer = post(server, picture.read_bytes(), kind)
+def test_other_types_are_415(server, image: Path, kind: str) -> None:
+    status, answer = post(server, image.read_bytes(), kind)
     assert status == 415 and "expected an image" in answer["error"]
 
 
-def test_compressed_bodies_are_415(server, picture: Path) -> None:
-    status, answer = post(server, picture.read_bytes(), **{"Content-Encoding": "gzip"})
+def test_compressed_bodies_are_415(server, image: Path) -> None:
+    status, answer = post(server, image.read_bytes(), **{"Content-Encoding": "gzip"})
     assert status == 415 and "Content-Encoding" in answer["error"]
 
 
@@ -307,8 +307,8 @@ def test_what_is_no_http_is_400(server, sent: bytes) -> None:
     assert raw(server, sent)[0] == 400
 
 
-def test_a_client_that_goes_away_is_forgotten(server, picture: Path) -> None:
-    body = picture.read_bytes()
+def test_a_client_that_goes_away_is_forgotten(server, image: Path) -> None:
+    body = image.read_bytes()
     head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     for part in (body[:10], body):
         for _ in range(30):  # twice the queue
@@ -357,7 +357,7 @@ def test_a_slow_body_is_408(models) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_the_picture_in_use_is_not_all_that_was_tried() -> None:
+def test_the_image_in_use_is_not_all_that_was_tried() -> None:
     """The corpus is what it says: Pillow without limits opens the bombs."""
     with Image.open(io.BytesIO(BOMB)) as image:
         assert image.size == (9000, 9000)

@@ -69,20 +69,20 @@ def test_it_says_what_the_predictor_says(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (61, 57, 3), dtype=np.uint8)
-    picture = tmp_path / "turned.png"
+    image = tmp_path / "turned.png"
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side
-    Image.fromarray(pixels).save(picture, exif=exif)
-    expected = Predictor(exported / "model.xml").predict(picture, top_k=3)[0]
+    Image.fromarray(pixels).save(image, exif=exif)
+    expected = Predictor(exported / "model.xml").predict(image, top_k=3)[0]
 
     labels = (repositories["triton"] / "drones/labels.txt").read_text("utf-8").splitlines()
-    answer = client.classify(url, server, picture, labels)
+    answer = client.classify(url, server, image, labels)
     assert list(answer) == list(expected.class_names)
     # That graph resizes as Pillow does up to the rounding of some halves.
     assert list(answer.values()) == pytest.approx(expected.probabilities, abs=0.02)
 
     names = ["--url", url, "--model", server, "--labels", str(exported / "labels.txt")]
-    client.main([str(picture), *names])
+    client.main([str(image), *names])
     rows = [line.split("  ", 1) for line in capsys.readouterr().out.splitlines()]
     assert [label for _, label in rows] == list(answer)
     assert [float(value) for value, _ in rows] == pytest.approx(list(answer.values()), abs=1e-4)

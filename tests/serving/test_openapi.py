@@ -15,7 +15,7 @@ from serving_support import encoded
 from classification.serving.app import create_app
 from classification.serving.settings import Settings
 
-PICTURES = [encoded(Image.new("RGB", (20, 30), "red"), format) for format in ("JPEG", "PNG", "GIF")]
+IMAGES = [encoded(Image.new("RGB", (20, 30), "red"), format) for format in ("JPEG", "PNG", "GIF")]
 REQUEST = {
     "inputs": [
         {
@@ -26,11 +26,11 @@ REQUEST = {
         }
     ]
 }
-pictures = st.sampled_from(PICTURES)
-schemathesis.openapi.format("picture", pictures)
-schemathesis.openapi.format("picture-base64", pictures.map(lambda d: base64.b64encode(d).decode()))
+images = st.sampled_from(IMAGES)
+schemathesis.openapi.format("image", images)
+schemathesis.openapi.format("image-base64", images.map(lambda d: base64.b64encode(d).decode()))
 for kind in ("image/*", "application/octet-stream"):
-    schemathesis.openapi.media_type(kind, pictures)
+    schemathesis.openapi.media_type(kind, images)
 
 
 LABELS = [
@@ -58,7 +58,7 @@ def try_operation(api, label: str, mode=schemathesis.GenerationMode.POSITIVE, **
     @given(case=operation.as_strategy(mode, **fixed))
     def check(case) -> None:
         binary = case.media_type == "application/octet-stream"
-        assume(not (binary and label.endswith("/infer")))  # there it is no picture
+        assume(not (binary and label.endswith("/infer")))  # there it is no image
         case.call_and_validate()
 
     check()

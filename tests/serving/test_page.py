@@ -78,12 +78,12 @@ def check_answer(page: Page, name: str, expected: Prediction) -> None:
     expect(page.get_by_role("img", name=name)).to_be_visible()
 
 
-def test_choosing_a_file(page: Page, picture: Path, expected: Prediction) -> None:
-    page.locator("#file").set_input_files(picture)
-    check_answer(page, picture.name, expected)
+def test_choosing_a_file(page: Page, image: Path, expected: Prediction) -> None:
+    page.locator("#file").set_input_files(image)
+    check_answer(page, image.name, expected)
 
 
-def test_by_keyboard_alone(page: Page, picture: Path, expected: Prediction) -> None:
+def test_by_keyboard_alone(page: Page, image: Path, expected: Prediction) -> None:
     reached = []
     expect(page.get_by_label("Model")).to_be_visible()
     for _ in range(3):
@@ -92,8 +92,8 @@ def test_by_keyboard_alone(page: Page, picture: Path, expected: Prediction) -> N
     assert reached == ["model", "theme", "file"]
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
-    chooser.value.set_files(picture)
-    check_answer(page, picture.name, expected)
+    chooser.value.set_files(image)
+    check_answer(page, image.name, expected)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "clear"
     page.keyboard.press("Enter")
@@ -102,14 +102,14 @@ def test_by_keyboard_alone(page: Page, picture: Path, expected: Prediction) -> N
 
 
 @pytest.mark.parametrize("kind", ["paste", "drop"])
-def test_paste_and_drop(page: Page, picture: Path, expected: Prediction, kind: str) -> None:
-    data = base64.b64encode(picture.read_bytes()).decode()
+def test_paste_and_drop(page: Page, image: Path, expected: Prediction, kind: str) -> None:
+    data = base64.b64encode(image.read_bytes()).decode()
     page.evaluate(PASTE_OR_DROP, [kind, data, "x<b>.png"])
     check_answer(page, "x<b>.png", expected)
     assert page.locator("b").count() == 0  # names are text, not markup
 
 
-def test_dragging_over_shows_where(page: Page, picture: Path) -> None:
+def test_dragging_over_shows_where(page: Page, image: Path) -> None:
     for kind, shown in (("dragover", True), ("dragleave", False)):
         page.evaluate(PASTE_OR_DROP, [kind, "", "a.png"])
         assert ("over" in page.locator("#drop").get_attribute("class").split()) == shown
@@ -123,22 +123,22 @@ def test_history(page: Page, data: dict[str, Path]) -> None:
     expect(entries.first).to_contain_text(f"{files[2].name}: ")
     entries.last.click()
     expect(page.get_by_role("status")).to_contain_text(f"{files[0].name}: ")
-    expect(page.locator("#picture")).to_have_attribute("alt", files[0].name)
+    expect(page.locator("#image")).to_have_attribute("alt", files[0].name)
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#past")).to_be_hidden()
 
 
 def test_a_refusal_says_why(page: Page, tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
-    bad.write_text("no picture")
+    bad.write_text("no image")
     page.locator("#file").set_input_files(bad)
-    expect(page.get_by_role("status")).to_contain_text("bad.png: not a picture in one of")
+    expect(page.get_by_role("status")).to_contain_text("bad.png: not an image in one of")
     expect(page.locator("#past")).to_be_hidden()
 
 
-def test_models_can_be_chosen(page: Page, picture: Path) -> None:
+def test_models_can_be_chosen(page: Page, image: Path) -> None:
     page.get_by_label("Model").select_option("whole")
-    page.locator("#file").set_input_files(picture)
+    page.locator("#file").set_input_files(image)
     expect(page.locator("#details")).to_contain_text("model whole, ")
 
 
@@ -163,14 +163,12 @@ def test_dark_mode_of_the_system(browser: Browser, server) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [320, 1280])
-def test_screen_readers_and_small_screens(
-    page: Page, picture: Path, dark: bool, width: int
-) -> None:
+def test_screen_readers_and_small_screens(page: Page, image: Path, dark: bool, width: int) -> None:
     """No rule of WCAG that axe can check is broken, and nothing lies beside a phone's screen."""
     page.set_viewport_size({"width": width, "height": 700})
     if dark:
         page.get_by_role("button", name="Dark mode").click()
-    page.locator("#file").set_input_files(picture)
+    page.locator("#file").set_input_files(image)
     expect(page.locator("#bars li")).to_have_count(3)
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
@@ -179,7 +177,7 @@ def test_screen_readers_and_small_screens(
 
 
 def test_the_key_is_asked_for(
-    browser: Browser, exported: Path, picture: Path, expected: Prediction, tmp_path: Path
+    browser: Browser, exported: Path, image: Path, expected: Prediction, tmp_path: Path
 ) -> None:
     key = tmp_path / "key"
     key.write_text("secret\n")
@@ -187,10 +185,10 @@ def test_the_key_is_asked_for(
     with running_server(tmp_path, *flags) as server:
         page = browser.new_page()
         page.goto(server.url)
-        page.locator("#file").set_input_files(picture)
+        page.locator("#file").set_input_files(image)
         expect(page.get_by_role("status")).to_contain_text("X-API-Key")
         page.get_by_label("This service wants a key").fill("secret")
         page.keyboard.press("Enter")
-        page.locator("#file").set_input_files(picture)
-        check_answer(page, picture.name, expected)
+        page.locator("#file").set_input_files(image)
+        check_answer(page, image.name, expected)
         page.close()

@@ -27,25 +27,25 @@ def in_bf16() -> bool:
 
 
 @pytest.fixture
-def in_f32(exported: Path, picture: Path) -> np.ndarray:
-    """Return the probabilities that OpenVINO gives one picture at f32, asked without us."""
+def in_f32(exported: Path, image: Path) -> np.ndarray:
+    """Return the probabilities that OpenVINO gives one image at f32, asked without us."""
     core = ov.Core()
     compiled = core.compile_model(exported / "model_with_preprocessing.xml", "CPU", {HINT: "f32"})
     from PIL import Image
 
-    pixels = np.asarray(Image.open(picture).convert("RGB").resize((32, 40), 2))
+    pixels = np.asarray(Image.open(image).convert("RGB").resize((32, 40), 2))
     return compiled(np.ascontiguousarray(pixels[None, :, :, ::-1]))[0][0]
 
 
 @pytest.mark.parametrize("name", ["model.xml", "model_with_preprocessing.xml"])
 def test_prediction_and_service_agree_with_openvino_at_f32(
-    exported: Path, picture: Path, in_f32: np.ndarray, name: str
+    exported: Path, image: Path, in_f32: np.ndarray, name: str
 ) -> None:
-    (prediction,) = Predictor(exported / name).predict(picture, top_k=3)
+    (prediction,) = Predictor(exported / name).predict(image, top_k=3)
     settings = Settings()
     models = load_models({"m": exported / name}, settings)
     answer = TestClient(create_app(models, settings)).post(
-        "/classify?top_k=3", content=picture.read_bytes(), headers={"Content-Type": "image/png"}
+        "/classify?top_k=3", content=image.read_bytes(), headers={"Content-Type": "image/png"}
     )
     served = [item["probability"] for item in answer.json()["classes"]]
     np.testing.assert_allclose(prediction.probabilities, np.sort(in_f32)[::-1], atol=1e-6)
@@ -74,9 +74,9 @@ def test_the_flags() -> None:
 
 @pytest.mark.parametrize("hint", ["f32", "bf16"])
 def test_the_flag_reaches_the_model(
-    exported: Path, picture: Path, hint: str, capsys: pytest.CaptureFixture[str]
+    exported: Path, image: Path, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--load-weights", str(exported / "model.xml"), "--input", str(picture)]
+    flags = ["--load-weights", str(exported / "model.xml"), "--input", str(image)]
     code = predict([*flags, "--precision-hint", hint])
     said = capsys.readouterr()
     if hint == "bf16" and not in_bf16():

@@ -31,8 +31,8 @@ print(sorted(heavy & set(sys.modules)))
 """
 
 
-def test_torch_is_never_imported(exported: Path, picture: Path) -> None:
-    done = run_python("-c", WITHOUT_TORCH, exported / "model.xml", picture)
+def test_torch_is_never_imported(exported: Path, image: Path) -> None:
+    done = run_python("-c", WITHOUT_TORCH, exported / "model.xml", image)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 
@@ -65,9 +65,9 @@ def test_python_may_end_while_the_model_runs(exported: Path) -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
 def test_accepted_requests_are_answered_after_a_signal(
-    sent: signal.Signals, exported: Path, picture: Path, tmp_path: Path
+    sent: signal.Signals, exported: Path, image: Path, tmp_path: Path
 ) -> None:
-    body = picture.read_bytes()
+    body = image.read_bytes()
     flags = ["--load-weights", exported / "model.xml", "--queue-size", "64"]
     with running_server(tmp_path, *flags) as server:
         connections = [HTTPConnection(*server.address, timeout=30) for _ in range(24)]
@@ -94,11 +94,11 @@ def test_accepted_requests_are_answered_after_a_signal(
             socket.create_connection(server.address)
 
 
-def test_no_place_in_the_queue(exported: Path, picture: Path, tmp_path: Path) -> None:
+def test_no_place_in_the_queue(exported: Path, image: Path, tmp_path: Path) -> None:
     """Of many at once some are told to come back; those that are taken are answered."""
     flags = ["--load-weights", exported / "model.xml", "--queue-size", "2"]
     with running_server(tmp_path, *flags) as server:
-        body = picture.read_bytes()
+        body = image.read_bytes()
         statuses: list[tuple[int, str | None]] = []
 
         def ask() -> None:
@@ -120,9 +120,9 @@ def test_no_place_in_the_queue(exported: Path, picture: Path, tmp_path: Path) ->
         assert connection.getresponse().status == 200
 
 
-def test_the_log_is_json(server, picture: Path) -> None:
+def test_the_log_is_json(server, image: Path) -> None:
     connection = HTTPConnection(*server.address)
-    connection.request("POST", "/classify?x=%0Aforged", picture.read_bytes())
+    connection.request("POST", "/classify?x=%0Aforged", image.read_bytes())
     assert connection.getresponse().status == 200
     time.sleep(0.1)
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
@@ -135,7 +135,7 @@ def test_binds_to_this_machine_alone(server) -> None:
     assert server.address[0] == "127.0.0.1"
 
 
-def test_metrics(server, picture: Path) -> None:
+def test_metrics(server, image: Path) -> None:
     def figures() -> dict[str, float]:
         connection = HTTPConnection(*server.address)
         connection.request("GET", "/metrics")
@@ -145,7 +145,7 @@ def test_metrics(server, picture: Path) -> None:
 
     before = figures()
     connection = HTTPConnection(*server.address)
-    for body in (picture.read_bytes(), picture.read_bytes(), b"no picture"):
+    for body in (image.read_bytes(), image.read_bytes(), b"no image"):
         connection.request("POST", "/classify?model=whole", body)
         connection.getresponse().read()
     after = figures()

@@ -14,16 +14,16 @@ from without_vnni import QEMU, run_without_vnni
 
 from classification import compress, evaluate, export, instantiate, train
 from classification.compression.gate import check_rounding
-from classification.data.pictures import pictures_of
+from classification.data.image_files import image_paths
 from classification.data.preprocessing import load_image
 from classification.deployment.backends import load_backend
 from classification.deployment.int8 import full_range_layers, int8_path, stored_weights
 from classification.deployment.openvino_core import openvino_core
-from classification.learning.schedule import create_schedule
 from classification.models.classifier import create_classifier
 from classification.models.complexity import measure_complexity
 from classification.study.cost import fp16_bytes
 from classification.template import Template, load_template
+from classification.training.schedule import create_schedule
 
 PATHS = sorted((ROOT / "model_templates").rglob("template.yaml"))
 
@@ -69,7 +69,7 @@ SETTINGS = [
     ("data.class_names", "[]"),
     ("data.split", ""),
     ("faces.crop", "none"),
-    ("lr_finder.enable", "false"),  # tests/learning has its own, on a net that trains in seconds
+    ("lr_finder.enable", "false"),  # tests/training has its own, on a net that trains in seconds
 ]
 
 
@@ -264,7 +264,7 @@ def check_int8(fp32: Path, int8: Path, exported: Path, folder: Path) -> None:
     weights = stored_weights(model)
     assert len(weights) >= 10 and full_range_layers(model) == []
     backend = load_backend(int8)
-    images = np.stack([load_image(path, backend.preprocessing) for path in pictures_of(folder)])
+    images = np.stack([load_image(path, backend.preprocessing) for path in image_paths(folder)])
     computed, in_float = backend.logits(images), load_backend(fp32).logits(images)
     results = [load_backend(exported).logits(images)]
     if QEMU is not None and not int8_path().saturates:
