@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import classification  # noqa: F401  # before torch, as users do
 
 # isort: split
 from support import TINY_TEMPLATE, make_class_folders, train_into
+
+# What started the tests may have switched signals off, as nohup does; programs inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
