@@ -17,6 +17,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["classification", "classification.*"]),
     package_data={
+        "classification": ["py.typed"],
         "classification.pages": ["templates/*"],
         "classification.serving": ["page.html"],
     },
