@@ -215,7 +215,7 @@ def test_predictions_have_the_labels_above_their_thresholds(
             assert label["probability"] >= thresholds[label["class"]] - 1e-6
 
 
-def test_a_image_without_labels_is_no_doubt(
+def test_an_image_without_labels_is_no_doubt(
     trained: Path, faces: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = faces.partition(":")[2]

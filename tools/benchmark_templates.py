@@ -73,7 +73,7 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         help="of the variants file; default: recipe,baseline")  # fmt: skip
     add("--variants-file", type=Path, default=VARIANTS, metavar="FILE")
     add("--inner-share", type=float, default=0.15, metavar="SHARE",
-        help="of the training pictures, validated on; default: %(default)s")  # fmt: skip
+        help="of the training images, validated on; default: %(default)s")  # fmt: skip
     add_set_flag(parser)
 
 

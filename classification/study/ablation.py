@@ -85,7 +85,7 @@ def _cell(grid: Grid, template: str, data_set: str, variant: str, reference: str
 def _gain(pairs: Sequence[tuple[Cell, Cell]]) -> str:
     """Return the mean difference; where all cells have the same seeds, with its spread over them.
 
-    The pictures that a seed sets apart are the same on both sides, so that their effect cancels.
+    The images that a seed sets apart are the same on both sides, so that their effect cancels.
     """
     gain = fmean(_mean(own, SCORE) - _mean(base, SCORE) for own, base in pairs)
     seeds = {cell.seeds for pair in pairs for cell in pair}

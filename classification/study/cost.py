@@ -1,4 +1,4 @@
-"""What a model costs where it is used: the size of its weights and the time of one picture."""
+"""What a model costs where it is used: the size of its weights and the time of one image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def measure_cost(checkpoint: Path) -> dict[str, float]:
     """Return the costs of a checkpoint's model.
 
     fp16_mib: its state dict in half precision as a file, MiB. latency_ms, latency_p95_ms: median
-    and 95th percentile of `latency_calls` forward passes of one picture in float32 on the CPU, with
+    and 95th percentile of `latency_calls` forward passes of one image in float32 on the CPU, with
     `latency_threads` threads.
     """
     classifier = load_classifier(checkpoint)

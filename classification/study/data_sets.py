@@ -55,7 +55,7 @@ def read_data_sets(path: Path) -> dict[str, DataSet]:
     """Read data sets by name; relative folders are relative to the file.
 
     Raises:
-        UserError: the file cannot be read or an entry is wrong; nothing is said of its pictures.
+        UserError: the file cannot be read or an entry is wrong; nothing is said of its images.
     """
     return {
         name: _read_entry(name, entry, path, f"{path}: {name}")

@@ -1,4 +1,4 @@
-"""Laying a set of torchvision out as folders: LAYOUT_ROOT/NAME/{train,val}/CLASS/PICTURE."""
+"""Laying a set of torchvision out as folders: LAYOUT_ROOT/NAME/{train,val}/CLASS/IMAGE."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from classification.errors import UserError
 from classification.files import check_writable
 from classification.study.data_sets import DataSet
 from classification.study.splits import set_apart
-from classification.study.torchvision_sets import SPLITS, Picture, open_piece, pictures
+from classification.study.torchvision_sets import SPLITS, SetImage, images, open_piece
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _build(data_set: DataSet, target: Path, note: Mapping[str, object]) -> None:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sizes = ", ".join(f"{len(found)} {role}" for role, found in parts.items())
-    logger.info("%s: laid out, %s pictures", target, sizes)
+    logger.info("%s: laid out, %s images", target, sizes)
 
 
 @contextlib.contextmanager
@@ -91,17 +91,17 @@ def only_one(lock: Path) -> Iterator[None]:
         yield
 
 
-def read_parts(data_set: DataSet, root: Path) -> dict[str, list[Picture]]:
-    """Return the pictures of train and val: the official split, else a stratified one."""
+def read_parts(data_set: DataSet, root: Path) -> dict[str, list[SetImage]]:
+    """Return the images of train and val: the official split, else a stratified one."""
     split = SPLITS[data_set.torchvision]
     train = _read(data_set, root, split.train)
     if split.val:
         return {"train": train, "val": _read(data_set, root, split.val)}
-    names = [f"{picture.label}/{picture.name}" for picture in train]
+    names = [f"{image.label}/{image.name}" for image in train]
     index = {label: i for i, label in enumerate(dict.fromkeys(p.label for p in train))}
     kept, apart = set_apart(
         names,
-        [index[picture.label] for picture in train],
+        [index[image.label] for image in train],
         data_set.report_share,
         data_set.split_seed,
         "report",
@@ -109,32 +109,32 @@ def read_parts(data_set: DataSet, root: Path) -> dict[str, list[Picture]]:
     return {"train": [train[i] for i in kept], "val": [train[i] for i in apart]}
 
 
-def _read(data_set: DataSet, root: Path, pieces: Iterable[Mapping[str, object]]) -> list[Picture]:
+def _read(data_set: DataSet, root: Path, pieces: Iterable[Mapping[str, object]]) -> list[SetImage]:
     return [
-        picture
+        image
         for options in pieces
-        for picture in pictures(open_piece(data_set.torchvision, root, options))
+        for image in images(open_piece(data_set.torchvision, root, options))
     ]
 
 
-def write_part(folder: Path, found: Iterable[Picture]) -> None:
-    """Write folder/CLASS/PICTURE: hard links or copies of files, PNGs of arrays.
+def write_part(folder: Path, found: Iterable[SetImage]) -> None:
+    """Write folder/CLASS/IMAGE: hard links or copies of files, PNGs of arrays.
 
     Raises:
-        UserError: two pictures of a class have the same name.
+        UserError: two images of a class have the same name.
     """
     names: dict[str, set[str]] = defaultdict(set)
-    for picture in found:
-        path = folder / picture.label / picture.name
-        if picture.name in names[picture.label]:
-            raise UserError(f"the data set has two pictures {picture.label}/{picture.name}.")
-        names[picture.label].add(picture.name)
+    for image in found:
+        path = folder / image.label / image.name
+        if image.name in names[image.label]:
+            raise UserError(f"the data set has two images {image.label}/{image.name}.")
+        names[image.label].add(image.name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if picture.file is not None:
-            _link(picture.file, path)
-        elif picture.load is not None:
+        if image.file is not None:
+            _link(image.file, path)
+        elif image.load is not None:
             buffer = io.BytesIO()
-            picture.load().save(buffer, format="PNG")
+            image.load().save(buffer, format="PNG")
             path.write_bytes(buffer.getbuffer())
 
 

@@ -15,8 +15,8 @@ from classification.study.set_tables import set_table
 from classification.study.study_files import select
 
 INTRODUCTION = """\
-All figures in percent, on pictures that chose nothing: checkpoints, rates and the end of a training
-were chosen on a part carved out of each set's training pictures. GFLOPs (a multiply-add is two
+All figures in percent, on images that chose nothing: checkpoints, rates and the end of a training
+were chosen on a part carved out of each set's training images. GFLOPs (a multiply-add is two
 operations) and Mp are those of the models measured; Mp grows with the number of classes. Times
 include the search of the rate, whose own minutes stand beside them where it was recorded. Minutes,
 where they are not the processors', are by the clock, and say little of a machine that had other

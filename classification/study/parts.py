@@ -22,7 +22,7 @@ from classification.study.splits import set_apart
 
 @dataclass(frozen=True)
 class Parts:
-    """Annotation files, whose paths are relative to `root`, and the number of pictures in each.
+    """Annotation files, whose paths are relative to `root`, and the number of images in each.
 
     Where a split divides the data there are none: the settings of the data set say it all.
     """
@@ -52,7 +52,7 @@ def write_parts(
     names = [path.relative_to(root).as_posix() for path in train.paths]
     kept, inner = set_apart(names, train.targets, inner_share, seed, "inner")
     if not len(inner):
-        raise UserError(f"{root}: no class has two training pictures; nothing to validate on.")
+        raise UserError(f"{root}: no class has two training images; nothing to validate on.")
     parts = {"train": train.subset(kept), "inner": train.subset(inner), "report": report}
     for role, samples in parts.items():
         write_annotations(folder / f"{role}.txt", root, samples)
@@ -94,7 +94,7 @@ def read_train_and_report(root: Path, data_set: DataSet) -> tuple[SampleSet, Sam
     the inner part does. Without any split, `report_share` of each class is set apart.
 
     Raises:
-        UserError: there are no pictures, or the reporting part has classes of its own.
+        UserError: there are no images, or the reporting part has classes of its own.
     """
     folders = {role: root / role for role in ("train", "val", "test") if (root / role).is_dir()}
     if "train" in folders and len(folders) > 1:
@@ -107,12 +107,12 @@ def read_train_and_report(root: Path, data_set: DataSet) -> tuple[SampleSet, Sam
         names, samples.targets, data_set.report_share, data_set.split_seed, "report"
     )
     if not len(apart):
-        raise UserError(f"{root}: no class has two pictures; nothing to compute figures on.")
+        raise UserError(f"{root}: no class has two images; nothing to compute figures on.")
     return samples.subset(kept), samples.subset(apart)
 
 
 def write_annotations(file: Path, root: Path, samples: SampleSet) -> None:
-    """Write a line "path label" a picture, the way `read_annotation_file` reads it."""
+    """Write a line "path label" an image, the way `read_annotation_file` reads it."""
     rows = (
         (path.relative_to(root).as_posix(), samples.class_names[target])
         for path, target in zip(samples.paths, samples.targets, strict=True)

@@ -1,6 +1,6 @@
 """The linear probe: logistic regression on the features of the frozen backbone.
 
-On a set of some dozen pictures a class it is hard to beat: a fine-tuning that loses to it has
+On a set of some dozen images a class it is hard to beat: a fine-tuning that loses to it has
 destroyed features instead of adapting them.
 """
 
@@ -107,7 +107,7 @@ def fit(features: np.ndarray, targets: np.ndarray, strength: float) -> Pipeline:
 
 
 def log_probabilities(probe: Pipeline, features: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return logits [N, C]; a class without training pictures gets the smallest probability."""
+    """Return logits [N, C]; a class without training images gets the smallest probability."""
     probabilities = np.full((len(features), num_classes), _SMALLEST)
     probabilities[:, probe[-1].classes_] = probe.predict_proba(features)
     logits: np.ndarray = np.log(np.maximum(probabilities, _SMALLEST))

@@ -60,6 +60,6 @@ def describe_set(cell: Cell) -> str:
     if not images:
         return ""
     return (
-        f"{result['classes']} classes; {images['train']} pictures to train on, "
+        f"{result['classes']} classes; {images['train']} images to train on, "
         f"{images['inner']} to choose by, {images['report']} to report on."
     )

@@ -1,7 +1,7 @@
 """Stratified splits that depend on file names and a seed alone.
 
-The order of a class's pictures is that of a hash of seed and name: the same on every machine, with
-every version of every library, and in whatever order the pictures were found.
+The order of a class's images is that of a hash of seed and name: the same on every machine, with
+every version of every library, and in whatever order the images were found.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 def set_apart(
     names: Sequence[str], targets: Sequence[int] | np.ndarray, share: float, seed: int, role: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Set a share of each class's pictures apart: at least one of two, never the last one.
+    """Set a share of each class's images apart: at least one of two, never the last one.
 
     Args:
-        names: of the pictures, each different, such as "CLASS/FILE".
+        names: of the images, each different, such as "CLASS/FILE".
         targets: their classes.
         share: 0 to 1, exclusive.
         seed: another one gives another split.
@@ -41,7 +41,7 @@ def set_apart(
 
 
 def number_apart(count: int, share: float) -> int:
-    """Return how many of `count` pictures of one class are set apart."""
+    """Return how many of `count` images of one class are set apart."""
     return min(max(1, int(share * count + 0.5)), count - 1)
 
 

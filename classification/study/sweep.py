@@ -64,8 +64,8 @@ def _how(results: Sequence[Mapping[str, Any]]) -> str:
     settings = ", ".join(f"`{key} {value}`" for key, value in shared_settings(results))
     return (
         "Accuracy, F1 of the positive class and area under the ROC curve of its scores in percent, "
-        "on test pictures that chose nothing, at their own share of positives. Latency: median of "
-        f"{calls} forward passes of one picture with PyTorch in float32 and {threads} "
+        "on test images that chose nothing, at their own share of positives. Latency: median of "
+        f"{calls} forward passes of one image with PyTorch in float32 and {threads} "
         f"thread(s){on}. Seeds {', '.join(map(str, seeds))}; ± is the sample standard deviation."
         f"{f' In all of them: {settings}.' if settings else ''}"
     )

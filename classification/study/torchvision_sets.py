@@ -1,4 +1,4 @@
-"""How the sets of torchvision name their pictures, classes and official splits."""
+"""How the sets of torchvision name their images, classes and official splits."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class OfficialSplit:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of a set: a file, or a position in the arrays of a piece."""
+class SetImage:
+    """One image of a set: a file, or a position in the arrays of a piece."""
 
     name: str  # of the file to be
     label: str  # of the folder to be
@@ -82,16 +82,16 @@ def open_piece(name: str, root: Path, options: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def pictures(piece: Any) -> Iterator[Picture]:
-    """Yield the pictures of an opened piece, in its order."""
+def images(piece: Any) -> Iterator[SetImage]:
+    """Yield the images of an opened piece, in its order."""
     files = _files(piece)
     if files is not None:
         for file, target in files:
-            yield Picture(Path(file).name, _label(piece, target), file=Path(file))
+            yield SetImage(Path(file).name, _label(piece, target), file=Path(file))
         return
     targets = piece.targets if hasattr(piece, "targets") else piece.labels
     for index, target in enumerate(targets):
-        yield Picture(
+        yield SetImage(
             f"{index:06d}.png",
             _label(piece, target),
             load=lambda index=index: piece[index][0],  # type: ignore[misc]
@@ -104,7 +104,7 @@ def folder_name(class_name: str) -> str:
 
 
 def _files(piece: Any) -> Sequence[tuple[str | Path, int]] | None:
-    """Return (file, class index) of each picture; None where a set holds arrays."""
+    """Return (file, class index) of each image; None where a set holds arrays."""
     if hasattr(piece, "samples"):  # EuroSAT is an ImageFolder
         return list(piece.samples)
     if hasattr(piece, "_samples"):  # StanfordCars
@@ -113,7 +113,7 @@ def _files(piece: Any) -> Sequence[tuple[str | Path, int]] | None:
         return list(zip(piece._image_files, piece._labels, strict=True))
     if hasattr(piece, "_images"):  # OxfordIIITPet
         return list(zip(piece._images, piece._labels, strict=True))
-    if hasattr(piece, "categories"):  # Caltech101 numbers the pictures of each class
+    if hasattr(piece, "categories"):  # Caltech101 numbers the images of each class
         folder = Path(piece.root) / "101_ObjectCategories"
         return [
             (folder / piece.categories[target] / f"image_{number:04d}.jpg", target)

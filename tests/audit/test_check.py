@@ -306,7 +306,7 @@ def test_the_program_and_its_reports(clean_set: Path, check_data, capsys) -> Non
     assert {"main", "nav", "h1", "h2", "section", "caption"} <= {tag for tag, _ in parsed.tags}
 
 
-def test_a_image_in_the_wrong_folder_stands_out(tmp_path: Path, check_data) -> None:
+def test_an_image_in_the_wrong_folder_stands_out(tmp_path: Path, check_data) -> None:
     train = make_class_folders(tmp_path / "train", per_class=12, seed=1)
     wrong = train / "red" / "blue.png"
     (train / "blue" / "7.png").rename(wrong)

@@ -140,7 +140,7 @@ def test_eye_strips_have_one_size_where_eyes_are_as_far_apart() -> None:
     assert set(moved) == {(48, 24)}
 
 
-def test_a_image_is_cropped_alike_from_path_and_file(portrait: Path, own_cache: Path) -> None:
+def test_an_image_is_cropped_alike_from_path_and_file(portrait: Path, own_cache: Path) -> None:
     from_path = load_image(portrait, PREPROCESSING)
     with portrait.open("rb") as file:
         np.testing.assert_array_equal(load_image(file, PREPROCESSING), from_path)

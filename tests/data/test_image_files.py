@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from classification.data import images
+from classification.data import image_files
 from classification.data.image_files import find_images, image_paths, list_folder
 from classification.data.inventory import Inventory
 from classification.errors import UserError
@@ -38,7 +38,7 @@ def test_folders_are_read_one_after_the_other(
     read = []
     scandir = os.scandir
     monkeypatch.setattr(
-        images.os, "scandir", lambda path: read.append(Path(path).name) or scandir(path)
+        image_files.os, "scandir", lambda path: read.append(Path(path).name) or scandir(path)
     )
     found = find_images(tmp_path)
     assert [next(found).name for _ in range(3)] == ["0.png", "1.png", "2.png"]

@@ -287,7 +287,7 @@ def make_config(accumulation: int = 1) -> Config:
 
 
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (1, 2), (2, 1)])
-def test_repeats_of_a_image_are_augmented_apart(
+def test_repeats_of_an_image_are_augmented_apart(
     tmp_path: Path, world_size: int, accumulation: int
 ) -> None:
     targets = make_targets(18, 2)

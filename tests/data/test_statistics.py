@@ -18,9 +18,9 @@ def test_classes() -> None:
     table = source_table(make_samples(np.array([0, 1, 1, 1]), ("no", "yes")))
     assert table.splitlines() == [
         "source  no  yes  images",
-        "one      1    2         3",
-        "two      0    1         1",
-        "all      1    3         4",
+        "one      1    2       3",
+        "two      0    1       1",
+        "all      1    3       4",
     ]
 
 

@@ -184,7 +184,7 @@ def test_file_names_that_are_no_text_come_out_as_their_bytes(
 
 
 @pytest.mark.parametrize("skip", [True, False])
-def test_a_image_that_vanishes_after_the_check(
+def test_an_image_that_vanishes_after_the_check(
     skip: bool, trained: Path, data: dict[str, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip

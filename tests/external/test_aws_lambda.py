@@ -32,7 +32,7 @@ def model(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make_image(data: dict[str, Path]) -> Path:
+def image(data: dict[str, Path]) -> Path:
     return data["val"] / "green" / "0.png"
 
 
@@ -66,7 +66,7 @@ def base64_json(data: bytes) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("form", "name"), [(multipart, "a.png"), (raw, None), (base64_json, "a.png")]
 )
-def test_a_image_in_any_form(
+def test_an_image_in_any_form(
     version: str,
     form: Callable,
     name: str | None,

@@ -56,7 +56,7 @@ def client(models: dict[str, ServedModel]) -> TestClient:
 
 
 @pytest.fixture(scope="session")
-def make_image(data: dict[str, Path]) -> Path:
+def image(data: dict[str, Path]) -> Path:
     return data["val"] / "green" / "0.png"
 
 

@@ -148,7 +148,7 @@ def test_a_caller_that_gave_up_stops_nobody(model: Doubling) -> None:
 
 
 @pytest.mark.parametrize("rule", [None, np.array([3.0, -3.0, -3.0], np.float32)])
-def test_a_image_without_a_face(models, monkeypatch, rule: np.ndarray | None) -> None:
+def test_an_image_without_a_face(models, monkeypatch, rule: np.ndarray | None) -> None:
     """By the rule of the model, or else it is refused."""
 
     def no_face(*arguments: object) -> np.ndarray:

@@ -170,10 +170,10 @@ class TestQueue:
 
 def test_an_upright_image_is_what_counts(client: TestClient, image: Path) -> None:
     """The EXIF orientation is applied, as everywhere."""
-    with Image.open(image) as image:
+    with Image.open(image) as opened:
         exif = Image.Exif()
         exif[0x0112] = 6
-        turned = encoded(image.rotate(90), "PNG", exif=exif)
+        turned = encoded(opened.rotate(90), "PNG", exif=exif)
     first, second = (
         client.post("/classify", content=content).json()["classes"]
         for content in (image.read_bytes(), turned)

@@ -143,7 +143,7 @@ def test_evil_images_in_forms_and_json(server, name: str) -> None:
     assert answer[0] == status and reason in answer[1]["error"]
 
 
-def test_every_byte_of_a_image_may_be_wrong(server) -> None:
+def test_every_byte_of_an_image_may_be_wrong(server) -> None:
     """Damaged images are answered or refused, never a fault of the service."""
     rng = np.random.default_rng(0)
     originals = [JPEG, PNG, small("WEBP"), small("GIF"), small("BMP")]

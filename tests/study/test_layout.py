@@ -27,7 +27,7 @@ from classification.study.torchvision_sets import folder_name
 SHADES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
 
 
-def picture(path: Path) -> None:
+def make_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), (1, 2, 3)).save(path)
 
@@ -42,26 +42,26 @@ def dtd(root: Path) -> None:
         rows = [f"{name}/{name}_{n:04d}.jpg" for name in ("banded", "woven") for n in numbers]
         lines(root / f"dtd/dtd/labels/{split}1.txt", *rows)
         for row in rows:
-            picture(root / "dtd/dtd/images" / row)
+            make_image(root / "dtd/dtd/images" / row)
 
 
 def eurosat(root: Path) -> None:
     for name in ("Forest", "River"):
         for n in range(1, 11):
-            picture(root / f"eurosat/2750/{name}/{name}_{n}.jpg")
+            make_image(root / f"eurosat/2750/{name}/{name}_{n}.jpg")
 
 
 def sun397(root: Path) -> None:
     lines(root / "SUN397/ClassName.txt", "/a/abbey", "/c/cabin/outdoor")
     for name in ("a/abbey", "c/cabin/outdoor"):
         for n in range(10):
-            picture(root / f"SUN397/{name}/sun_{name[0]}{n}.jpg")
+            make_image(root / f"SUN397/{name}/sun_{name[0]}{n}.jpg")
 
 
 def caltech(root: Path) -> None:
     for name, count in {"BACKGROUND_Google": 2, "Faces": 10, "ant": 5}.items():
         for n in range(1, count + 1):
-            picture(root / f"caltech101/101_ObjectCategories/{name}/image_{n:04d}.jpg")
+            make_image(root / f"caltech101/101_ObjectCategories/{name}/image_{n:04d}.jpg")
 
 
 def food(root: Path) -> None:
@@ -70,7 +70,7 @@ def food(root: Path) -> None:
         lines(root / f"food-101/meta/{split}.json", json.dumps(names))
         for rows in names.values():
             for row in rows:
-                picture(root / f"food-101/images/{row}.jpg")
+                make_image(root / f"food-101/images/{row}.jpg")
 
 
 def pets(root: Path) -> None:
@@ -80,7 +80,7 @@ def pets(root: Path) -> None:
         rows = [f"{image_id} {label} 1 1" for image_id, label in ids]
         lines(root / f"oxford-iiit-pet/annotations/{split}.txt", *rows)
         for image_id, _ in ids:
-            picture(root / f"oxford-iiit-pet/images/{image_id}.jpg")
+            make_image(root / f"oxford-iiit-pet/images/{image_id}.jpg")
 
 
 def cars(root: Path) -> None:
@@ -95,13 +95,13 @@ def cars(root: Path) -> None:
         )
         savemat(folder / place, {"annotations": rows})
         for row in rows:
-            picture(folder / f"cars_{split}" / row["fname"])
+            make_image(folder / f"cars_{split}" / row["fname"])
 
 
 def flowers(root: Path) -> None:
     folder = root / "flowers-102"
     for n in range(1, 9):
-        picture(folder / f"jpg/image_{n:05d}.jpg")
+        make_image(folder / f"jpg/image_{n:05d}.jpg")
     savemat(folder / "imagelabels.mat", {"labels": np.array([1, 12, 1, 12, 1, 12, 1, 12])})
     savemat(folder / "setid.mat", {"trnid": [1, 2], "valid": [3, 4], "tstid": [5, 6, 7, 8]})
 
@@ -137,7 +137,7 @@ def svhn(root: Path) -> None:
         savemat(root / f"{name}_32x32.mat", data)
 
 
-# name -> (what makes the stand-in, classes, pictures of train, pictures of val)
+# name -> (what makes the stand-in, classes, images of train, images of val)
 STAND_INS: dict[str, tuple[Callable[[Path], None], set[str], int, int]] = {
     "DTD": (dtd, {"banded", "woven"}, 6, 4),
     "EuroSAT": (eurosat, {"Forest", "River"}, 16, 4),

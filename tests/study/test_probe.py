@@ -96,5 +96,5 @@ def test_the_fit_is_scikit_learn_s_and_the_choice_is_made_on_the_validation_part
     assert top1 == max(scores.values()) == scores[strength]
     logits = log_probabilities(fit(features, targets, strength), features, num_classes=3)
     assert logits.shape == (60, 3) and np.isfinite(logits).all()
-    assert (logits.argmax(1) != 1).all()  # a class without training pictures
+    assert (logits.argmax(1) != 1).all()  # a class without training images
     np.testing.assert_allclose(np.exp(logits).sum(1), 1.0, atol=1e-6)

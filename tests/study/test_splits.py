@@ -20,7 +20,7 @@ def test_parts_are_disjoint_and_complete(share: float) -> None:
     assert list(kept) == sorted(kept) and list(apart) == sorted(apart)
 
 
-def test_every_class_of_two_pictures_is_in_both() -> None:
+def test_every_class_of_two_images_is_in_both() -> None:
     kept, apart = set_apart(NAMES, TARGETS, 0.15, 1, "inner")
     assert np.bincount(TARGETS[apart]).tolist() == [0, 1, 1, 1, 6, 15]
     assert np.bincount(TARGETS[kept]).tolist() == [1, 1, 2, 6, 34, 85]

@@ -103,7 +103,7 @@ def test_a_data_set_s_table() -> None:
     flowers = rows(page, "Flowers")
     assert flowers[0][3] == f"**90.50 ± {stdev([90.0, 91.0]):.2f}**"
     assert flowers[1][-1] == "0.5"
-    assert "3 classes; 8 pictures to train on, 2 to choose by, 5 to report on." in page
+    assert "3 classes; 8 images to train on, 2 to choose by, 5 to report on." in page
 
 
 def test_the_recipe_against_the_better_of_baseline_and_probe() -> None:

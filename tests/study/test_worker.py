@@ -171,7 +171,7 @@ def test_a_study_keeps_to_its_initial_weights(folder: Path) -> None:
     assert tool([*flags, "--seeds", "3"]) == 2
 
 
-def test_figures_are_of_pictures_that_chose_nothing(
+def test_figures_are_of_images_that_chose_nothing(
     folder: Path, data: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
