@@ -34,8 +34,7 @@ import torch
 from common import describe_run, make_images, print_table, write_json, write_markdown
 
 from classification import compress, evaluate, export
-from classification.config import Config
-from classification.config_limits import get
+from classification.config import Config, get
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.store import usable_cores
 from classification.deployment.openvino_backend import (

@@ -11,11 +11,14 @@ import yaml
 
 from classification.config import (
     AUXILIARY_SECTIONS,
+    RENAMED,
     Config,
     default_config,
+    is_number,
     merge,
     merge_settings,
     validate,
+    with_new_names,
 )
 from classification.errors import UserError, nearest
 from classification.yaml_text import problem_of, read_yaml_file
@@ -166,7 +169,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     problems = [f"{path} line {line}: {text}" for line, text in _check(node, SCHEMA, "")]
     if problems:
         raise UserError("\n".join(problems))
-    return _without_empty(values)
+    values = _without_empty(values)
+    if "config" in values:
+        values["config"] = with_new_names(values["config"], f"{path}: config")
+    return values
 
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,6 +227,9 @@ def _check_mapping(
 def _whole_config_schema() -> dict[str, Any]:
     schema = _config_schema(default_config())
     schema["schedule"]["milestones"] = [int]  # its default is empty and tells no type
+    for former, key in RENAMED.items():
+        section, name = key.split(".")
+        schema[section][former.removeprefix(f"{section}.")] = schema[section][name]
     auxiliary = {key: schema[key] for key in AUXILIARY_SECTIONS}
     auxiliary["initial_weights"] = SCHEMA["initial_weights"]
     schema["mutual_learning"]["auxiliaries"] = [auxiliary]
@@ -247,16 +256,8 @@ def _is_of_type(node: yaml.Node, expected: type) -> bool:
         return False
     kind = node.tag.rpartition(":")[2]
     if expected is float:
-        return kind in ("int", "float") or _reads_as_float(node.value)
+        return kind in ("int", "float") or is_number(node.value)
     return kind == {str: "str", int: "int", bool: "bool"}[expected]
-
-
-def _reads_as_float(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ tensorboard: false
 config:
   model: {backbone: mobilenetv3_small_050, dropout: 0.2}
   input: {height: 32, width: 32}
-  schedule: {warmup_epochs: 0.5, patience: 2, anneal_from: 1.0}
+  schedule: {warmup_epochs: 0.5, patience: 2, decay_start: 1.0}
 """
 # At 32 px the last layers see one value an image, which int8 rounding upsets. From random weights
 # and 27 images one seed in eight learns two of the three colours only, as the default does.

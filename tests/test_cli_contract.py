@@ -17,7 +17,7 @@ FLAGS = {
         "--train-ann-files", "--train-data-roots", "--val-ann-files", "--val-data-roots",
         "--save-checkpoints-to", "--load-weights", "--load-aux-weights", "--resume-from",
         "--batch-size", "--epochs", "--base-learning-rate", "--gpu-num", "--classes",
-        "--tensorboard-dir", "--overwrite", "--allow-other-data", "--set",
+        "--tensorboard-dir", "--overwrite", "--allow-other-data", "--set", "--list-settings",
     ],
     "eval": [
         "--load-weights", "--test-ann-files", "--test-data-roots", "--save-metrics-to",
@@ -32,7 +32,7 @@ FLAGS = {
         "--train-ann-files", "--train-data-roots", "--val-ann-files", "--val-data-roots",
         "--load-weights", "--save-checkpoints-to", "--nncf-quantization",
         "--no-nncf-quantization", "--nncf-pruning", "--no-nncf-pruning", "--resume-from",
-        "--accept-accuracy-drop", "--overwrite", "--set",
+        "--accept-accuracy-drop", "--overwrite", "--set", "--list-settings",
     ],
     "predict": [
         "--load-weights", "--input", "--output", "--top-k", "--threshold", "--positive",

@@ -1,24 +1,31 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from classification.config import (
+    RENAMED,
+    RENAMED_VALUES,
     default_config,
+    flatten,
     from_dict,
+    get,
     merge,
     merge_settings,
     to_dict,
     validate,
 )
-from classification.config_limits import CHOICES, RANGES, get
+from classification.config_docs import config_page, list_settings
 from classification.errors import UserError
+from classification.knobs import KNOBS, Config
 
 
 def test_defaults_are_valid_and_every_checked_key_exists():
     config = default_config()
     validate(config)
-    for key in [*RANGES, *CHOICES]:
-        get(config, key)  # raises when a key was renamed
+    assert flatten(to_dict(config)).keys() == KNOBS.keys()
 
 
 @pytest.mark.parametrize(
@@ -29,7 +36,7 @@ def test_defaults_are_valid_and_every_checked_key_exists():
         ("training.batch_size", 7, 7),
         ("ema.enable", False, False),
         ("input.mean", (0, 0.5, 1), [0.0, 0.5, 1.0]),
-        ("schedule.watch", "val_top1", "val_top1"),
+        ("schedule.monitor", "val_loss", "val_loss"),
     ],
 )
 def test_merge_takes_the_type_of_the_default(key, value, expected):
@@ -87,7 +94,7 @@ def test_an_empty_setting_is_an_empty_text():
 @pytest.mark.parametrize(
     ("labels", "class_names", "message"),
     [
-        (["all", "Male"], [], r"data\.labels: \[all\] stands alone"),
+        (["all", "Male"], [], r"data\.labels: \[all\] must stand alone"),
         (["Male", "Male"], [], r"data\.labels: a name comes twice"),
         ([1], [], r"data\.labels: expected names, got \[1\]"),
         (["Male"], ["a"], r"data\.class_names: are those of a task of one attribute"),
@@ -131,13 +138,13 @@ def test_validate_lists_every_value_out_of_range():
     config = default_config()
     config.training.batch_size = 0
     config.ema.decay = 1.0
-    config.schedule.watch = "val_top"
+    config.schedule.monitor = "val_top"
     config.input.std = [0.2, 0.0, 0.2]
     with pytest.raises(UserError) as caught:
         validate(config)
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
-    assert any("schedule.watch" in line and "Did you mean 'val_" in line for line in lines)
+    assert any("schedule.monitor" in line and "Did you mean 'val_" in line for line in lines)
     assert any("training.batch_size: 0 is outside 1 to" in line for line in lines)
 
 
@@ -150,3 +157,73 @@ def test_dict_round_trip_fills_missing_keys_and_freezes():
     assert config.ema.decay == default_config().ema.decay
     with pytest.raises(AttributeError):
         config.training.epochs = 3
+
+
+def test_defaults_lie_in_their_ranges_and_have_their_types():
+    for knob in KNOBS.values():
+        default = knob.declared.default
+        assert knob.problem(default) is None
+        expected = {bool: bool, int: int, float: float}.get(
+            knob.type, str if knob.choices or knob.type is str else list
+        )
+        assert type(default) is expected, knob.key
+        assert knob.type not in (int, float) or knob.declared.high is not None, knob.key
+
+
+@pytest.mark.parametrize("former", [*RENAMED, *RENAMED_VALUES])
+def test_former_names_work_with_one_line(former, caplog):
+    key = RENAMED.get(former, former) if isinstance(former, str) else former[0]
+    other = {"bool": True, "float": 0.25, "Literal": "linear_probe"}
+    kind = KNOBS[key].type
+    value = former[1] if isinstance(former, tuple) else other.get(kind.__name__, KNOBS[key].choices)
+    if key == "schedule.monitor" and isinstance(former, str):
+        value = "val_loss"
+    section, name = (former if isinstance(former, str) else key).split(".")
+    config = default_config()
+    where = f"file of {former}"  # each place is told of once
+    for _ in range(2):
+        merge(config, {section: {name: value}}, where)
+    assert get(config, key) == RENAMED_VALUES.get((key, value), value)
+    validate(config)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{where}") and key in record.getMessage()
+    assert get(from_dict({section: {name: value}}), key) == get(config, key)
+    assert len(caplog.records) == 1  # a checkpoint's former names are nobody's fault
+
+
+def test_a_knob_under_both_of_its_names_is_refused():
+    with pytest.raises(UserError, match="both monitor and its former name watch are given"):
+        merge(default_config(), {"schedule": {"watch": "val_loss", "monitor": "val_loss"}})
+
+
+def test_auxiliaries_have_former_names_too():
+    own = {"schedule": {"anneal_from": 0.5}, "optimizer": {"name": "adamw"}}
+    mutual = {"enable": True, "auxiliaries": [own]}
+    (new,) = from_dict({"mutual_learning": mutual}).mutual_learning.auxiliaries
+    assert new == {"schedule": {"decay_start": 0.5}, "optimizer": {"name": "adamw"}}
+
+
+def test_the_documents_have_every_knob_with_its_meaning():
+    page = Path(__file__).parents[1] / "docs" / "config.md"
+    assert page.read_text(encoding="utf-8") == config_page(), "run its command again"
+    text = list_settings()
+    for prefix, section in Config.sections():
+        words = section.words()
+        for knob in section.knobs(prefix):
+            name = knob.key.removeprefix(prefix)
+            assert f"  {knob.key} = " in text
+            assert words.get(name) or name in ("enable", "height", "width", "weight_decay",
+                                               "batch_size"), knob.key  # fmt: skip
+
+
+def test_every_knob_is_read_by_the_library():
+    root = Path(__file__).parents[1] / "classification"
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for path in root.rglob("*.py")
+        if path.name not in ("knobs.py", "config.py")
+    )
+    for key in KNOBS:
+        name = key.rpartition(".")[2]
+        if not key.startswith("model.slimnet."):  # passed on by name
+            assert re.search(rf"\.{name}\b", code), key

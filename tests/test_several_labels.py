@@ -287,7 +287,7 @@ def test_a_run_goes_on_where_it_was(run: Callable[..., Path]) -> None:
 def test_the_start_is_fitted_label_by_label(
     run: Callable[..., Path], trained: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    probe = [["model.head_start", "probe"], ["model.reset_classifier", "true"]]
+    probe = [["model.head_init", "linear_probe"], ["model.reset_classifier", "true"]]
     with caplog.at_level("INFO", logger="classification"):
         outputs = run("probed", 1, *probe, ["optimizer.base_learning_rate", "1e-9"],
                       load_weights=trained)  # fmt: skip

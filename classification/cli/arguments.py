@@ -29,6 +29,16 @@ class _HelpFormatter(argparse.HelpFormatter):
         return f"{text} (default: %(default)s)"
 
 
+class _ListSettings(argparse.Action):
+    """Prints every knob and ends the program, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from classification.config_docs import list_settings
+
+        print(list_settings())
+        parser.exit()
+
+
 def template_default(template: Template | None, key: str) -> str:
     """Return " (default: 32)" from hyper_parameters.basic, for the help of a flag.
 
@@ -108,6 +118,17 @@ def add_set_flag(parser: argparse.ArgumentParser, of_what: str = "the template's
         metavar=("SECTION.KEY", "VALUE"),
         dest="settings",
         help=f"override one value of {of_what}; may be repeated",
+    )
+
+
+def add_list_settings_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --list-settings."""
+    parser.add_argument(
+        "--list-settings",
+        action=_ListSettings,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="print what --set can change, with defaults and ranges, and exit",
     )
 
 

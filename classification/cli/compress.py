@@ -8,6 +8,7 @@ from pathlib import Path
 
 from classification.cli.arguments import (
     add_data_flags,
+    add_list_settings_flag,
     add_run_flags,
     add_set_flag,
     optional_template,
@@ -43,6 +44,7 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         help="exit with 0 even if more is lost than compression.max_accuracy_drop",
     )
     add_set_flag(parser)
+    add_list_settings_flag(parser)
     return parser
 
 

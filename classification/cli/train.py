@@ -11,6 +11,7 @@ from pathlib import Path
 from classification.cli.arguments import (
     add_classes_flag,
     add_data_flags,
+    add_list_settings_flag,
     add_run_flags,
     add_set_flag,
     optional_template,
@@ -66,6 +67,7 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
     add_classes_flag(parser, "train on these class folders only")
     parser.add_argument("--tensorboard-dir", metavar="FOLDER", help="where TensorBoard events go")
     add_set_flag(parser)
+    add_list_settings_flag(parser)
     return parser
 
 

@@ -160,7 +160,7 @@ def check_resumed(
     refused, changed = data_changes(run, data)
     refused += [f"{words} is {now} (was {then})" for words, (now, then) in found.items()
                 if now != then]  # fmt: skip
-    was, now = flatten(run.contents["config"]), flatten(to_dict(plan.config))
+    was, now = run.settings, flatten(to_dict(plan.config))
     fixed = tuple(f"compression.{name}" for name in _OF_THE_COMPRESSED)
     for key in now:
         if now[key] != was.get(key, now[key]):

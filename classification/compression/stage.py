@@ -12,12 +12,12 @@ import torch
 from classification.compression.distillation import DistillationTask, teachers_of
 from classification.compression.pruning import keep_zeros
 from classification.compression.workbench import Judged, Workbench
-from classification.config import Config, from_dict, merge, merge_settings, to_dict, validate
-from classification.config_limits import get
+from classification.config import Config, get, merge_settings, updated, validate
 from classification.data.labels import warn_of_another_label
 from classification.data.loader import TrainLoader
 from classification.errors import DivergedError, UserError
 from classification.evaluation.score import Outcome
+from classification.knobs import KNOBS
 from classification.models.checkpoint import describe, read_checkpoint
 from classification.training.arguments import remember
 from classification.training.early_stop import EarlyStop
@@ -42,16 +42,6 @@ _OWN_WAY: Mapping[str, Any] = {
     "sam.enable": False,  # twice the cost of steps that hardly move
     "training.best_epoch": "highest",  # of the compressed model as it comes and the epochs after
 }
-# What cannot change without becoming another model.
-_OF_THE_MODEL = (
-    "model",
-    "input",
-    "faces",
-    "data.max_megapixels",
-    "data.value_range",
-    "loss.name",
-    "loss.scale",
-)
 
 
 def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Config:
@@ -60,11 +50,11 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
     Raises:
         UserError: a setting is wrong, would change the trained model, or would have no effect.
     """
-    config = from_dict(to_dict(trained)).clone()
+    config = trained.clone()
     config.defrost()
     merge_settings(config, settings)
-    for key in _OF_THE_MODEL:
-        if get(config, key) != get(trained, key):
+    for key, knob in KNOBS.items():
+        if knob.declared.model and get(config, key) != get(trained, key):
             raise UserError(
                 f"--set {key}: belongs to the trained model, which is compressed as it is. "
                 "Train with this setting first."
@@ -80,12 +70,9 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
                 f"--set {key}: has no effect on the fine-tuning of a compression; see the section "
                 "compression of the config for what has, as compression.epochs."
             )
-    for key, value in _OWN_WAY.items():
-        section, name = key.split(".")
-        merge(config, {section: {name: value}})
-    config.optimizer.base_learning_rate *= config.compression.rate_factor
+    rate = config.optimizer.base_learning_rate * config.compression.lr_factor
+    config = updated(config, {**_OWN_WAY, "optimizer.base_learning_rate": rate})
     validate(config)
-    config.freeze()
     warn_of_another_label(trained.data.labels, config.data.labels)
     return config
 
@@ -186,10 +173,8 @@ def _fine_tune(
     resume: Mapping[str, Any] | None,
 ) -> None:
     loader = TrainLoader(bench.train_store, bench.config)
-    config = bench.config.clone()
-    config.defrost()
-    config.training.epochs = epochs_at_most(config, loader.num_steps)
-    config.freeze()
+    epochs = epochs_at_most(bench.config, loader.num_steps)
+    config = updated(bench.config, {"training.epochs": epochs})
     teachers = teachers_of(bench.classifier)
     logger.info(
         "fine-tuning for %d epochs at most, rate %.3g, with %d teacher%s: the FP32 model%s",

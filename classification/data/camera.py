@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image, ImageFilter
 from torchvision.transforms.v2 import functional
 
-from classification.config import Config
+from classification.knobs import Augmentation
 
 Fill = tuple[int, int, int]
 
 
 def affine(
-    image: Image.Image, augmentation: Config, rng: np.random.Generator, fill: Fill
+    image: Image.Image, augmentation: Augmentation, rng: np.random.Generator, fill: Fill
 ) -> Image.Image:
     """Shift, zoom, and rotate or shear about the centre; bilinear, `fill` from outside."""
     shift, zoom = augmentation.affine_shift, augmentation.affine_zoom
@@ -37,10 +37,10 @@ def affine(
     )
 
 
-def jitter(image: Image.Image, augmentation: Config, rng: np.random.Generator) -> Image.Image:
+def jitter(image: Image.Image, augmentation: Augmentation, rng: np.random.Generator) -> Image.Image:
     """Change brightness and contrast, or saturation and hue."""
-    brightness, contrast = augmentation.jitter_brightness, augmentation.jitter_contrast
-    saturation, hue = augmentation.jitter_saturation, augmentation.jitter_hue
+    brightness, contrast = augmentation.color_jitter_brightness, augmentation.color_jitter_contrast
+    saturation, hue = augmentation.color_jitter_saturation, augmentation.color_jitter_hue
     if _first(rng, bool(brightness or contrast), bool(saturation or hue)):
         image = functional.adjust_brightness(image, rng.uniform(1 - brightness, 1 + brightness))
         return functional.adjust_contrast(image, rng.uniform(1 - contrast, 1 + contrast))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.config_limits import data_problems
+from classification.config import data_problems
 from classification.data.listing import has_control_character, listing
 from classification.data.names import alike, appearance, clean_name, with_code_points
 from classification.data.packed import PackedImage

@@ -29,6 +29,7 @@ from classification.data.sampling import count_repeats, create_draw, mean_counts
 from classification.data.store import ImageStore, LostError
 from classification.data.transforms import augment
 from classification.errors import UserError, memory_advice
+from classification.knobs import Augmentation
 
 _MIXING = 1  # tells the stream of a shard's mixing from all others
 
@@ -156,7 +157,7 @@ class _Shard(NamedTuple):
 
 
 class _ShardDataset(Dataset):
-    def __init__(self, store: ImageStore, augmentation: Config, seed: int) -> None:
+    def __init__(self, store: ImageStore, augmentation: Augmentation, seed: int) -> None:
         self._store = store
         self._augmentation = augmentation
         self._seed = seed

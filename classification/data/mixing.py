@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
-from classification.config import Config
+from classification.knobs import Augmentation
 
 Box = tuple[int, int, int, int]  # top, bottom, left, right in pixels
 
 
-def mixes(augmentation: Config) -> bool:
+def mixes(augmentation: Augmentation) -> bool:
     """Return whether the config's `augmentation` section asks for any mixing."""
     return augmentation.mixup > 0 or augmentation.cutmix > 0
 
@@ -32,7 +32,7 @@ def mix_batch(
     images: torch.Tensor,
     targets: torch.Tensor,
     num_classes: int,
-    augmentation: Config,
+    augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mix by Mixup or by CutMix; when both are on, by either with probability one half.

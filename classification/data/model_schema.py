@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classification.config_limits import CHOICES, RANGES
 from classification.data.faces import FaceCrop
 from classification.data.listing import has_control_character
 from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import MULTI_LABEL, TASKS
+from classification.knobs import KNOBS
 
 _SIZES = ("height", "width")
-_CROP_CHOICES = {"part": ("face", "eyes"), "no_face": CHOICES["faces.no_face"]}
+_CROP_CHOICES = {"part": ("face", "eyes"), "no_face": KNOBS["faces.no_face"].choices}
 
 
 def check_class_names(value: Any) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ def check_preprocessing(value: Any) -> Preprocessing:
     values = mapping("preprocessing", value, required=("height", "width", "mean", "std"),
                      optional=("max_megapixels", "faces", "value_range"))  # fmt: skip
     for key in _SIZES:
-        low, high = RANGES[f"input.{key}"]
+        low, high = KNOBS[f"input.{key}"].range
         if not _is_integer(values[key]) or not low <= values[key] <= high:
             expected = f"pixels from {low:g} to {high:g}"
             raise wrong(f"preprocessing.{key}", expected, values[key])
@@ -53,9 +53,9 @@ def check_preprocessing(value: Any) -> Preprocessing:
             lowest = math.ulp(0.0) if key == "std" else -math.inf
             number(f"preprocessing.{key}", each, lowest, math.inf)
     number("preprocessing.max_megapixels", values.get("max_megapixels", 1.0),
-           *RANGES["data.max_megapixels"])  # fmt: skip
+           *KNOBS["data.max_megapixels"].range)  # fmt: skip
     value_range = count("preprocessing.value_range", values.get("value_range", 1), low=1)
-    number("preprocessing.value_range", value_range, 1, RANGES["data.value_range"][1])
+    number("preprocessing.value_range", value_range, 1, KNOBS["data.value_range"].range[1])
     if values.get("faces") is not None:
         _check_crop(values["faces"])
     return Preprocessing.from_dict(values)
@@ -68,7 +68,7 @@ def _check_crop(value: Any) -> None:
     for key, choices in _CROP_CHOICES.items():
         if crop[key] not in choices:
             raise wrong(f"{where}.{key}", f"one of {', '.join(choices)}", crop[key])
-    number(f"{where}.margin", crop["margin"], *RANGES["faces.margin"])
+    number(f"{where}.margin", crop["margin"], *KNOBS["faces.margin"].range)
     if not isinstance(crop["negative_class"], str):
         raise wrong(f"{where}.negative_class", "a class name", crop["negative_class"])
 

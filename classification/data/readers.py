@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from classification.config import Config, default_config
+from classification.config import default_config
 from classification.data.annotation_file import read_annotation_file
 from classification.data.celeba import ATTRIBUTES, read_celeba
 from classification.data.class_folders import part_of, parts_in, read_class_folders
@@ -21,6 +21,7 @@ from classification.data.source import Source, labelled_source
 from classification.data.split_file import select_roles
 from classification.data.statistics import source_table
 from classification.errors import UserError, nearest
+from classification.knobs import Data
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def read_samples(
     classes: Sequence[str] | None = None,
     role: str = "train",
     roles: Sequence[str] | None = None,
-    data: Config | None = None,
+    data: Data | None = None,
 ) -> SampleSet:
     """Find the images and their classes or labels in one or more data roots, which are merged.
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from classification.config import Config
 from classification.errors import UserError
+from classification.knobs import Sampling
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 
@@ -51,7 +51,7 @@ def plan_epoch(
     return [np.array_split(step, num_shards) for step in np.array_split(order, num_steps)]
 
 
-def create_draw(targets: np.ndarray, sampling: Config) -> Draw | None:
+def create_draw(targets: np.ndarray, sampling: Sampling) -> Draw | None:
     """Return what draws the images of an epoch by the config's section `sampling`.
 
     Args:
@@ -76,7 +76,9 @@ def _draw(
     return kept
 
 
-def mean_counts(targets: np.ndarray, sampling: Config, num_classes: int) -> tuple[np.ndarray, int]:
+def mean_counts(
+    targets: np.ndarray, sampling: Sampling, num_classes: int
+) -> tuple[np.ndarray, int]:
     """Return how often an epoch draws each class or label on average, and how much it draws.
 
     Args:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from classification.config import Config
 from classification.data.augmix import augmix
 from classification.data.camera import affine, blur, jitter, jpeg
 from classification.data.geometry import flip, rotate
 from classification.data.random_crop import random_crop
+from classification.knobs import Augmentation
 
 
 def augment(
-    image: np.ndarray, augmentation: Config, rng: np.random.Generator, fill: tuple[int, int, int]
+    image: np.ndarray,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+    fill: tuple[int, int, int],
 ) -> np.ndarray:
     """Crop, flip, turn, recolour, blur, compress and AugMix one image by their probabilities.
 
@@ -43,7 +46,7 @@ def augment(
         image = rotate(image, angle, fill)
     if _happens(augmentation.affine, rng):
         image = np.asarray(affine(Image.fromarray(image), augmentation, rng, fill))
-    if _happens(augmentation.jitter, rng):
+    if _happens(augmentation.color_jitter, rng):
         image = np.asarray(jitter(Image.fromarray(image), augmentation, rng))
     if _happens(augmentation.blur, rng):
         image = np.asarray(blur(Image.fromarray(image), augmentation.blur_size, rng))

@@ -41,18 +41,13 @@ from classification.evaluation.report import (
     write_report,
 )
 from classification.files import check_writable, staging
+from classification.knobs import KNOBS
 from classification.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
 # What of a config an evaluation goes by; the model and its preprocessing are as they are.
-SETTINGS = (
-    "data.labels",
-    "data.split",
-    "data.on_bad_image",
-    "data.cache_fraction",
-    "evaluation.batch_size",
-)
+SETTINGS = tuple(key for key, knob in KNOBS.items() if knob.declared.evaluation)
 
 
 def evaluate(

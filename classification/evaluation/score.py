@@ -24,6 +24,7 @@ from classification.evaluation.label_metrics import label_cross_entropy
 from classification.evaluation.metrics import mean_cross_entropy
 from classification.evaluation.reject import Reject, choose_reject
 from classification.evaluation.thresholds import Thresholds, choose_thresholds, log_thresholds
+from classification.knobs import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def log_answers(contents: Mapping[str, Any], config: Config) -> None:
         )
 
 
-def judge(logits: np.ndarray, targets: np.ndarray, evaluation: Config) -> Outcome:
+def judge(logits: np.ndarray, targets: np.ndarray, evaluation: Evaluation) -> Outcome:
     """Return the outcome of logits [N, C] float32 for targets [N] int64 or [N, C] float32.
 
     Args:

@@ -15,6 +15,7 @@ from classification.config import Config
 from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.probabilities import sigmoid, softmax
 from classification.errors import UserError
+from classification.knobs import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ HALF = 0.5
 Thresholds = tuple[float | None, ...]  # None: no threshold reaches the target
 
 
-def rule_of(evaluation: Config, *, multi_label: bool) -> str:
+def rule_of(evaluation: Evaluation, *, multi_label: bool) -> str:
     """Return what `evaluation.thresholds` stands for: half, best_f1, precision or recall."""
     rule = str(evaluation.thresholds)
     if rule == "auto":
@@ -41,7 +42,9 @@ def check_thresholds(config: Config, class_names: Sequence[str], task: str) -> N
         )
 
 
-def choose_thresholds(logits: np.ndarray, targets: np.ndarray, evaluation: Config) -> Thresholds:
+def choose_thresholds(
+    logits: np.ndarray, targets: np.ndarray, evaluation: Evaluation
+) -> Thresholds:
     """Return the thresholds by the rule of the config section `evaluation`; () = all 0.5.
 
     Args:

@@ -59,7 +59,7 @@ def start_heads(
     accelerator: Accelerator,
     stop: StopSignal,
 ) -> None:
-    """Fit the last layer of every model whose `model.head_start` is `probe`, in place.
+    """Fit the last layer of every model whose `model.head_init` is `probe`, in place.
 
     Args:
         models: with pretrained weights, whose features are worth something, and a new last layer.
@@ -68,7 +68,7 @@ def start_heads(
         Interrupted: SIGTERM or Ctrl-C.
     """
     for model, config in models:
-        if config.model.head_start != "probe":
+        if config.model.head_init != "linear_probe":
             continue
         targets = store.samples.targets
         if targets.ndim == 1 and len(np.unique(targets)) < 2:

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from classification.config import Config
 from classification.errors import UserError
+from classification.knobs import Loss
 from classification.models.classifier import cosine_scale
 from classification.training.am_softmax import AMSoftmaxLoss
 from classification.training.label_losses import LabelLoss, balanced_label_weights
@@ -62,7 +63,7 @@ def create_loss(
     return base
 
 
-def _label_loss(loss: Config, counts: np.ndarray, num_images: int) -> LabelLoss:
+def _label_loss(loss: Loss, counts: np.ndarray, num_images: int) -> LabelLoss:
     focus: dict[str, float] = {}
     if loss.name == "asymmetric":
         focus = {key: loss[key] for key in ("gamma_positive", "gamma_negative", "clip")}

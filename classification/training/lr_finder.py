@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from classification.config import Config
+from classification.config import Config, updated
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
@@ -116,16 +116,14 @@ def with_base_rate(configs: Sequence[Config], rate: float) -> list[Config]:
 
 def with_rates(configs: Sequence[Config], rates: Sequence[float]) -> list[Config]:
     """Return the configs with these base rates; in the main one stand the auxiliaries', too."""
-    changed = [config.clone() for config in configs]
-    for config, rate in zip(changed, rates, strict=False):
-        config.defrost()
-        config.optimizer.base_learning_rate = rate
+    changed = [
+        updated(config, {"optimizer.base_learning_rate": rate})
+        for config, rate in zip(configs, rates, strict=True)
+    ]
     if len(configs) > 1:
-        mutual = changed[0].mutual_learning
-        pairs = zip(mutual.auxiliaries, rates[1:], strict=False)
-        mutual.auxiliaries = [_with_rate(section, rate) for section, rate in pairs]
-    for config in changed:
-        config.freeze()
+        pairs = zip(changed[0].mutual_learning.auxiliaries, rates[1:], strict=True)
+        own = [_with_rate(section, rate) for section, rate in pairs]
+        changed[0] = updated(changed[0], {"mutual_learning.auxiliaries": own})
     return changed
 
 
@@ -247,13 +245,15 @@ def _trials(search: Search, count: Callable[[int], None]) -> Choice:
 
 def _short(config: Config, steps_per_epoch: int) -> Config:
     """Return the config of a trial: the same recipe within a few epochs."""
-    finder, config = config.lr_finder, config.clone()
-    config.defrost()
-    config.training.epochs = _trial_epochs(config, steps_per_epoch)
-    config.schedule.warmup_epochs = min(config.schedule.warmup_epochs, finder.epochs_warmup)
-    config.early_stop.enable = False
-    config.freeze()
-    return config
+    warmup = min(config.schedule.warmup_epochs, config.lr_finder.epochs_warmup)
+    return updated(
+        config,
+        {
+            "training.epochs": _trial_epochs(config, steps_per_epoch),
+            "schedule.warmup_epochs": warmup,
+            "early_stop.enable": False,
+        },
+    )
 
 
 def _trial_epochs(config: Config, steps_per_epoch: int) -> int:

@@ -13,7 +13,7 @@ from classification.config import Config
 from classification.errors import UserError, nearest
 from classification.models.quantized import is_quantizer_parameter
 
-_SETTINGS = ("weight_decay", "momentum", "rate_factor")  # of a group, by the config
+_SETTINGS = ("weight_decay", "momentum", "lr_factor")  # of a group, by the config
 
 
 def parameter_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
@@ -21,10 +21,10 @@ def parameter_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
 
     With `optimizer.no_bias_decay` (He et al. 2019, arXiv 1812.01187, section 3.1) only the weights
     of convolutions and linear layers decay; biases and normalisation layers do not. Biases learn at
-    `optimizer.bias_rate_factor` times the rate. `rate_factor` in each group tells that multiple;
+    `optimizer.bias_lr_factor` times the rate. `lr_factor` in each group tells that multiple;
     the loop sets `lr` from it.
     """
-    decay, factor = config.optimizer.weight_decay, config.optimizer.bias_rate_factor
+    decay, factor = config.optimizer.weight_decay, config.optimizer.bias_lr_factor
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not config.optimizer.no_bias_decay and factor == 1:
         return [_group([p for _, p in named], decay, 1.0)]
@@ -45,8 +45,8 @@ def parameter_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def _group(params: list[nn.Parameter], decay: float, rate_factor: float) -> dict[str, Any]:
-    return {"params": params, "weight_decay": decay, "rate_factor": rate_factor}
+def _group(params: list[nn.Parameter], decay: float, lr_factor: float) -> dict[str, Any]:
+    return {"params": params, "weight_decay": decay, "lr_factor": lr_factor}
 
 
 def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
@@ -86,7 +86,7 @@ def check_optimizer(config: Config) -> None:
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set every group's rate to its own multiple of `rate`."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["rate_factor"]
+        group["lr"] = rate * group["lr_factor"]
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -18,11 +18,13 @@ from classification.config import (
     merge_settings,
     to_dict,
     validate,
+    with_new_names,
 )
 from classification.data.fingerprint import is_same
 from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, SampleSet
 from classification.errors import UserError
 from classification.evaluation.score import SCORES
+from classification.knobs import KNOBS
 from classification.models.checkpoint import read_checkpoint
 from classification.template import BASIC_KEYS, Template
 from classification.training.arguments import DATA, relocated
@@ -32,16 +34,6 @@ from classification.training.run_folder import PRUNED_FOLDER, RunFolder
 logger = logging.getLogger(__name__)
 
 # The saved state is of these, or they act before the first step only.
-_AS_IT_WAS = (
-    "model.",
-    "optimizer.name",
-    "optimizer.no_bias_decay",
-    "schedule.name",
-    "loss.name",
-    "training.freeze_batch_norm",
-    "mutual_learning.enable",
-)
-_MAY_CHANGE = ("model.dropout", "model.reset_classifier")
 _ROLES = {"train": "training", "val": "validation"}
 
 
@@ -56,6 +48,11 @@ class Resumed(NamedTuple):
     @property
     def config(self) -> Config:
         return from_dict(self.contents["config"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the values that the checkpoint states, each under its "section.key"."""
+        return flatten(with_new_names(self.contents["config"]))
 
 
 def open_run(path: str | Path) -> Resumed:
@@ -193,7 +190,7 @@ def _setting_changes(
     run: Resumed, configs: Sequence[Config], task: str
 ) -> Iterator[tuple[str, Any, Any, bool]]:
     """Yield each changed setting, its value now and before, and whether it must not change."""
-    pairs = [("", flatten(run.contents["config"]), flatten(to_dict(configs[0])))]
+    pairs = [("", run.settings, flatten(to_dict(configs[0])))]
     old, new = auxiliary_configs(run.config), configs[1:]
     if old and new and len(old) != len(new):
         yield "the number of mutual_learning.auxiliaries", len(new), len(old), True
@@ -204,7 +201,7 @@ def _setting_changes(
     for where, before, now in pairs:
         for key in now:
             if _meant(before, key, task) != _meant(now, key, task):
-                fixed = key in before and key.startswith(_AS_IT_WAS) and key not in _MAY_CHANGE
+                fixed = key in before and not KNOBS[key].declared.resume
                 yield f"{where}{key}", now[key], before.get(key), fixed
 
 
@@ -252,7 +249,7 @@ def template_changes(run: Resumed, template: Template) -> list[str]:
         says = flatten(to_dict(template.config(then["settings"], **flags)))
     except UserError as error:
         return [f"it no longer takes the run's settings: {error}"]
-    was = flatten(run.contents["config"])
+    was = run.settings
     found = {"optimizer.base_learning_rate"} if run.config.lr_finder.enable else set()
     if not says["data.value_range"]:
         found.add("data.value_range")

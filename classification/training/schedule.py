@@ -81,7 +81,7 @@ class CosineSchedule:
 
     def __init__(self, config: Config, steps_per_epoch: int) -> None:
         self.base_rate: float = config.optimizer.base_learning_rate
-        self.lowest: float = config.schedule.min_rate_ratio
+        self.lowest: float = config.schedule.min_lr_ratio
         self.total_steps = config.training.epochs * steps_per_epoch
         self.warmup_steps = warmup_length(config, steps_per_epoch)
 
@@ -170,34 +170,34 @@ class PlateauSchedule:
       training ends: warm-up, stable, decay (Hu et al. 2024, arXiv 2404.06395, section 4.2) with
       the end of the stable part found instead of given.
 
-    A run with a small budget cannot wait for plateaus: from `schedule.anneal_from` of the budget
+    A run with a small budget cannot wait for plateaus: from `schedule.decay_start` of the budget
     on, its rate falls evenly to the lowest at the end.
     """
 
     def __init__(self, config: Config, steps_per_epoch: int) -> None:
         self.config = config.schedule
-        self.watch: str = config.schedule.watch.replace("val_top1", "val_score")
+        self.monitor: str = config.schedule.monitor
         self.after_drops: int = config.early_stop.after_drops
         self.base_rate: float = config.optimizer.base_learning_rate
-        self.lowest: float = config.schedule.min_rate_ratio
+        self.lowest: float = config.schedule.min_lr_ratio
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = config.training.epochs * steps_per_epoch
         self.warmup_steps = warmup_length(config, steps_per_epoch)
         # The fall at the end of the budget; a plateau may bring it forward.
-        self.fall_start = round(config.schedule.anneal_from * self.total_steps)
+        self.decay_start = round(config.schedule.decay_start * self.total_steps)
         self.fall_end = self.total_steps
         self.drops = 0
         self.last_drop_epoch = -1
         self._unit = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         self._plateau = ReduceLROnPlateau(
             self._unit,
-            mode="max" if self.watch == "val_score" else "min",
+            mode="max" if self.monitor == "val_score" else "min",
             factor=config.schedule.factor,
             patience=epochs_of(
                 config.schedule.patience, config.schedule.patience_steps, steps_per_epoch
             ),
             threshold=THRESHOLD,
-            min_lr=config.schedule.min_rate_ratio,
+            min_lr=config.schedule.min_lr_ratio,
         )
 
     @property
@@ -210,29 +210,29 @@ class PlateauSchedule:
         return self.base_rate * self._factor * rise * self._annealing(step)
 
     def _annealing(self, step: int) -> float:
-        if step <= self.fall_start:
+        if step <= self.decay_start:
             return 1.0
-        done = (step - self.fall_start) / max(self.fall_end - self.fall_start, 1)
+        done = (step - self.decay_start) / max(self.fall_end - self.decay_start, 1)
         return 1.0 - (1.0 - self.lowest) * min(done, 1.0)
 
     def end_epoch(
         self, epoch: int, step: int, *, train_loss: float, val_loss: float, val_score: float
     ) -> None:
         """Take note of epoch number `epoch` (from 0), which ended before step `step`."""
-        anneals = self.config.on_plateau == "anneal"
-        if step < self.warmup_steps or (anneals and step > self.fall_start):
+        anneals = self.config.on_plateau == "decay"
+        if step < self.warmup_steps or (anneals and step > self.decay_start):
             return
         before = self._factor
         figures = {"train_loss": train_loss, "val_loss": val_loss, "val_score": val_score}
-        self._plateau.step(figures[self.watch])
+        self._plateau.step(figures[self.monitor])
         if self._factor == before:
             return
         self.drops += 1
         self.last_drop_epoch = epoch
         if anneals:
             self._unit.param_groups[0]["lr"] = 1.0
-            epochs = math.ceil(self.config.anneal_share * step / self.steps_per_epoch)
-            self.fall_start = step
+            epochs = math.ceil(self.config.decay_share * step / self.steps_per_epoch)
+            self.decay_start = step
             self.fall_end = min(step + epochs * self.steps_per_epoch, self.total_steps)
             logger.info("no better epoch: the learning rate falls to its end in %d epochs", epochs)
         else:
@@ -247,7 +247,7 @@ class PlateauSchedule:
 
         None also while the rate falls evenly: that has an end of its own.
         """
-        if self.config.on_plateau == "anneal" or self.drops < self.after_drops:
+        if self.config.on_plateau == "decay" or self.drops < self.after_drops:
             return None
         return self.last_drop_epoch
 
@@ -258,7 +258,7 @@ class PlateauSchedule:
             "drops": self.drops,
             "last_drop_epoch": self.last_drop_epoch,
             "factor": self._factor,
-            "fall": [self.fall_start, self.fall_end] if self.drops else None,
+            "fall": [self.decay_start, self.fall_end] if self.drops else None,
             "plateau": {key: plateau[key] for key in keys},
         }
 
@@ -266,6 +266,6 @@ class PlateauSchedule:
         self.drops = state["drops"]
         self.last_drop_epoch = state["last_drop_epoch"]
         self._unit.param_groups[0]["lr"] = state["factor"]
-        if state["fall"] and self.config.on_plateau == "anneal":
-            self.fall_start, self.fall_end = state["fall"]
+        if state["fall"] and self.config.on_plateau == "decay":
+            self.decay_start, self.fall_end = state["fall"]
         self._plateau.load_state_dict(state["plateau"])

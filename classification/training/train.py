@@ -12,7 +12,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from classification.config import Config, auxiliary_configs, with_value_range
+from classification.config import Config, auxiliary_configs, updated
 from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.fingerprint import fingerprint
 from classification.data.listing import listing
@@ -229,7 +229,8 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
             find_range=run is None and not config.data.value_range,
         )
         preprocessing = train_store.preprocessing
-        configs = with_value_range(configs, preprocessing.value_range)
+        found = {"data.value_range": preprocessing.value_range}
+        configs = [updated(config, found) for config in configs]
         if run is not None:
             _check_number(plan, run, train_store)
         loader = TrainLoader(
@@ -283,7 +284,7 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
             more_epochs=run is not None and run.config.training.epochs != config.training.epochs,
             arguments=plan.remembered,
             frozen=frozen,
-            judge_start=config.model.head_start == "probe",
+            judge_start=config.model.head_init == "linear_probe",
         )
     if scalars is not None:
         scalars.close()

@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from classification.config import Config
 from classification.data.loader import eval_batches
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.store import ImageStore
 from classification.evaluation.score import Outcome, judge
+from classification.knobs import Evaluation
 from classification.training.interruption import StopSignal
 
 
@@ -54,7 +54,7 @@ def compute_logits(
     return result
 
 
-def judge_present(logits: np.ndarray, store: ImageStore, evaluation: Config) -> Outcome:
+def judge_present(logits: np.ndarray, store: ImageStore, evaluation: Evaluation) -> Outcome:
     """Judge logits as of `compute_logits` by the images that are still there."""
     present = np.setdiff1d(np.arange(len(store)), list(store.lost))
     return judge(logits[present], store.samples.targets[present], evaluation)

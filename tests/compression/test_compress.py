@@ -288,7 +288,7 @@ def test_a_diverging_fine_tuning_keeps_the_calibrated_model(
         tmp_path,
         NEVER_ENOUGH,
         ["compression.epochs", "2"],
-        ["compression.rate_factor", "1"],
+        ["compression.lr_factor", "1"],
         ["optimizer.base_learning_rate", "1000"],
         ["optimizer.weight_decay", "10"],
         ["optimizer.no_bias_decay", "false"],

@@ -112,7 +112,7 @@ def test_jpeg_is_pillows_at_a_quality_of_the_range() -> None:
 
 
 def test_all_of_them_keep_size_and_follow_the_seed() -> None:
-    options = augmentation_of(vertical_flip=0.5, affine=0.7, jitter=0.7, blur=0.7, jpeg=0.7)
+    options = augmentation_of(vertical_flip=0.5, affine=0.7, color_jitter=0.7, blur=0.7, jpeg=0.7)
     image = noise()
     first, again, other = (
         augment(image, options, np.random.default_rng(seed), FILL) for seed in (1, 1, 2)

@@ -8,8 +8,7 @@ import pytest
 import yaml
 from support import ROOT
 
-from classification.config import default_config
-from classification.config_limits import get
+from classification.config import default_config, get
 from classification.errors import UserError
 from classification.study.data_sets import read_data_sets
 from classification.study.templates import check_variants, find_templates

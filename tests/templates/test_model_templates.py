@@ -60,7 +60,7 @@ TEMPLATES = named(PATHS)
 HYPER_PARAMETERS = {"epochs": 2, "batch_size": 8, "base_learning_rate": 0.02}
 SETTINGS = [
     ("schedule.warmup_epochs", "0.1"),
-    ("schedule.anneal_from", "1"),
+    ("schedule.decay_start", "1"),
     ("input.height", "64"),
     ("input.width", "64"),
     ("compression.calibration_images", "10"),

@@ -200,11 +200,11 @@ def test_a_finished_run_goes_on_for_more_epochs(
 EARLY = {
     "patience": [["schedule.name", "cosine"], ["early_stop.patience", "1"]],
     "the rate at its end": [
-        ["schedule.on_plateau", "anneal"],
+        ["schedule.on_plateau", "decay"],
         ["schedule.patience", "1"],
-        ["schedule.watch", "val_top1"],
+        ["schedule.monitor", "val_score"],
         ["schedule.warmup_epochs", "0"],
-        ["schedule.anneal_from", "0.9"],
+        ["schedule.decay_start", "0.9"],
     ],
 }
 

@@ -80,7 +80,7 @@ def test_one_class_alone_starts_from_nothing(
         path.write_bytes(b"broken")
     weights = tmp_path / "weights.safetensors"
     save_file(timm.create_model("mobilenetv3_small_050").state_dict(), weights)
-    settings = [["model.head_start", "probe"], ["data.on_bad_image", "skip"]]
+    settings = [["model.head_init", "linear_probe"], ["data.on_bad_image", "skip"]]
     train_into(
         tiny_template, roots, tmp_path / "o", settings=settings, load_weights=weights, epochs=1
     )
@@ -180,7 +180,7 @@ def test_a_run_starts_from_the_fit_and_may_keep_it(data: dict[str, Path], tmp_pa
         load_weights=first.best,
         epochs=1,
         settings=[
-            ["model.head_start", "probe"],
+            ["model.head_init", "linear_probe"],
             ["model.reset_classifier", "true"],
             ["optimizer.base_learning_rate", "1"],  # what comes after the start is ruined
             ["augmentation.augmix", "0"],
@@ -202,7 +202,7 @@ def test_a_last_layer_that_came_with_the_weights_is_kept(
     (tmp_path / "template.yaml").write_text(TINY_TEMPLATE, encoding="utf-8")
     flags = {"train_data_roots": data["train"], "val_data_roots": data["val"], "epochs": 1}
     first = train(tmp_path / "template.yaml", save_checkpoints_to=tmp_path / "1", **flags)
-    probe = [["model.head_start", "probe"]]
+    probe = [["model.head_init", "linear_probe"]]
     settings = {"load_weights": first.best, "settings": probe}
     train(tmp_path / "template.yaml", save_checkpoints_to=tmp_path / "2", **flags, **settings)
     assert "the last layer starts" not in caplog.text

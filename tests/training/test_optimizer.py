@@ -39,7 +39,7 @@ def test_without_it_everything_decays() -> None:
 
 def test_biases_learn_at_their_own_rate() -> None:
     config = default_config()
-    merge(config, {"optimizer": {"bias_rate_factor": 2.0}})
+    merge(config, {"optimizer": {"bias_lr_factor": 2.0}})
     optimizer = create_optimizer(nn.Linear(2, 2), config)
     set_learning_rate(optimizer, 0.5)
     rates = {tuple(g["params"][0].shape): g["lr"] for g in optimizer.param_groups}
@@ -48,9 +48,9 @@ def test_biases_learn_at_their_own_rate() -> None:
 
 def test_biases_learn_at_their_own_rate_also_where_they_decay() -> None:
     config = default_config()
-    merge(config, {"optimizer": {"bias_rate_factor": 2.0, "no_bias_decay": False}})
+    merge(config, {"optimizer": {"bias_lr_factor": 2.0, "no_bias_decay": False}})
     groups = parameter_groups(nn.Linear(2, 2), config)
-    assert [(g["weight_decay"], g["rate_factor"]) for g in groups] == [(5e-4, 1.0), (5e-4, 2.0)]
+    assert [(g["weight_decay"], g["lr_factor"]) for g in groups] == [(5e-4, 1.0), (5e-4, 2.0)]
 
 
 @pytest.mark.parametrize("name", ["adahessian", "fusedsgd", "adamm"])
@@ -84,7 +84,7 @@ def test_a_resumed_optimizer_has_its_state_and_the_settings_of_now() -> None:
     def make(*, decay: float, momentum: float, factor: float) -> torch.optim.Optimizer:
         config = default_config()
         config.optimizer.weight_decay, config.optimizer.momentum = decay, momentum
-        config.optimizer.bias_rate_factor = factor
+        config.optimizer.bias_lr_factor = factor
         return create_optimizer(model, config)
 
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
@@ -93,7 +93,7 @@ def test_a_resumed_optimizer_has_its_state_and_the_settings_of_now() -> None:
     before.step()
     now = make(decay=0.1, momentum=0.5, factor=7.0)
     load_optimizer_state(now, before.state_dict())
-    settings = [[g["weight_decay"], g["momentum"], g["rate_factor"]] for g in now.param_groups]
+    settings = [[g["weight_decay"], g["momentum"], g["lr_factor"]] for g in now.param_groups]
     assert settings == [[0.1, 0.5, 1.0], [0.0, 0.5, 7.0], [0.0, 0.5, 1.0]]
     for parameter, state in before.state.items():
         torch.testing.assert_close(now.state[parameter], state)

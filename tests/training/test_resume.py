@@ -37,7 +37,7 @@ TECHNIQUES: dict[str, list[list[str]]] = {
     ],
     "plateau drops": [["schedule.patience", "1"], ["schedule.warmup_epochs", "0"]],
     "drops by the validation loss, the highest epoch": [
-        ["schedule.watch", "val_loss"],
+        ["schedule.monitor", "val_loss"],
         ["schedule.patience", "1"],
         ["training.best_epoch", "highest"],
     ],
@@ -60,7 +60,7 @@ TECHNIQUES: dict[str, list[list[str]]] = {
     "one cycle": [["schedule.name", "one_cycle"]],
     "exponential": [["schedule.name", "exponential"]],
     "multi-step": [["schedule.name", "multi_step"], ["schedule.milestones", "[1, 2]"]],
-    "head start": [["model.head_start", "probe"]],
+    "head start": [["model.head_init", "linear_probe"]],
     "rate search by range test": [["lr_finder.enable", "true"]],
     "rate search by TPE, AM-softmax": [
         ["loss.name", "am_softmax"],
@@ -74,7 +74,7 @@ TECHNIQUES: dict[str, list[list[str]]] = {
     "pose, light, blur, JPEG": [
         ["augmentation.vertical_flip", "0.5"],
         ["augmentation.affine", "0.7"],
-        ["augmentation.jitter", "0.7"],
+        ["augmentation.color_jitter", "0.7"],
         ["augmentation.blur", "0.5"],
         ["augmentation.jpeg", "0.5"],
     ],
@@ -188,7 +188,7 @@ def test_a_recipe_on_pretrained_weights_resumes_exactly(
     save_file(timm.create_model("mobilenetv3_small_050").state_dict(), weights)
     soon = [["schedule.patience", "1"], ["schedule.patience_steps", "0"]]
     settings = [*recipe_settings(), *soon, *more]
-    assert {"model.head_start", "training.freeze_batch_norm", "lr_finder.enable"} <= {
+    assert {"model.head_init", "training.freeze_batch_norm", "lr_finder.enable"} <= {
         key for key, _ in settings
     }
     options = {"load_weights": weights, "load_aux_weights": [weights] if more else None}

@@ -20,7 +20,7 @@ from classification.training.schedule import (
 
 def make_config(**schedule: object) -> Config:
     config = default_config()
-    merge(config, {"schedule": {"warmup_epochs": 0.0, "anneal_from": 1.0, **schedule}})
+    merge(config, {"schedule": {"warmup_epochs": 0.0, "decay_start": 1.0, **schedule}})
     merge(config, {"optimizer": {"base_learning_rate": 0.1}, "training": {"epochs": 100}})
     return config
 
@@ -44,7 +44,7 @@ def test_a_small_budget_is_not_spent_on_the_warm_up(name: str, epochs: int) -> N
 
 
 def test_falls_as_torch_reduce_on_plateau_does() -> None:
-    config = make_config(patience=2, factor=0.3, min_rate_ratio=0.05)
+    config = make_config(patience=2, factor=0.3, min_lr_ratio=0.05)
     schedule = PlateauSchedule(config, steps_per_epoch=1)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -60,7 +60,7 @@ def test_falls_as_torch_reduce_on_plateau_does() -> None:
 
 
 def test_watching_validation_expects_it_to_rise() -> None:
-    schedule = PlateauSchedule(make_config(watch="val_top1", patience=1), steps_per_epoch=1)
+    schedule = PlateauSchedule(make_config(monitor="val_score", patience=1), steps_per_epoch=1)
     for epoch, top1 in enumerate([50, 60, 70, 80]):
         schedule.end_epoch(epoch, epoch + 1, train_loss=9.0, val_loss=1.0, val_score=top1)
     assert schedule.drops == 0
@@ -70,7 +70,7 @@ def test_watching_validation_expects_it_to_rise() -> None:
 
 
 def test_watching_the_validation_loss_expects_it_to_fall() -> None:
-    config = make_config(watch="val_loss", patience=2, min_rate_ratio=0.01)
+    config = make_config(monitor="val_loss", patience=2, min_lr_ratio=0.01)
     schedule = PlateauSchedule(config, steps_per_epoch=1)
     losses = [0.9, 0.5, 0.6, 0.5, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
     rates = []
@@ -82,7 +82,7 @@ def test_watching_the_validation_loss_expects_it_to_fall() -> None:
 
 
 def test_a_budget_is_annealed_to_its_end() -> None:
-    config = make_config(anneal_from=0.25, min_rate_ratio=0.01)
+    config = make_config(decay_start=0.25, min_lr_ratio=0.01)
     config.training.epochs = 8
     schedule = PlateauSchedule(config, steps_per_epoch=10)
     assert [schedule.rate(step) for step in (0, 10, 20)] == [0.1, 0.1, 0.1]
@@ -174,7 +174,7 @@ def test_one_answer_less_is_as_good_at_any_number() -> None:
 
 
 def test_cosine_is_torchs_after_the_warmup() -> None:
-    config = make_config(name="cosine", warmup_epochs=1.0, min_rate_ratio=0.01)
+    config = make_config(name="cosine", warmup_epochs=1.0, min_lr_ratio=0.01)
     config.training.epochs = 6
     schedule = create_schedule(config, steps_per_epoch=4)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
@@ -190,7 +190,7 @@ def test_cosine_is_torchs_after_the_warmup() -> None:
 
 
 def test_one_cycle_is_torchs() -> None:
-    config = make_config(name="one_cycle", min_rate_ratio=1e-3)
+    config = make_config(name="one_cycle", min_lr_ratio=1e-3)
     config.training.epochs = 10
     schedule = create_schedule(config, steps_per_epoch=7)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
@@ -219,17 +219,17 @@ def epoch_rates(config: Config, reference: type, **options: object) -> None:
 
 
 def test_exponential_is_torchs() -> None:
-    config = make_config(name="exponential", factor=0.2, min_rate_ratio=0.0)
+    config = make_config(name="exponential", factor=0.2, min_lr_ratio=0.0)
     epoch_rates(config, torch.optim.lr_scheduler.ExponentialLR, gamma=0.2)
 
 
 def test_multi_step_is_torchs() -> None:
-    config = make_config(name="multi_step", milestones=[4, 7, 8], min_rate_ratio=0.0)
+    config = make_config(name="multi_step", milestones=[4, 7, 8], min_lr_ratio=0.0)
     epoch_rates(config, torch.optim.lr_scheduler.MultiStepLR, milestones=[4, 7, 8], gamma=0.1)
 
 
 def test_the_lowest_rate_and_the_warmup_hold_for_steps_by_the_epoch_too() -> None:
-    config = make_config(name="exponential", warmup_epochs=1.0, min_rate_ratio=0.02)
+    config = make_config(name="exponential", warmup_epochs=1.0, min_lr_ratio=0.02)
     schedule = create_schedule(config, steps_per_epoch=2)
     rates = [schedule.rate(step) for step in (0, 1, 2, 4, 6, 8)]
     assert rates == pytest.approx([0.01, 0.055, 0.01, 0.002, 0.002, 0.002])
@@ -243,7 +243,7 @@ def test_faulty_milestones_are_refused(milestones: list[object]) -> None:
 
 def anneal_config() -> Config:
     return make_config(
-        on_plateau="anneal", watch="val_top1", patience=1, anneal_share=0.5, min_rate_ratio=0.0
+        on_plateau="decay", monitor="val_score", patience=1, decay_share=0.5, min_lr_ratio=0.0
     )
 
 

@@ -71,7 +71,7 @@ class DoubleTask(SingleTask):
 
 def steps_of_the_framework(settings: dict[str, Any], *, frozen: bool) -> dict[str, torch.Tensor]:
     config, model = default_config(), Doubled(make_model())
-    merge(config, {"schedule": {"warmup_epochs": 0.0, "anneal_from": 1.0}})
+    merge(config, {"schedule": {"warmup_epochs": 0.0, "decay_start": 1.0}})
     optimizer = {"base_learning_rate": RATE, "weight_decay": 0.0, "no_bias_decay": False}
     merge(config, {"optimizer": optimizer})
     merge(config, settings)

@@ -25,7 +25,7 @@ def test_ends_by_itself_on_an_easy_set(
         data,
         tmp_path,
         epochs=200,
-        settings=[["schedule.watch", "val_top1"], ["early_stop.patience", "3"]],
+        settings=[["schedule.monitor", "val_score"], ["early_stop.patience", "3"]],
     )
     assert result.best_score == 100.0
     assert result.epochs < 40
