@@ -4,7 +4,7 @@ On each data set the recipe trains until it ends by itself, then the baseline of
 The plain loop (fine_tuning_accuracy.py) gets as many epochs as fit into the recipe's minutes. All
 three train on train/ and are judged on val/ after every epoch; the time of judging is left out.
 Curves of a training that may stop on what it sees are optimistic alike on all sides; figures that
-chose nothing come from tools/benchmark_templates.py.
+chose nothing come from benchmarks/study.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from common import describe_run, fetch_weights, print_table, write_json
 from fine_tuning_accuracy import TEMPLATES, run_plain
 
 import classification
-from classification.study.variants import as_settings, read_variants
 from classification.template import Template, load_template
+from study.variants import as_settings, read_variants
 
 VARIANTS = Path(__file__).with_name("variants.yaml")
 Curve = list[tuple[float, float]]  # (minutes, top-1 in percent) after each epoch

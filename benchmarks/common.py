@@ -16,8 +16,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from classification.study.machine import cpu_name
 from classification.template import Template
+from study.machine import cpu_name
 
 
 def describe_run(packages: Sequence[str]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def test_a_closed_stream_is_no_error_and_no_other_file_takes_its_place(
     "program",
     ["train.py", *(f"{ROOT}/tools/{name}.py" for name in
                    ("check_data", "clean_data", "split_data", "shard_data", "quickstart",
-                    "instantiate_template", "export_model_repository", "benchmark_templates"))],
+                    "instantiate_template", "export_model_repository")),
+     f"{ROOT}/benchmarks/study"],
 )  # fmt: skip
 def test_every_program_is_run_by_the_one_place_that_sees_to_it(
     program: str, tiny_work_dir: Path

@@ -163,15 +163,15 @@ def make_study(work: Path, template: Path, target: Path) -> None:
     sets.write_text(f"colours: {{path: {work / 'colours'}}}\n")
     results = target / "study.json"
     run_tool(
-        "benchmark_templates.py", "run", "--work-dir", work / "study", "--templates", template,
+        "benchmarks/study", "run", "--work-dir", work / "study", "--templates", template,
         "--data-sets", sets, "--seeds", "1,2", "--variants", "recipe", "--results", results,
     )  # fmt: skip
     results.write_text(results.read_text().replace(str(work), "."))
 
 
 def run_tool(name: str, *arguments: object) -> None:
-    """Run a program of tools/."""
-    words = [sys.executable, ROOT / "tools" / name, *arguments]
+    """Run a program, by its path in the repository."""
+    words = [sys.executable, ROOT / name, *arguments]
     subprocess.run([str(word) for word in words], check=True)
 
 

@@ -26,8 +26,8 @@ from classification.files import open_regular, sha256_of
 from classification.models.checkpoint import read_checkpoint
 from classification.models.weight_sources import fetch_initial_weights
 from classification.models.weights import read_weights
-from classification.study.results_file import read_results
 from classification.template import load_template
+from study.results_file import read_results
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
 

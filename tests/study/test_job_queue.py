@@ -16,18 +16,18 @@ from optuna.trial import TrialState
 from support import python_environment
 
 from classification.errors import UserError
-from classification.study.data_sets import DataSet
-from classification.study.job_queue import MAX_DEATHS, JobQueue
-from classification.study.jobs import Job, plan_jobs
-from classification.study.storage import open_storage
-from classification.study.variants import Variant
+from study.data_sets import DataSet
+from study.job_queue import MAX_DEATHS, JobQueue
+from study.jobs import Job, plan_jobs
+from study.storage import open_storage
+from study.variants import Variant
 
 RESULT = {"top1": 50.0}
 CLAIM_ALL = """
 import json, sys, time
 from pathlib import Path
-from classification.study.job_queue import JobQueue
-from classification.study.storage import open_storage
+from study.job_queue import JobQueue
+from study.storage import open_storage
 location, name, go = sys.argv[1:]
 queue = JobQueue(open_storage(location), "s")
 Path(f"{go}.{name}").touch()

@@ -19,10 +19,10 @@ from support import python_environment
 
 from classification.data.readers import read_samples
 from classification.errors import UserError
-from classification.study import layout, torchvision_sets
-from classification.study.data_sets import TORCHVISION_NAMES, DataSet
-from classification.study.layout import lay_out
-from classification.study.torchvision_sets import folder_name
+from study import layout, torchvision_sets
+from study.data_sets import TORCHVISION_NAMES, DataSet
+from study.layout import lay_out
+from study.torchvision_sets import folder_name
 
 SHADES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
 
@@ -233,7 +233,7 @@ def test_a_failure_leaves_no_half_data_set(tmp_path: Path, monkeypatch: pytest.M
 def test_two_processes_wait_for_each_other(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from classification.study.layout import only_one\n"
+        "from study.layout import only_one\n"
         "with only_one(Path(sys.argv[1])): Path(sys.argv[2]).touch(); time.sleep(60)"
     )
     lock, ready = tmp_path / "lock", tmp_path / "ready"

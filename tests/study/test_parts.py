@@ -12,8 +12,8 @@ from support import make_class_folders
 from classification.data.annotation_file import read_annotation_file
 from classification.data.readers import read_samples
 from classification.errors import UserError
-from classification.study.data_sets import DataSet
-from classification.study.parts import Parts, read_parts, write_annotations, write_parts
+from study.data_sets import DataSet
+from study.parts import Parts, read_parts, write_annotations, write_parts
 
 
 def part_paths(parts: Parts) -> dict[str, set[str]]:

@@ -14,9 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from classification.models.classifier import create_classifier
-from classification.study.data_sets import DataSet
-from classification.study.parts import Parts, write_parts
-from classification.study.probe import (
+from classification.template import load_template
+from study.data_sets import DataSet
+from study.parts import Parts, write_parts
+from study.probe import (
     STRENGTHS,
     choose_strength,
     extract_features,
@@ -24,7 +25,6 @@ from classification.study.probe import (
     log_probabilities,
     run_probe,
 )
-from classification.template import load_template
 
 CLASSES = ("blue", "green", "red")
 

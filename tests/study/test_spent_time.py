@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from classification.study.spent_time import SpentTime
+from study.spent_time import SpentTime
 
 
 def spend(seconds: float) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from classification.study.splits import number_apart, set_apart
+from study.splits import number_apart, set_apart
 
 SIZES = (1, 2, 3, 7, 40, 100)
 TARGETS = np.repeat(np.arange(len(SIZES)), SIZES)

@@ -12,11 +12,11 @@ import pytest
 from support import ROOT, run_python
 
 from classification.errors import UserError
-from classification.study.markdown import NOTHING
-from classification.study.page import build_page
-from classification.study.results_file import FORMAT, read_results, read_unfinished
+from study.markdown import NOTHING
+from study.page import build_page
+from study.results_file import FORMAT, read_results, read_unfinished
 
-TOOL = ROOT / "tools" / "benchmark_templates.py"
+TOOL = ROOT / "benchmarks" / "study"
 
 
 def result(
@@ -295,7 +295,7 @@ def test_the_command_needs_neither_torch_nor_optuna(tmp_path: Path) -> None:
     write(tmp_path / "r.json", RESULTS)
     arguments = ["table", "--results", str(tmp_path / "r.json"), "--output", "page.md"]
     code = (
-        f"import runpy, sys; sys.argv = ['benchmark_templates.py', *{arguments!r}]\n"
+        f"import runpy, sys; sys.argv = ['study', *{arguments!r}]\n"
         f"try: runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert not {'torch', 'optuna', 'timm'} & set(sys.modules)"
@@ -305,5 +305,5 @@ def test_the_command_needs_neither_torch_nor_optuna(tmp_path: Path) -> None:
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     first = page.splitlines()[0]
     assert "Generated" in first
-    assert re.search(r"python tools/benchmark_templates\.py table --results .*--output page", first)
+    assert re.search(r"python benchmarks/study table --results .*--output page", first)
     assert page.partition("\n")[2] == build_page(RESULTS, "x").partition("\n")[2]

@@ -10,9 +10,9 @@ from support import ROOT
 
 from classification.config import default_config, get
 from classification.errors import UserError
-from classification.study.data_sets import read_data_sets
-from classification.study.templates import check_variants, find_templates
-from classification.study.variants import Variant, as_settings, read_variants
+from study.data_sets import read_data_sets
+from study.templates import check_variants, find_templates
+from study.variants import Variant, as_settings, read_variants
 
 TEMPLATES = ROOT / "model_templates"
 

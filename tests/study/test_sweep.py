@@ -11,8 +11,8 @@ import pytest
 from support import ROOT, run_python
 
 from classification.errors import UserError
-from classification.study.results_file import FORMAT
-from classification.study.sweep import BEGIN, END, sweep, write_between_marks
+from study.results_file import FORMAT
+from study.sweep import BEGIN, END, sweep, write_between_marks
 
 
 def result(template: str, seed: int, top1: float, mib: float, **more: Any) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def test_the_tool_renews_what_is_between_the_marks_alone(tmp_path: Path) -> None
     results.write_text(json.dumps({"format": FORMAT, "results": RESULTS}))
     flags = ("table", "--kind", "sweep", "--results", results, "--output", readme)
     for _ in range(2):
-        run = run_python(ROOT / "tools/benchmark_templates.py", *flags)
+        run = run_python(ROOT / "benchmarks/study", *flags)
         assert run.returncode == 0, run.stderr
         text = readme.read_text()
         assert text.startswith(f"# Title\n\n{BEGIN}\n") and text.endswith(f"{END}\n\nend\n")
@@ -98,11 +98,11 @@ def test_a_file_without_its_marks_is_refused(tmp_path: Path, text: str) -> None:
 def test_the_readmes_table_is_that_of_its_results(tmp_path: Path) -> None:
     readme = ROOT / "model_templates/eyeglasses/README.md"
     text = readme.read_text()
-    command = re.search(r"Made by: python tools/(\S+) (.*?) -->", text)
-    flags = command[2].replace(f"--output {readme.relative_to(ROOT)}", "").split()
+    command = re.search(r"Made by: python benchmarks/study (.*?) -->", text)
+    flags = command[1].replace(f"--output {readme.relative_to(ROOT)}", "").split()
     (tmp_path / "README.md").write_text(text)
     run = run_python(
-        ROOT / "tools" / command[1], *flags, "--output", tmp_path / "README.md", cwd=ROOT
+        ROOT / "benchmarks" / "study", *flags, "--output", tmp_path / "README.md", cwd=ROOT
     )
     assert run.returncode == 0, run.stderr
     again = (tmp_path / "README.md").read_text()

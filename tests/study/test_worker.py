@@ -26,16 +26,16 @@ from classification import train
 from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 from classification.models.checkpoint import read_checkpoint
-from classification.study import worker
-from classification.study.data_sets import DataSet
-from classification.study.job_queue import JobQueue
-from classification.study.jobs import plan_jobs
-from classification.study.measure import measure
-from classification.study.place import Place
-from classification.study.storage import open_storage
-from classification.study.variants import Variant
+from study import worker
+from study.data_sets import DataSet
+from study.job_queue import JobQueue
+from study.jobs import plan_jobs
+from study.measure import measure
+from study.place import Place
+from study.storage import open_storage
+from study.variants import Variant
 
-TOOL = ROOT / "tools" / "benchmark_templates.py"
+TOOL = ROOT / "benchmarks" / "study"
 VARIANTS = "recipe: {}\nplain: {ema.enable: false, augmentation.augmix: 0.0}\n"
 WEIGHTS = "tiny.safetensors"
 THREADS = str(torch.get_num_threads())  # as in this process, so that figures are comparable
@@ -183,8 +183,8 @@ def test_figures_are_of_images_that_chose_nothing(
 
         return noted
 
-    monkeypatch.setattr("classification.study.measure.train", noting(train))
-    monkeypatch.setattr("classification.study.measure.evaluate", noting(evaluate))
+    monkeypatch.setattr("study.measure.train", noting(train))
+    monkeypatch.setattr("study.measure.evaluate", noting(evaluate))
     place = Place(folder, folder / "w", "s", folder / "data", weights={"tiny": WEIGHTS})
     monkeypatch.chdir(folder)
     sets = {"colours": DataSet("colours", path=str(data["train"].parent))}

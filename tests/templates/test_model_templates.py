@@ -21,9 +21,9 @@ from classification.deployment.int8 import full_range_layers, int8_path, stored_
 from classification.deployment.openvino_core import openvino_core
 from classification.models.classifier import create_classifier
 from classification.models.complexity import measure_complexity
-from classification.study.cost import fp16_bytes
 from classification.template import Template, load_template
 from classification.training.schedule import create_schedule
+from study.cost import fp16_bytes
 
 PATHS = sorted((ROOT / "model_templates").rglob("template.yaml"))
 

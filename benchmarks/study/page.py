@@ -7,12 +7,12 @@ from typing import Any
 
 from classification.data.listing import listing
 from classification.errors import UserError
-from classification.study.ablation import ablations, has_ablation
-from classification.study.cells import BASELINE, RECIPE, Grid, shared_settings
-from classification.study.pivot import pivot
-from classification.study.rivals import rivals, rivals_of
-from classification.study.set_tables import set_table
-from classification.study.study_files import select
+from study.ablation import ablations, has_ablation
+from study.cells import BASELINE, RECIPE, Grid, shared_settings
+from study.pivot import pivot
+from study.rivals import rivals, rivals_of
+from study.set_tables import set_table
+from study.study_files import select
 
 INTRODUCTION = """\
 All figures in percent, on images that chose nothing: checkpoints, rates and the end of a training

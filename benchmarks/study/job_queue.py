@@ -20,8 +20,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from classification.errors import UserError
-from classification.study.jobs import Job
-from classification.study.storage import open_study
+from study.jobs import Job
+from study.storage import open_study
 
 LIVE = (TrialState.WAITING, TrialState.RUNNING)
 MAX_DEATHS = 3  # of workers at one job, before it counts as failed

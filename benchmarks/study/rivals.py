@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
-from classification.study.cells import BASELINE, RECIPE, Grid, is_baseline
-from classification.study.markdown import bold, difference, figure, table
+from study.cells import BASELINE, RECIPE, Grid, is_baseline
+from study.markdown import bold, difference, figure, table
 
 SCORE = "top1"
 INTRODUCTION = """\

@@ -16,10 +16,10 @@ from classification.config import Config, auxiliary_configs
 from classification.errors import UserError
 from classification.files import check_writable, write_text
 from classification.instantiation import SNAPSHOT, fetch_weights, instantiate
-from classification.study.data_sets import DataSet
-from classification.study.jobs import Job
-from classification.study.layout import data_root
 from classification.template import Template, load_template
+from study.data_sets import DataSet
+from study.jobs import Job
+from study.layout import data_root
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from itertools import chain
 from pathlib import Path
 
 from classification.errors import UserError, nearest
-from classification.study.variants import Variant, as_settings
 from classification.template import load_template
+from study.variants import Variant, as_settings
 
 DEFAULT_FAMILY = "custom-classification"
 

@@ -13,16 +13,16 @@ from typing import Any
 from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate
 from classification.files import sha256_of
-from classification.study.cost import measure_cost
-from classification.study.jobs import Job
-from classification.study.machine import describe_machine, describe_versions
-from classification.study.parts import Parts, read_parts, write_parts
-from classification.study.place import Place, template_hash
-from classification.study.probe import run_probe
-from classification.study.spent_time import SpentTime
-from classification.study.variants import as_settings
 from classification.training.run_folder import SEARCH_REPORT
 from classification.training.train import train
+from study.cost import measure_cost
+from study.jobs import Job
+from study.machine import describe_machine, describe_versions
+from study.parts import Parts, read_parts, write_parts
+from study.place import Place, template_hash
+from study.probe import run_probe
+from study.spent_time import SpentTime
+from study.variants import as_settings
 
 logger = logging.getLogger(__name__)
 

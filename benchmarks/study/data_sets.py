@@ -11,7 +11,7 @@ from typing import Any
 from classification.data.readers import KINDS, split_paths
 from classification.data.split_file import OFFICIAL
 from classification.errors import UserError, nearest
-from classification.study.study_files import read_names
+from study.study_files import read_names
 
 # Of torchvision.datasets: those that torchvision_sets.py knows how to lay out.
 TORCHVISION_NAMES = ("Caltech101", "CIFAR100", "DTD", "EuroSAT", "FashionMNIST", "Flowers102",

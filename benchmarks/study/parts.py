@@ -16,8 +16,8 @@ from classification.data.readers import read_samples
 from classification.data.sample_set import SampleSet
 from classification.errors import UserError
 from classification.files import write_text
-from classification.study.data_sets import DataSet
-from classification.study.splits import set_apart
+from study.data_sets import DataSet
+from study.splits import set_apart
 
 
 @dataclass(frozen=True)

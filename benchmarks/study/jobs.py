@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from classification.study.data_sets import DataSet
-from classification.study.results_file import job_key
-from classification.study.variants import Variant
+from study.data_sets import DataSet
+from study.results_file import job_key
+from study.variants import Variant
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from classification.errors import UserError
 from classification.files import check_writable
-from classification.study.data_sets import DataSet
-from classification.study.splits import set_apart
-from classification.study.torchvision_sets import SPLITS, SetImage, images, open_piece
+from study.data_sets import DataSet
+from study.splits import set_apart
+from study.torchvision_sets import SPLITS, SetImage, images, open_piece
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from classification.study.cells import Grid
-from classification.study.markdown import difference, figure, span, table
+from study.cells import Grid
+from study.markdown import difference, figure, span, table
 
 SCORES = {"mAP": "mean_average_precision", "top-1": "top1", "top-5": "top5"}
 

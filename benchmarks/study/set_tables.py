@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from classification.study.cells import Cell, Grid, clock
-from classification.study.markdown import bold, figure, table, with_spread
+from study.cells import Cell, Grid, clock
+from study.markdown import bold, figure, table, with_spread
 
 SCORES = {
     "top-1": "top1",

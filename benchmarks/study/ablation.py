@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from classification.study.cells import BASELINE, RECIPE, Cell, Grid, clock, is_baseline
-from classification.study.markdown import NOTHING, difference, figure, table
+from study.cells import BASELINE, RECIPE, Cell, Grid, clock, is_baseline
+from study.markdown import NOTHING, difference, figure, table
 
 SCORE = "top1"
 

@@ -8,7 +8,7 @@ import signal
 import threading
 from types import TracebackType
 
-from classification.study.job_queue import Claim, JobQueue
+from study.job_queue import Claim, JobQueue
 
 logger = logging.getLogger(__name__)
 

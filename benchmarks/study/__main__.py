@@ -21,11 +21,13 @@ from classification.cli.run import run_command
 from classification.errors import UserError
 from classification.files import sha256_of
 
-if TYPE_CHECKING:
-    from classification.study.data_sets import DataSet
-    from classification.study.job_queue import JobQueue
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package `study` lies
 
-ROOT = Path(__file__).resolve().parent.parent
+if TYPE_CHECKING:
+    from study.data_sets import DataSet
+    from study.job_queue import JobQueue
+
+ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "model_templates"
 DATA_SETS = ROOT / "benchmarks" / "data_sets.yaml"
 VARIANTS = ROOT / "benchmarks" / "variants.yaml"
@@ -95,8 +97,8 @@ def _add_worker_flags(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code: 1 when a job of the study has failed."""
     arguments = build_parser().parse_args(argv)
-    words = [Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)]
-    command_line = f"python tools/{shlex.join(words)}"
+    words = sys.argv[1:] if argv is None else argv
+    command_line = f"python benchmarks/study {shlex.join(words)}"
     failed: list[str] = []
 
     def command() -> None:
@@ -115,7 +117,7 @@ def run(arguments: argparse.Namespace, command_line: str) -> list[str]:
     """Add jobs and work on them; return the keys of those that have failed."""
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # before torch is loaded
-    from classification.study.results_file import export_results
+    from study.results_file import export_results
 
     weights = _weights(arguments.load_weights)
     queue = _open_queue(arguments)
@@ -142,10 +144,10 @@ def add_jobs(
     command_line: str,
 ) -> None:
     """Add the jobs that the flags name, once everything about them is checked."""
-    from classification.study.jobs import plan_jobs
-    from classification.study.study_files import select
-    from classification.study.templates import check_variants, find_templates
-    from classification.study.variants import read_variants
+    from study.jobs import plan_jobs
+    from study.study_files import select
+    from study.templates import check_variants, find_templates
+    from study.variants import read_variants
 
     if not 0 < arguments.inner_share < 1:
         raise UserError(f"--inner-share: {arguments.inner_share} is not between 0 and 1.")
@@ -178,7 +180,7 @@ def add_jobs(
 
 def list_jobs(arguments: argparse.Namespace) -> None:
     """Print the state of each job."""
-    from classification.study.worker import summary
+    from study.worker import summary
 
     if arguments.storage is None and not arguments.work_dir.is_dir():
         raise UserError(f"--work-dir: there is no folder '{arguments.work_dir}'.")
@@ -193,10 +195,10 @@ def list_jobs(arguments: argparse.Namespace) -> None:
 def make_tables(arguments: argparse.Namespace, command_line: str) -> None:
     """Write the page of tables."""
     from classification.files import write_text
-    from classification.study.page import build_page
-    from classification.study.results_file import read_results, read_unfinished
-    from classification.study.study_files import select
-    from classification.study.sweep import sweep, write_between_marks
+    from study.page import build_page
+    from study.results_file import read_results, read_unfinished
+    from study.study_files import select
+    from study.sweep import sweep, write_between_marks
 
     results = read_results(arguments.results)
     if arguments.kind == "sweep":
@@ -226,9 +228,9 @@ def _work(
 ) -> None:
     import torch
 
-    from classification.study.place import Place
-    from classification.study.results_file import export_results
-    from classification.study.worker import Worker
+    from study.place import Place
+    from study.results_file import export_results
+    from study.worker import Worker
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -252,8 +254,8 @@ def _work(
 
 
 def _open_queue(arguments: argparse.Namespace) -> JobQueue:
-    from classification.study.job_queue import JobQueue
-    from classification.study.storage import open_storage
+    from study.job_queue import JobQueue
+    from study.storage import open_storage
 
     location = arguments.storage or str(arguments.work_dir / "study.journal")
     stale_after = getattr(arguments, "stale_after", 120.0)
@@ -264,7 +266,7 @@ def _open_queue(arguments: argparse.Namespace) -> JobQueue:
 
 def _read_data_sets(arguments: argparse.Namespace, queue: JobQueue) -> dict[str, DataSet]:
     """Return the data sets as this machine has them; a worker needs no file of its own."""
-    from classification.study.data_sets import read_data_sets
+    from study.data_sets import read_data_sets
 
     if arguments.worker and arguments.data_sets is None:
         return {}

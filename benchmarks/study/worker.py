@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from classification.errors import Interrupted, UserError
-from classification.study.heartbeat import Heartbeat
-from classification.study.job_queue import Claim, JobQueue
-from classification.study.measure import measure
-from classification.study.place import Place
 from classification.training.interruption import StopSignal
+from study.heartbeat import Heartbeat
+from study.job_queue import Claim, JobQueue
+from study.measure import measure
+from study.place import Place
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from classification.evaluation.metrics import compute_metrics
 from classification.models.classifier import create_classifier
 from classification.models.complexity import measure_complexity
 from classification.models.weights import load_initial_weights
-from classification.study.parts import Parts
-from classification.study.spent_time import cpu_seconds
 from classification.template import Template
+from study.parts import Parts
+from study.spent_time import cpu_seconds
 
 # Inverse strengths of the L2 penalty, tried from the strongest; a tie goes to the stronger one.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)

@@ -12,7 +12,7 @@ from classification.errors import UserError
 from classification.files import read_regular, write_text
 
 if TYPE_CHECKING:
-    from classification.study.job_queue import JobQueue
+    from study.job_queue import JobQueue
 
 FORMAT = "classification-study"
 IDENTITY = ("template", "data_set", "variant", "seed")
@@ -106,5 +106,5 @@ def _contents(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid JSON: {error}.") from error
     known = isinstance(contents, dict) and contents.get("format") == FORMAT
     if not known or not isinstance(contents.get("results"), list):
-        raise UserError(f"{path}: not a results file of tools/benchmark_templates.py.")
+        raise UserError(f"{path}: not a results file of benchmarks/study.")
     return contents

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from classification.errors import UserError
-from classification.study.study_files import read_names
+from study.study_files import read_names
 
 
 @dataclass(frozen=True)

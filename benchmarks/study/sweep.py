@@ -8,8 +8,8 @@ from typing import Any
 
 from classification.errors import UserError
 from classification.files import write_text
-from classification.study.cells import Cell, Grid, shared_settings
-from classification.study.markdown import figure, span, table, with_spread
+from study.cells import Cell, Grid, shared_settings
+from study.markdown import figure, span, table, with_spread
 
 BEGIN, END = "<!-- sweep: begin -->", "<!-- sweep: end -->"
 HEADER = ("model", "starts from", "weights FP16, MiB", "latency, ms", "95th percentile, ms",
