@@ -109,7 +109,9 @@ def run_python(
 
 def python_environment() -> dict[str, str]:
     """Return the environment with the library importable from anywhere."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(
+        filter(None, [str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
+    )
     return {**os.environ, "PYTHONPATH": path}
 
 

@@ -100,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     command_line = f"python benchmarks/study {shlex.join(words)}"
     failed: list[str] = []
+    logging.getLogger("study").parent = logging.getLogger("classification")  # one log
 
     def command() -> None:
         if arguments.command == "run":

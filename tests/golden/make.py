@@ -134,7 +134,7 @@ def make_split(work: Path, target: Path) -> list[list[str]]:
     """Divide the training images; return the rows."""
     folder = inputs.data_of(work, "colours")["train_data_roots"]
     run_tool(
-        "split_data.py", "--data-roots", folder, "--shares", "0.6,0.4", "--output",
+        "tools/split_data.py", "--data-roots", folder, "--shares", "0.6,0.4", "--output",
         target / "split.csv",
     )  # fmt: skip
     return [list(row) for row in read_split(target / "split.csv").values()]
