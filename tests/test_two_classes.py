@@ -19,7 +19,7 @@ from support import TINY_TEMPLATE, python_environment, train_into
 
 from classification import Predictor, evaluate, export, train
 from classification.cli.predict import main as predict_main
-from classification.compression.stage import fine_tuning_config
+from classification.compression.fine_tune import fine_tuning_config
 from classification.config import default_config, merge_settings
 from classification.deployment.backends import load_backend
 from classification.errors import UserError

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from classification.compression.context import Context, Judged
+from classification.compression.fine_tune import log_judged, save_and_fine_tune
 from classification.compression.plan import Plan, check_resumed, make_plan, name_other_data
 from classification.compression.pruning import prune, share_of_zeros
 from classification.compression.quantization import calibration_batches, quantize
-from classification.compression.sensitivity import describe_sensitivity, rank_layers
+from classification.compression.sensitivity import rank_layers, sensitivity_table
 from classification.compression.size import Size, deployed_size
-from classification.compression.stage import log_judged, run_stage
-from classification.compression.workbench import Judged, Workbench
 from classification.data.fingerprint import fingerprint
 from classification.data.labels import check_task
 from classification.data.readers import read_samples
@@ -142,63 +142,63 @@ def _compress(plan: Plan, run_folder: RunFolder, inner: RunFolder, command: str)
         train_store, val_store = open_stores(
             train_samples, val_samples, classifier.preprocessing, config, accelerator, stop
         )
-        bench = Workbench(
+        context = Context(
             classifier, config, train_store, val_store, accelerator, stop, data, plan.counts
         )
-        logger.info("FP32: val %s %.2f %%", bench.score_name.words, bench.reference.score)
+        logger.info("FP32: val %s %.2f %%", context.score_name.words, context.reference.score)
         if run is not None:
-            check_resumed(plan, run, data, _as_it_must_be(run.contents, bench))
+            check_resumed(plan, run, data, _as_it_must_be(run.contents, context))
         if plan.overwrite:
             run_folder.clear()
         images = calibration_batches(train_store, classifier.preprocessing, config)
         model = classifier.model
         if plan.prune and not (resume and resume["compression"]["method"] == INT8):
-            model = _restore(classifier, resume) if resume else _prune(bench, images[0])
-            judged = run_stage(
-                bench, model, _describe(PRUNED, model, bench), folder=inner,
+            model = _restore(classifier, resume) if resume else _prune(context, images[0])
+            judged = save_and_fine_tune(
+                context, model, _describe(PRUNED, model, context), folder=inner,
                 tune_always=True, resume=resume,
             )  # fmt: skip
             resume = None
         if plan.quantize:
-            model = _restore(classifier, resume) if resume else _quantize(model, images, bench)
-            judged = run_stage(
-                bench, model, _describe(INT8, model, bench), folder=run_folder,
+            model = _restore(classifier, resume) if resume else _quantize(model, images, context)
+            judged = save_and_fine_tune(
+                context, model, _describe(INT8, model, context), folder=run_folder,
                 tune_always=False, resume=resume,
             )  # fmt: skip
         best = folder / "best.pth"
         if not judged.verdict.passed and plan.quantize:
-            _name_what_hurts(model, classifier.model, images, bench)
-        log_judged(str(best), judged, bench)
+            _log_sensitivity(model, classifier.model, images, context)
+        log_judged(str(best), judged, context)
         compressed = load_classifier(best)
         log_answers(compressed.contents, config)
-        result = _report(best, classifier, compressed, judged, bench)
-        _write_card(bench, compressed, result, command)
+        result = _report(best, classifier, compressed, judged, context)
+        _write_card(context, compressed, result, command)
         if not judged.verdict.passed:
-            _complain(judged, bench, best, plan.accept_accuracy_drop)
+            _complain(judged, context, best, plan.accept_accuracy_drop)
     return result
 
 
-def _as_it_must_be(resume: Mapping[str, Any], bench: Workbench) -> dict[str, tuple[Any, Any]]:
+def _as_it_must_be(resume: Mapping[str, Any], context: Context) -> dict[str, tuple[Any, Any]]:
     """Return in words what an interrupted run must find again, as it is now and as it was."""
-    key, words = bench.score_name
+    key, words = context.score_name
     return {
         "the number of training images": (
-            len(bench.train_store),
+            len(context.train_store),
             resume["training"]["num_images"],
         ),
         f"the val {words} of --load-weights": (
-            bench.reference.score,
+            context.reference.score,
             resume["compression"][f"reference_{key}"],
         ),
-        "the list of classes": (list(bench.classifier.class_names), resume["class_names"]),
+        "the list of classes": (list(context.classifier.class_names), resume["class_names"]),
     }
 
 
-def _describe(method: str, model: torch.nn.Module, bench: Workbench) -> dict[str, Any]:
+def _describe(method: str, model: torch.nn.Module, context: Context) -> dict[str, Any]:
     description: dict[str, Any] = {"method": method}
     if method == INT8:
-        description = describe_quantized(model) | {"images": bench.images_to_compare_on()}
-    score = {f"reference_{bench.score_name.key}": bench.reference.score}
+        description = describe_quantized(model) | {"images": context.images_to_compare_on()}
+    score = {f"reference_{context.score_name.key}": context.reference.score}
     return description | {"zeros": share_of_zeros(model)} | score
 
 
@@ -210,9 +210,9 @@ def _restore(classifier: Classifier, resume: Mapping[str, Any]) -> torch.nn.Modu
     return model
 
 
-def _prune(bench: Workbench, images: torch.Tensor) -> torch.nn.Module:
-    share = bench.config.compression.pruned_share
-    model = prune(bench.classifier.model, share, images.to(bench.accelerator.device))
+def _prune(context: Context, images: torch.Tensor) -> torch.nn.Module:
+    share = context.config.compression.pruned_share
+    model = prune(context.classifier.model, share, images.to(context.accelerator.device))
     logger.info(
         "set the %.1f %% of the weights to zero that are smallest", 100 * share_of_zeros(model)
     )
@@ -220,14 +220,14 @@ def _prune(bench: Workbench, images: torch.Tensor) -> torch.nn.Module:
 
 
 def _quantize(
-    model: torch.nn.Module, images: Sequence[torch.Tensor], bench: Workbench
+    model: torch.nn.Module, images: Sequence[torch.Tensor], context: Context
 ) -> torch.nn.Module:
     logger.info("calibrating int8 on %d training images", sum(map(len, images)))
-    return quantize(model, images, bench.config)
+    return quantize(model, images, context.config)
 
 
 def _report(
-    best: Path, classifier: Classifier, compressed: Classifier, judged: Judged, bench: Workbench
+    best: Path, classifier: Classifier, compressed: Classifier, judged: Judged, context: Context
 ) -> CompressResult:
     before, after = deployed_size(classifier), deployed_size(compressed)
     logger.info(
@@ -240,27 +240,27 @@ def _report(
         before.gzip_bytes / 1e6,
         100 * share_of_zeros(compressed.model),
     )
-    scores = (bench.reference.score, judged.outcome.score, judged.in_pytorch.score)
+    scores = (context.reference.score, judged.outcome.score, judged.in_pytorch.score)
     return CompressResult(best, *scores, before, after)
 
 
 def _write_card(
-    bench: Workbench, compressed: Classifier, result: CompressResult, command: str
+    context: Context, compressed: Classifier, result: CompressResult, command: str
 ) -> None:
     made = compressed.contents["compression"]
-    template = bench.classifier.contents["template_name"]
+    template = context.classifier.contents["template_name"]
     write_card(
         result.best,
-        (bench.train_store, bench.val_store),
-        bench.score_name,
+        (context.train_store, context.val_store),
+        context.score_name,
         title=f"{template}, {made['method']}",
         summary=f"The {made['method']} form of a trained {template}",
         command=command,
-        ended=f"The FP32 model has a validation {bench.score_name.words} of "
+        ended=f"The FP32 model has a validation {context.score_name.words} of "
         f"{result.score_fp32:.2f} %, this one {result.score:.2f} % as exported IR.",
         more_figures=[
-            (f"{bench.score_name.words} of the FP32 model", f"{result.score_fp32:.2f} %"),
-            (f"{bench.score_name.words} of the exported IR", f"{result.score:.2f} %"),
+            (f"{context.score_name.words} of the FP32 model", f"{result.score_fp32:.2f} %"),
+            (f"{context.score_name.words} of the exported IR", f"{result.score:.2f} %"),
             ("weights of the exported IR", f"{result.size.bytes / 1e6:.2f} MB"),
             ("weights of the FP32 model's IR", f"{result.size_fp32.bytes / 1e6:.2f} MB"),
             ("weights that are zero", f"{100 * made['zeros']:.1f} %"),
@@ -268,24 +268,24 @@ def _write_card(
     )
 
 
-def _name_what_hurts(
+def _log_sensitivity(
     quantized: torch.nn.Module,
     model: torch.nn.Module,
     batches: Sequence[torch.Tensor],
-    bench: Workbench,
+    context: Context,
 ) -> None:
-    images = torch.cat(list(batches))[:SENSITIVITY_IMAGES].to(bench.accelerator.device)
-    logger.info("measuring which layers quantization hurts")
+    images = torch.cat(list(batches))[:SENSITIVITY_IMAGES].to(context.accelerator.device)
+    logger.info("measuring how much each layer loses by quantization")
     whole, errors = rank_layers(
-        quantized.eval(), model.eval(), images, lambda: bench.stop.requested
+        quantized.eval(), model.eval(), images, lambda: context.stop.requested
     )
-    logger.info("%s", describe_sensitivity(whole, errors, len(images)))
+    logger.info("%s", sensitivity_table(whole, errors, len(images)))
 
 
-def _complain(judged: Judged, bench: Workbench, best: Path, accept: bool) -> None:
+def _complain(judged: Judged, context: Context, best: Path, accept: bool) -> None:
     name = "compression.max_accuracy_drop"
     what = (
-        f"loses more of the validation {bench.score_name.words}"
+        f"loses more of the validation {context.score_name.words}"
         if not judged.verdict.is_accurate
         else "changes more of the answers to training images"
     )

@@ -11,19 +11,19 @@ from classification.errors import UserError
 from classification.models.cosine_head import CosineHead
 
 
-def weighty_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def weighted_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the convolutions and linear layers by name; biases and norms do not count."""
     kinds = (nn.Conv2d, nn.Linear, CosineHead)
     return [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
 def matching_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Return the names of the weighty layers that one of the regular expressions matches.
+    """Return the names of the weighted layers that one of the regular expressions matches.
 
     Raises:
         UserError: one is no regular expression or matches none.
     """
-    names = [name for name, _ in weighty_layers(model)]
+    names = [name for name, _ in weighted_layers(model)]
     matching: list[str] = []
     for pattern in patterns:
         try:

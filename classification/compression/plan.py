@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classification.compression.fine_tune import fine_tuning_config
 from classification.compression.layers import matching_layers
-from classification.compression.stage import fine_tuning_config
 from classification.config import Config, flatten, to_dict
 from classification.data.fingerprint import is_same
 from classification.data.readers import check_outside

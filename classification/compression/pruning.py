@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from classification.compression.layers import weighty_layers
+from classification.compression.layers import weighted_layers
 from classification.models.nncf_log import load_nncf
 
 
@@ -46,7 +46,7 @@ def prune(model: nn.Module, share: float, images: torch.Tensor) -> nn.Module:
 
 def share_of_zeros(model: nn.Module) -> float:
     """Return which share of the weights of convolutions and linear layers is zero, 0 to 1."""
-    weights = [module.get_parameter("weight") for _, module in weighty_layers(model)]
+    weights = [module.get_parameter("weight") for _, module in weighted_layers(model)]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     return zeros / sum(weight.numel() for weight in weights)
 
@@ -56,7 +56,7 @@ def keep_zeros(model: nn.Module) -> None:
 
     They get no gradient; neither momentum nor weight decay moves a zero without one.
     """
-    for _, module in weighty_layers(model):
+    for _, module in weighted_layers(model):
         weight = module.get_parameter("weight")
         keeps = weight.detach() != 0
         weight.register_hook(partial(torch.mul, keeps))

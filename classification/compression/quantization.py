@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from classification.compression.bias_correction import correct_biases
-from classification.compression.layers import matching_layers, weighty_layers
+from classification.compression.layers import matching_layers, weighted_layers
 from classification.config import Config
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.store import ImageStore
@@ -96,7 +96,7 @@ def _quantize_all_weights(
     storage = get_hook_storage(model)
     taken = {module: name for name, module in storage.named_hooks()}
     theirs = weight_quantizers(model)
-    for name, module in weighty_layers(model):
+    for name, module in weighted_layers(model):
         if name in ignored:
             continue
         quantizer = _weight_quantizer(module, half_range=half_range)

@@ -1,4 +1,4 @@
-"""Which layers quantization hurts."""
+"""How much accuracy of the logits each layer loses by quantization."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rank_layers(
     """Return the error of the quantized logits, and that without each layer's quantizers.
 
     Errors are mean squares as a share of the variance of the float model's logits. The layers come
-    with the most harmful first. A layer's quantizers are that of its weights and that of its input
+    with the greatest loss first. A layer's quantizers are that of its weights and that of its input
     unless others read the same input; without them it computes as if it were in
     `compression.ignored_layers`.
 
@@ -57,8 +57,8 @@ def rank_layers(
     return whole, sorted(errors, key=lambda entry: entry.error)
 
 
-def describe_sensitivity(whole: float, errors: Sequence[LayerError], num_images: int) -> str:
-    """Return a table of the layers that hurt most and how to leave them out."""
+def sensitivity_table(whole: float, errors: Sequence[LayerError], num_images: int) -> str:
+    """Return a table of the layers that lose most, and how to leave them in FP32."""
     shown = [entry for entry in errors[:SHOWN] if entry.error < whole]
     width = max((len(entry.layer) for entry in shown), default=0)
     rows = [

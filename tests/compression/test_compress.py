@@ -18,9 +18,9 @@ from support import data_flags, differences, make_class_folders, run_python
 from classification import compress, evaluate, export
 from classification.cli.compress import build_parser
 from classification.compression.compress import CompressResult
-from classification.compression.layers import weighty_layers
+from classification.compression.fine_tune import epochs_at_most
+from classification.compression.layers import weighted_layers
 from classification.compression.pruning import share_of_zeros
-from classification.compression.stage import epochs_at_most
 from classification.config import default_config
 from classification.deployment.openvino_core import openvino_core
 from classification.errors import AccuracyDropError, Interrupted, UserError
@@ -85,7 +85,7 @@ def test_the_ir_holds_eight_bit_weights_and_the_zeros(
             kind = node.get_element_type().get_type_name()
             sizes[kind] = sizes.get(kind, 0) + int(np.prod(node.get_output_shape(0)))
             zeros += int((node.get_data() == 0).sum()) if kind == "i8" else 0
-    layers = weighty_layers(load_classifier(compressed.best).model)
+    layers = weighted_layers(load_classifier(compressed.best).model)
     weights = sum(layer.get_parameter("weight").numel() for _, layer in layers)
     assert sizes["i8"] == weights
     assert sizes["f32"] < 0.1 * weights

@@ -10,7 +10,7 @@ from support import ROOT
 from torch import nn
 
 from classification.compression.bias_correction import correct_biases
-from classification.compression.layers import matching_layers, weighty_layers
+from classification.compression.layers import matching_layers, weighted_layers
 from classification.compression.quantization import calibration_indices, quantize
 from classification.compression.size import deployed_size, describe_ir
 from classification.config import default_config
@@ -73,10 +73,10 @@ def test_int8_weights_are_3_4_times_smaller_and_of_the_half_range(path: Path) ->
     stored = stored_weights(exported)
     assert {name for name, w in stored.items() if w.min() < -64 or w.max() > 63} == set()
     assert sum(w.size for w in stored.values()) == sum(
-        layer.get_parameter("weight").numel() for _, layer in weighty_layers(model)
+        layer.get_parameter("weight").numel() for _, layer in weighted_layers(model)
     )
     # Guards the comparison: weights and, with the batch norms folded in, at most a bias a channel.
-    weights = [layer.get_parameter("weight") for _, layer in weighty_layers(model)]
+    weights = [layer.get_parameter("weight") for _, layer in weighted_layers(model)]
     least, biases = sum(w.numel() for w in weights), sum(len(w) for w in weights)
     assert 4 * least <= sizes[0].bytes <= 1.01 * 4 * (least + biases)
     assert sizes[0].bytes >= 3.4 * sizes[1].bytes
@@ -87,7 +87,7 @@ def test_all_layers_are_quantized_also_squeeze_and_excitation(
     network: nn.Module, images: torch.Tensor
 ) -> None:
     int8 = quantize(network, [images], default_config())
-    assert weight_quantizers(int8).keys() == {name for name, _ in weighty_layers(network)}
+    assert weight_quantizers(int8).keys() == {name for name, _ in weighted_layers(network)}
     weight = network.get_parameter("blocks.0.0.se.conv_reduce.weight")
     quantizer = weight_quantizers(int8)["blocks.0.0.se.conv_reduce"]
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_ignored_layers_stay_in_float(network: nn.Module, images: torch.Tensor) 
     ignored = set(matching_layers(network, config.compression.ignored_layers))
     assert {"blocks.1.0.conv_pw", "blocks.1.1.conv_dw", "blocks.0.0.se.conv_reduce"} <= ignored
     int8 = quantize(network, [images], config)
-    assert weight_quantizers(int8).keys() == {n for n, _ in weighty_layers(network)} - ignored
+    assert weight_quantizers(int8).keys() == {n for n, _ in weighted_layers(network)} - ignored
 
 
 @pytest.mark.parametrize("pattern", ["no_such_layer", "blocks.("])

@@ -1,4 +1,4 @@
-"""The layer that quantization hurts most is named."""
+"""The layer that loses most by quantization is named."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from classification.compression.layers import matching_layers
 from classification.compression.quantization import quantize
-from classification.compression.sensitivity import describe_sensitivity, rank_layers
+from classification.compression.sensitivity import rank_layers, sensitivity_table
 from classification.config import default_config
 from classification.models.quantized import weight_quantizers
 
@@ -29,7 +29,7 @@ def test_the_worst_layer_comes_first(network: nn.Module, images: torch.Tensor) -
         variance = expected.var(0, correction=0).mean()
         assert whole == pytest.approx(float((before - expected).square().mean() / variance))
         assert torch.equal(int8(images), before)  # all quantizers are on again
-    text = describe_sensitivity(whole, errors, len(images))
+    text = sensitivity_table(whole, errors, len(images))
     assert HURT in text.splitlines()[1] and "compression.ignored_layers" in text
     assert matching_layers(network, [entry.layer for entry in errors[:8]])  # names as printed
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from classification.compression.layers import weighty_layers
+from classification.compression.layers import weighted_layers
 from classification.compression.quantization import quantize
 from classification.config import default_config, from_dict, merge, to_dict, validate
 from classification.errors import UserError
@@ -138,4 +138,4 @@ def test_every_weight_becomes_eight_bit() -> None:
     config.input.height = config.input.width = 139
     net = create_classifier(config, 5).eval()
     int8 = quantize(net, [torch.randn(2, 3, 139, 139)], config)
-    assert weight_quantizers(int8).keys() == {name for name, _ in weighty_layers(net)}
+    assert weight_quantizers(int8).keys() == {name for name, _ in weighted_layers(net)}

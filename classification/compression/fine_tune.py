@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from classification.compression.context import Context, Judged
 from classification.compression.distillation import DistillationTask, teachers_of
 from classification.compression.pruning import keep_zeros
-from classification.compression.workbench import Judged, Workbench
 from classification.config import Config, get, merge_settings, updated, validate
 from classification.data.labels import warn_of_another_label
 from classification.data.loader import TrainLoader
@@ -84,8 +84,8 @@ def epochs_at_most(config: Config, num_steps: int) -> int:
     return min(max(math.ceil(USUAL_STEPS / num_steps), FEWEST_EPOCHS), MOST_EPOCHS)
 
 
-def run_stage(
-    bench: Workbench,
+def save_and_fine_tune(
+    context: Context,
     model: torch.nn.Module,
     compression: Mapping[str, Any],
     *,
@@ -103,41 +103,41 @@ def run_stage(
         tune_always: fine-tune also when the accuracy is good enough as it is.
         resume: a checkpoint of this stage's fine-tuning to go on from.
     """
-    goal = bench.reference.score - bench.config.compression.max_accuracy_drop
+    goal = context.reference.score - context.config.compression.max_accuracy_drop
     path = folder.path / "best.pth"
     description = describe(
-        template_name=bench.classifier.contents["template_name"],
-        class_names=bench.classifier.class_names,
-        config=bench.config,
-        task=bench.classifier.task,
+        template_name=context.classifier.contents["template_name"],
+        class_names=context.classifier.class_names,
+        config=context.config,
+        task=context.classifier.task,
         compression=compression,
-        data=bench.data,
+        data=context.data,
     )
     best = EarlyStop(exact=True)
     if resume is None:
-        start = bench.judge(bench.logits(model))
-        folder.save(_as_it_comes(bench, model, description, start), epoch=0, is_best=True)
-        judged = bench.judge_checkpoint(path)
-        log_judged(f"{compression['method']}, before fine-tuning", judged, bench)
+        start = context.judge(context.logits(model))
+        folder.save(_as_it_comes(context, model, description, start), epoch=0, is_best=True)
+        judged = context.judge_checkpoint(path)
+        log_judged(f"{compression['method']}, before fine-tuning", judged, context)
         if judged.verdict.passed and not tune_always:
             logger.info("the drop is small enough: no fine-tuning")
             return judged
-        if not bench.config.compression.epochs:
+        if not context.config.compression.epochs:
             return judged
         # What changed too many answers to training images has no right to be kept as the best.
         if judged.verdict.agrees or tune_always:
             best.observe(-1, start.score, start.loss, start.error)
-    _fine_tune(bench, model, description, folder, goal, best, resume)
+    _fine_tune(context, model, description, folder, goal, best, resume)
     model.load_state_dict(read_checkpoint(path)["state_dict"])
-    return bench.judge_checkpoint(path)
+    return context.judge_checkpoint(path)
 
 
-def log_judged(what: str, judged: Judged, bench: Workbench) -> None:
+def log_judged(what: str, judged: Judged, context: Context) -> None:
     """Say how good a compressed model is."""
     logger.info(
         "%s: val %s %.2f %% as IR, %.2f %% in PyTorch (IR %s)",
         what,
-        bench.score_name.words,
+        context.score_name.words,
         judged.outcome.score,
         judged.in_pytorch.score,
         judged.verdict,
@@ -145,7 +145,7 @@ def log_judged(what: str, judged: Judged, bench: Workbench) -> None:
 
 
 def _as_it_comes(
-    bench: Workbench, model: torch.nn.Module, description: Mapping[str, Any], start: Outcome
+    context: Context, model: torch.nn.Module, description: Mapping[str, Any], start: Outcome
 ) -> dict[str, Any]:
     return {
         **description,
@@ -155,7 +155,7 @@ def _as_it_comes(
         "epoch": 0,
         "step": 0,
         "metrics": {
-            f"val_{bench.score_name.key}": start.score,
+            f"val_{context.score_name.key}": start.score,
             "val_error": start.error,
             "val_loss": start.loss,
         },
@@ -164,7 +164,7 @@ def _as_it_comes(
 
 
 def _fine_tune(
-    bench: Workbench,
+    context: Context,
     model: torch.nn.Module,
     description: Mapping[str, Any],
     folder: RunFolder,
@@ -172,10 +172,10 @@ def _fine_tune(
     best: EarlyStop,
     resume: Mapping[str, Any] | None,
 ) -> None:
-    loader = TrainLoader(bench.train_store, bench.config)
-    epochs = epochs_at_most(bench.config, loader.num_steps)
-    config = updated(bench.config, {"training.epochs": epochs})
-    teachers = teachers_of(bench.classifier)
+    loader = TrainLoader(context.train_store, context.config)
+    epochs = epochs_at_most(context.config, loader.num_steps)
+    config = updated(context.config, {"training.epochs": epochs})
+    teachers = teachers_of(context.classifier)
     logger.info(
         "fine-tuning for %d epochs at most, rate %.3g, with %d teacher%s: the FP32 model%s",
         config.training.epochs,
@@ -188,23 +188,23 @@ def _fine_tune(
     if get(description, "compression.zeros"):
         keep_zeros(model)
     loss = create_loss(config, *loader.mean_counts())
-    several = bench.train_store.samples.multi_label
+    several = context.train_store.samples.multi_label
     try:
         fit(
             DistillationTask(model, loss, teachers, multi_label=several),
             loader,
-            bench.val_store,
+            context.val_store,
             configs=[config],
-            preprocessing=bench.classifier.preprocessing,
+            preprocessing=context.classifier.preprocessing,
             description=description,
             folder=folder,
-            accelerator=bench.accelerator,
-            stop=bench.stop,
+            accelerator=context.accelerator,
+            stop=context.stop,
             to_beat=best,
             resume=resume,
-            arguments=remember(bench.arguments, folder.path, config.data.split),
+            arguments=remember(context.arguments, folder.path, config.data.split),
             frozen=[config.training.freeze_batch_norm],
-            on_epoch=_GoodEnough(goal, best.best_score, f"val_{bench.score_name.key}", resume),
+            on_epoch=_GoodEnough(goal, best.best_score, f"val_{context.score_name.key}", resume),
         )
     except _EnoughError:
         logger.info("the drop is small enough and no better epoch came: the fine-tuning ends")

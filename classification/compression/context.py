@@ -46,7 +46,7 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Workbench:
+class Context:
     """The float model, the config of the fine-tuning, the data and the device."""
 
     classifier: Classifier
