@@ -214,6 +214,11 @@ def find_problems(config: Config) -> Iterator[str]:
         yield f"lr_finder.path_to_savefig: '{figure}' does not end in {', '.join(FIGURES)}."
     if config.lr_finder.min_lr >= config.lr_finder.max_lr:
         yield "lr_finder.min_lr must be below max_lr."
+    if config.augmentation.augmix_engine == "torchvision" and not config.data.num_workers:
+        yield (
+            "augmentation.augmix_engine: torchvision draws from the process's global generator, "
+            "so it needs loader processes: set data.num_workers."
+        )
     yield from data_problems(config.data.labels, config.data.class_names)
     yield from _schedule_problems(config.schedule)
     for value in config.input.mean:
