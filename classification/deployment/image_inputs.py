@@ -109,12 +109,8 @@ def _name(position: int, image: object) -> str:
     if isinstance(image, (str, os.PathLike)):
         return os.fsdecode(image)
     name = getattr(image, "filename" if isinstance(image, Image.Image) else "name", None)
-    # The name of a temporary file may be a number.
-    return (
-        os.fsdecode(name)
-        if name and isinstance(name, (str, bytes, os.PathLike))
-        else f"#{position}"
-    )
+    is_name = name and isinstance(name, (str, bytes, os.PathLike))  # or a temporary file's number
+    return os.fsdecode(name) if is_name else f"#{position}"
 
 
 def _own_pixels(

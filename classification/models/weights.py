@@ -106,7 +106,7 @@ def classifier_prefix(model: torch.nn.Module) -> str:
 def with_linear_classifier(
     model: torch.nn.Module, weights: Mapping[str, torch.Tensor]
 ) -> Mapping[str, torch.Tensor]:
-    """Return weights whose last layer is no convolution of one pixel, as SqueezeNet's is."""
+    """Return weights whose last layer is linear; SqueezeNet's is a 1 x 1 convolution."""
     name = f"{classifier_prefix(model)}weight"
     if name in weights and weights[name].shape[2:] == (1, 1):
         return {**weights, name: weights[name].flatten(1)}

@@ -27,7 +27,7 @@ from classification.evaluation.reject import check_target_accuracy
 from classification.evaluation.score import SCORES, ScoreName, log_answers
 from classification.evaluation.thresholds import check_thresholds
 from classification.models.checkpoint import checkpoint_head, read_checkpoint
-from classification.models.complexity import measure_complexity
+from classification.models.classifier import measure_complexity
 from classification.models.model_info import ModelInfo
 from classification.progress import progress_bar
 from classification.template import Template

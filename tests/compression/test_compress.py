@@ -22,7 +22,7 @@ from classification.compression.fine_tune import epochs_at_most
 from classification.compression.layers import weighted_layers
 from classification.compression.pruning import share_of_zeros
 from classification.config import default_config
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.errors import AccuracyDropError, Interrupted, UserError
 from classification.models.checkpoint import load_classifier, read_checkpoint
 from classification.training.learner import Learner

@@ -17,7 +17,7 @@ from torch import nn
 
 from classification import train
 from classification.models.checkpoint import read_checkpoint
-from classification.models.cosine_head import CosineHead
+from classification.models.classifier import CosineHead
 from classification.training.head_start import (
     FEWEST,
     MAX_IMAGES,
