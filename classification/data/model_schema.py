@@ -14,7 +14,7 @@ from typing import Any
 from classification.data.faces import FaceCrop
 from classification.data.listing import has_control_character
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import MULTI_LABEL, TASKS
+from classification.data.samples import MULTI_LABEL, TASKS
 from classification.knobs import KNOBS
 
 _SIZES = ("height", "width")

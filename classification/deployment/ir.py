@@ -10,7 +10,7 @@ import torch
 from openvino import opset13 as opset
 from openvino.preprocess import PrePostProcessor
 
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.deployment.identity import PLACE, WEIGHTS_KEY, stamp_ir
 from classification.deployment.int8 import made_for
 from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description

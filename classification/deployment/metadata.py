@@ -24,7 +24,7 @@ from classification.data.model_schema import (
     wrong,
 )
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL
+from classification.data.samples import MULTI_CLASS, MULTI_LABEL
 from classification.errors import UserError
 from classification.version import __version__
 

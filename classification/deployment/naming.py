@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from classification.data.faces import NO_FACE, NoFaceError, check_negative_class, no_face_logits
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.deployment.backends import Backend
 from classification.deployment.probabilities import named
 

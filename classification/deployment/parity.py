@@ -13,7 +13,7 @@ import numpy as np
 
 from classification.data.decode import DecodeError, decode
 from classification.data.preprocessing import Preprocessing, load_image
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.deployment.backends import load_backend
 from classification.deployment.metadata import Description
 from classification.deployment.probabilities import named, to_probabilities

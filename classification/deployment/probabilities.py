@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 
 
 def to_probabilities(logits: np.ndarray, task: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from classification.data.sample_set import MULTI_CLASS
+from classification.data.samples import MULTI_CLASS
 from classification.deployment.probabilities import named, softmax
 from classification.errors import UserError
 

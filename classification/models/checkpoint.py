@@ -13,7 +13,7 @@ import torch
 
 from classification.config import Config, from_dict, to_dict
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import MULTI_CLASS
+from classification.data.samples import MULTI_CLASS
 from classification.errors import UserError
 from classification.files import write_bytes
 from classification.models.calibrated import calibrated

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from classification.data import model_schema as schema
-from classification.data.sample_set import MULTI_CLASS
+from classification.data.samples import MULTI_CLASS
 from classification.errors import UserError
 from classification.models.quantized import INT8, PRUNED
 from classification.version import __version__

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.deployment.naming import name_classes
 from classification.deployment.probabilities import to_probabilities
 from classification.serving.bodies import Upload, find_image, receive_body

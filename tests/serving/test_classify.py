@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from serving_support import encoded
 
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.deployment.predictor import Prediction
 from classification.serving import service as service_module
 from classification.serving.app import create_app
