@@ -88,15 +88,15 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         roots, annotations = counts[f"{role}_data_roots"], counts[f"{role}_ann_files"]
         check_outside(folder, "--save-checkpoints-to", roots or "", annotations or "", role)
     classifier = load_classifier(weights)
-    if classifier.precision == "INT8":
+    if classifier.info.precision == "INT8":
         raise UserError(f"{weights}: is int8 already; give the checkpoint it was made from.")
     settings = counts["settings"]
     if remembered.get("split") and not Path(classifier.config.data.split).is_file():
         settings = [*settings, ["data.split", json.dumps(remembered["split"][0])]]
     config = fine_tuning_config(classifier.config, settings)
     matching_layers(classifier.model, config.compression.ignored_layers)  # typos are found now
-    check_thresholds(config, classifier.class_names, classifier.task)
-    check_target_accuracy(config, multi_label=classifier.task == MULTI_LABEL)
+    check_thresholds(config, classifier.info.class_names, classifier.info.task)
+    check_target_accuracy(config, multi_label=classifier.info.task == MULTI_LABEL)
     if run and given["overwrite"]:
         raise UserError("--overwrite: begins anew, --resume-from goes on; give one of them.")
     return Plan(
