@@ -15,7 +15,7 @@ import numpy as np
 from classification.data.decode import DecodeError
 from classification.data.notes import Notes, Summary
 from classification.data.preprocessing import load_image
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
 from classification.deployment.image_inputs import ImageLike, NamedImage, images_of

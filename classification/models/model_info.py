@@ -29,7 +29,7 @@ from classification.checks import (
 from classification.data.faces import FaceCrop
 from classification.data.listing import has_control_character
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, TASKS
+from classification.data.samples import MULTI_CLASS, MULTI_LABEL, TASKS
 
 PRECISIONS = ("FP32", "FP16", "INT8")
 _SIZES = ("height", "width")

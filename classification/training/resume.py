@@ -22,7 +22,7 @@ from classification.config import (
     with_new_names,
 )
 from classification.data.fingerprint import is_same
-from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, SampleSet
+from classification.data.samples import MULTI_CLASS, MULTI_LABEL, Samples
 from classification.errors import UserError
 from classification.evaluation.score import SCORES
 from classification.knobs import KNOBS
@@ -129,7 +129,7 @@ def config_of(run: Resumed, settings: Sequence[Sequence[str]], **flags: Any) -> 
 
 def check_resumable(
     run: Resumed,
-    train: SampleSet,
+    train: Samples,
     configs: Sequence[Config],
     data: Mapping[str, Mapping[str, Any]],
     arguments: Mapping[str, Any],

@@ -16,7 +16,7 @@ from classification.config import Config, default_config
 from classification.data.loader import Batch, TrainLoader
 from classification.data.mixup import cutmix, draw_box, mix_batch, mixes, mixup
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.store import ImageStore, open_store
 
 NUM_CLASSES = 4
@@ -200,7 +200,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     paths = tuple(folder / f"{i}.png" for i in range(NUM_IMAGES))
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
-    samples = SampleSet(paths, np.arange(NUM_IMAGES) % 3, ("a", "b", "c"), ("",) * NUM_IMAGES)
+    samples = Samples(paths, np.arange(NUM_IMAGES) % 3, ("a", "b", "c"), ("",) * NUM_IMAGES)
     return open_store(samples, Preprocessing(12, 16, (0.5,) * 3, (0.2,) * 3), cache_bytes=10**6)
 
 

@@ -15,7 +15,7 @@ from classification.config import Config, default_config
 from classification.data.augment import augment
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.sampling import (
     Draw,
     count_repeats,
@@ -295,7 +295,7 @@ def test_repeats_of_an_image_are_augmented_apart(
     rng = np.random.default_rng(0)
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
-    samples = SampleSet(paths, targets, ("a", "b"), ("",) * 20)
+    samples = Samples(paths, targets, ("a", "b"), ("",) * 20)
     store = open_store(samples, Preprocessing(12, 16, (0.5,) * 3, (0.2,) * 3), cache_bytes=10**6)
     config = make_config(accumulation)
     ranks = [

@@ -58,7 +58,7 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
 
     from classification.data.loader import Batch
     from classification.data.preprocessing import normalize
-    from classification.data.sample_set import SampleSet
+    from classification.data.samples import Samples
     from classification.training.step import TrainStep
     from classification.training.task import SingleTask
 
@@ -80,7 +80,7 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
                 yield [Batch(x, y, torch.arange(6), 6)]
 
     task = SingleTask(model, nn.CrossEntropyLoss())
-    samples = SampleSet((), np.empty(0, np.int64), ("a", "b", "c"), ())
+    samples = Samples((), np.empty(0, np.int64), ("a", "b", "c"), ())
     before = copy.deepcopy(task.state_dict())
     state = torch.get_rng_state()
     counted: list[int] = []

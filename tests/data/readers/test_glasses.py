@@ -8,15 +8,14 @@ import pytest
 from face_sets import make_celeba, make_meglass, make_sof, make_specface
 
 from classification.config import default_config
-from classification.data.glasses import read_meglass, read_sof, read_specface
 from classification.data.readers import read_samples
+from classification.data.readers.glasses import read_meglass, read_sof, read_specface
 from classification.errors import UserError
 
 
 def test_meglass(tmp_path: Path) -> None:
     source = read_meglass(make_meglass(tmp_path), "meglass:x")
-    assert source.attributes is not None
-    assert source.attributes[:, 0].tolist() == [False, False, True] * 4
+    assert source.targets[:, 0].tolist() == [0, 0, 1] * 4
     # What stands before the second "@": two persons of one photographer's number stay apart.
     assert source.groups[2:4] == (
         "meglass:10032520@N08_identity_0",
@@ -62,8 +61,7 @@ def test_sof_is_positive_and_grouped_by_person(tmp_path: Path, folder: str) -> N
         original.parent.mkdir()
         original.touch()
     source = read_sof(tmp_path, "sof:x")
-    assert source.attributes is not None
-    assert source.attributes.tolist() == [[True]] * 6  # "nl" is a filter, not "no lenses"
+    assert source.targets.tolist() == [[1]] * 6  # "nl" is a filter, not "no lenses"
     assert source.groups == ("sof:AbdA",) * 3 + ("sof:MonB",) * 3
 
 
@@ -87,7 +85,7 @@ def test_not_sof(tmp_path: Path) -> None:
 def test_specface(tmp_path: Path) -> None:
     source = read_specface(make_specface(tmp_path), "specface:x")
     assert source.groups == ("specface:01",) * 3 + ("specface:02",) * 3
-    assert source.attributes is not None and source.attributes.all()
+    assert source.targets.all()
     with pytest.raises(UserError, match="holds no images in class folders"):
         read_specface(tmp_path / "01", "x")
 

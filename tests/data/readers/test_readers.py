@@ -9,7 +9,7 @@ import pytest
 
 from classification.config import default_config, merge
 from classification.data.readers import check_outside, read_samples
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.errors import UserError
 
 
@@ -26,7 +26,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def labels(samples: SampleSet) -> dict[str, str]:
+def labels(samples: Samples) -> dict[str, str]:
     """Return each image's class name by its file name."""
     return {
         path.name: samples.class_names[target]

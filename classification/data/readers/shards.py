@@ -24,9 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification.data.decode import DecodeError
-from classification.data.packed import PackedImage
-from classification.data.shard_schema import check_index
-from classification.data.source import Source
+from classification.data.readers.shard_schema import check_index
+from classification.data.samples import DataRoot, PackedImage, Samples, encode
 from classification.errors import UserError
 from classification.files import read_regular
 
@@ -130,7 +129,7 @@ def _open_parquet(files: tuple[str, ...]) -> Any:
         return _opened.setdefault(files, rows.with_format("arrow"))
 
 
-def read_shards(folder: Path, name: str) -> list[Source]:
+def read_shards(folder: Path, name: str) -> list[Samples]:
     """Return the sources that the shards in a folder were made of, with the partition kept.
 
     Raises:
@@ -153,38 +152,39 @@ def read_shards(folder: Path, name: str) -> list[Source]:
         by_source[row["source"]].append((row, image))
     alone = len(by_source) == 1
     return [
-        _source(name if alone else f"{name}/{about['key']}", folder, about, images)
+        _samples(name if alone else f"{name}/{about['key']}", folder, about, images)
         for about, images in zip(header["sources"], by_source, strict=True)
     ]
 
 
-def _source(
+def _samples(
     name: str,
     folder: Path,
     about: dict[str, Any],
     images: Sequence[tuple[dict[str, Any], PackedImage]],
-) -> Source:
+) -> Samples:
     rows = [row for row, _ in images]
-    attributes = None
-    if about["attribute_names"]:
-        attributes = np.array([[c == "1" for c in row["attributes"]] for row in rows], bool)
     has = {key for row in rows for key in row}
+    if "label" in has:
+        targets, class_names = encode([row["label"] for row in rows])
+    else:
+        class_names = tuple(about["attribute_names"])
+        marks = "".join(row["attributes"] for row in rows) if class_names else ""
+        targets = np.array([mark == "1" for mark in marks], np.float32)
+        targets = targets.reshape(len(rows), len(class_names))
     root = folder / about["key"]  # no such folder: these paths are names
-    return Source(
-        name=name,
-        key=about["key"],
-        root=root,
+    return Samples(
         paths=tuple(root / row["path"] for row in rows),
-        places=tuple(str(image) for _, image in images),
+        targets=targets,
+        class_names=class_names,
+        sources=(name,) * len(rows),
         groups=tuple(row.get("group", "") for row in rows),
-        labels=tuple(row["label"] for row in rows) if "label" in has else None,
-        attribute_names=tuple(about["attribute_names"]),
-        attributes=attributes,
-        roles=tuple(row.get("role", "") for row in rows) if "role" in has else None,
         landmarks=_floats(rows, "landmarks", (5, 2)) if "landmarks" in has else None,
         boxes=_floats(rows, "box", (4,)) if "box" in has else None,
-        class_folders=frozenset(about["class_folders"]),
         packed=tuple(image for _, image in images),
+        roles=tuple(row.get("role", "") for row in rows) if "role" in has else (),
+        places=tuple(str(image) for _, image in images),
+        roots=(DataRoot(name, about["key"], root, frozenset(about["class_folders"])),),
     )
 
 

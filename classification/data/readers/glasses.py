@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.data.celeba import check_on_disk
-from classification.data.class_folders import read_class_folders
 from classification.data.image_files import find_images
 from classification.data.inventory import Inventory
 from classification.data.listing import listing
-from classification.data.source import Source, folder_name
-from classification.data.tables import Form, read_table
+from classification.data.readers.celeba import check_on_disk
+from classification.data.readers.folders import read_class_folders
+from classification.data.readers.tables import Form, read_table
+from classification.data.samples import DataRoot, Samples, folder_name
 from classification.errors import UserError
 
 ATTRIBUTE = "Eyeglasses"  # the name that CelebA has for it
@@ -31,7 +31,7 @@ _SOF_NAME = re.compile(
 )
 
 
-def read_meglass(root: Path, name: str) -> Source:
+def read_meglass(root: Path, name: str) -> Samples:
     """Return the faces of meta.txt, in its order; a group is what stands before the second "@".
 
     Raises:
@@ -51,7 +51,7 @@ def read_meglass(root: Path, name: str) -> Source:
     ]
     if problems:
         raise UserError(listing(problems, separator="\n"))
-    return _source(
+    return _samples(
         "meglass",
         root,
         name,
@@ -63,7 +63,7 @@ def read_meglass(root: Path, name: str) -> Source:
     )
 
 
-def read_sof(root: Path, name: str) -> Source:
+def read_sof(root: Path, name: str) -> Samples:
     """Return the images of SoF, all positive.
 
     They are those of 640x480/, else of "original images/", else all below the root. A group is the
@@ -86,24 +86,23 @@ def read_sof(root: Path, name: str) -> Source:
             f"AbdA_00001_m_31_i_fr_nc_no_2016_2_e0_nl_o.jpg: {listing(strange, most=5)}."
         )
     people = [match[1] for match in matches if match]
-    return _source("sof", root, name, paths, list(map(str, paths)), people, inventory=inventory)
+    return _samples("sof", root, name, paths, list(map(str, paths)), people, inventory=inventory)
 
 
-def read_specface(root: Path, name: str) -> Source:
+def read_specface(root: Path, name: str) -> Samples:
     """Return the images of SPECFACE, all positive; each folder is a person and so a group.
 
     Raises:
         UserError: there are no images in folders.
     """
-    found, _, inventory = read_class_folders(root)
+    found = read_class_folders(root)
+    inventory = found.root.inventory or Inventory(name)
     inventory.root = name
-    people = [item.label for item in found]
-    paths = [item.path for item in found]
-    places = list(map(str, paths))
-    return _source("specface", root, name, paths, places, people, inventory=inventory)
+    places = list(map(str, found.paths))
+    return _samples("specface", root, name, found.paths, places, found.labels, inventory=inventory)
 
 
-def _source(
+def _samples(
     kind: str,
     root: Path,
     name: str,
@@ -113,15 +112,14 @@ def _source(
     positive: np.ndarray | None = None,
     *,
     inventory: Inventory,
-) -> Source:
-    return Source(
-        name=name,
-        key=f"{kind}:{folder_name(root)}",
-        root=root,
+) -> Samples:
+    targets = np.ones(len(paths)) if positive is None else positive
+    return Samples(
         paths=tuple(paths),
-        places=tuple(places),
+        targets=targets[:, None].astype(np.float32),
+        class_names=(ATTRIBUTE,),
+        sources=(name,) * len(paths),
         groups=tuple(f"{kind}:{person}" for person in people),
-        attribute_names=(ATTRIBUTE,),
-        attributes=(np.ones(len(paths), bool) if positive is None else positive)[:, None],
-        inventory=inventory,
+        places=tuple(places),
+        roots=(DataRoot(name, f"{kind}:{folder_name(root)}", root, inventory=inventory),),
     )

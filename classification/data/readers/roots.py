@@ -1,4 +1,4 @@
-"""From data roots in any form to a SampleSet."""
+"""From data roots in any form to Samples."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from classification.config import default_config
-from classification.data.annotation_file import read_annotation_file
-from classification.data.celeba import ATTRIBUTES, read_celeba
-from classification.data.class_folders import part_of, parts_in, read_class_folders
-from classification.data.csv_file import read_csv
-from classification.data.glasses import read_meglass, read_sof, read_specface
 from classification.data.inventory import log_inventories
 from classification.data.labels import ALL, merge_sources
-from classification.data.sample_set import SampleSet
-from classification.data.shards import INDEX, read_shards
-from classification.data.source import Source, labelled_source
+from classification.data.readers.celeba import ATTRIBUTES, read_celeba
+from classification.data.readers.folders import part_of, parts_in, read_class_folders
+from classification.data.readers.glasses import read_meglass, read_sof, read_specface
+from classification.data.readers.lists import read_annotation_file, read_csv
+from classification.data.readers.shards import INDEX, read_shards
+from classification.data.samples import Samples
 from classification.data.split_file import select_roles
 from classification.data.statistics import source_table
 from classification.errors import UserError, nearest
@@ -25,7 +23,7 @@ from classification.knobs import Data
 
 logger = logging.getLogger(__name__)
 
-KINDS: dict[str, Callable[[Path, str], Source]] = {
+KINDS: dict[str, Callable[[Path, str], Samples]] = {
     "celeba": read_celeba,
     "meglass": read_meglass,
     "sof": read_sof,
@@ -53,7 +51,7 @@ def read_samples(
     role: str = "train",
     roles: Sequence[str] | None = None,
     data: Data | None = None,
-) -> SampleSet:
+) -> Samples:
     """Find the images and their classes or labels in one or more data roots, which are merged.
 
     Args:
@@ -104,14 +102,14 @@ def read_sources(
     labels: Sequence[str] = (),
     class_names: Sequence[str] | None = None,
     role: str = "train",
-) -> list[Source]:
+) -> list[Samples]:
     """Return what each data root holds, and log it; the arguments are as of `read_samples`."""
     sources = [
         source
         for root, annotation in _pair(data_roots, ann_files, role)
         for source in _read_root(root, annotation, labels, class_names, role)
     ]
-    log_inventories((source.inventory for source in sources if source.inventory), role)
+    log_inventories((s.root.inventory for s in sources if s.root.inventory), role)
     return sources
 
 
@@ -144,7 +142,7 @@ def _read_root(
     labels: Sequence[str],
     class_names: Sequence[str] | None,
     role: str,
-) -> list[Source]:
+) -> list[Samples]:
     kind, path = split_prefix(name)
     if kind and annotation:
         raise UserError(f"{name}: brings its own annotations; leave out '{annotation}'.")
@@ -161,14 +159,11 @@ def _read_root(
     if kind:
         return [KINDS[kind](path, name)]
     if annotation:
-        found = read_annotation_file(path, Path(annotation), class_names or ())
-        return [labelled_source(path, found)]
+        return [read_annotation_file(path, Path(annotation), class_names or ())]
     for trace, form in _TRACES.items():
         if (path / trace).exists():
             raise UserError(f"'{path}' holds {trace}: give it as {form}:{path}")
-    part = part_of(path, role)
-    found, folders, inventory = read_class_folders(part)
-    return [labelled_source(part, found, frozenset(folders), inventory)]
+    return [read_class_folders(part_of(path, role))]
 
 
 def parts_in_all(data_roots: str | Path | Sequence[str | Path]) -> set[str]:

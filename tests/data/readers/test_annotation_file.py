@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from classification.data.annotation_file import read_annotation_file
+from classification.data.readers.lists import read_annotation_file
 from classification.errors import UserError
 
 IMAGES = ["1.jpg", "a b/c d.jpg", "it's.jpg", "#5.jpg", "größe.jpg"]
@@ -43,23 +43,23 @@ def write(root: Path, text: str | bytes) -> Path:
 )
 def test_line(root: Path, line: str, image: str, label: str) -> None:
     file = write(root, f"# path label\r\n\n{line}\r\n")
-    (found,) = read_annotation_file(root, file)
-    assert found.path == root / image
-    assert found.label == label
-    assert found.source == str(file)
-    assert found.place == f"{file} line 3"
+    found = read_annotation_file(root, file)
+    assert found.paths == (root / image,)
+    assert found.labels == (label,)
+    assert found.sources == (str(file),)
+    assert found.places == (f"{file} line 3",)
 
 
 def test_file_order_and_byte_order_mark(root: Path) -> None:
     file = write(root, b"\xef\xbb\xbfit's.jpg b\n1.jpg a")
-    assert [item.label for item in read_annotation_file(root, file)] == ["b", "a"]
+    assert list(read_annotation_file(root, file).labels) == ["b", "a"]
 
 
 def test_integers_are_positions_unless_they_decide(root: Path) -> None:
     file = write(root, "1.jpg 0\nit's.jpg 1\na b/c d.jpg 7\n")
 
     def labels(*class_names: str) -> list[str]:
-        return [item.label for item in read_annotation_file(root, file, class_names)]
+        return list(read_annotation_file(root, file, class_names).labels)
 
     assert labels() == ["0", "1", "7"]
     assert labels("cat", "dog") == ["cat", "dog", "7"]
@@ -92,7 +92,7 @@ def test_many_mistakes_are_not_all_listed(root: Path) -> None:
 
 def test_repeated_lines_count_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = read_annotation_file(root, write(root, "1.jpg cat\nit's.jpg cat\n1.jpg cat\n"))
-    assert [item.path.name for item in found] == ["1.jpg", "it's.jpg"]
+    assert [path.name for path in found.paths] == ["1.jpg", "it's.jpg"]
     assert "1 repeated lines are left out" in caplog.text
 
 

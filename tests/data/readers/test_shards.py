@@ -21,8 +21,8 @@ from shard_sets import STORAGES, contents, shard
 from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
 from classification.data.readers import read_samples, read_sources
-from classification.data.shards import INDEX, read_index
-from classification.data.source import Source
+from classification.data.readers.shards import INDEX, read_index
+from classification.data.samples import Samples
 from classification.data.store import open_store
 from classification.errors import UserError
 
@@ -31,11 +31,13 @@ PREPROCESSING = Preprocessing(16, 16, (0.5,) * 3, (0.5,) * 3)
 pytestmark = pytest.mark.usefixtures("own_datasets_cache")
 
 
-def assert_same_source(ours: Source, theirs: Source) -> None:
+def assert_same_source(ours: Samples, theirs: Samples) -> None:
     assert ours.relative_paths() == theirs.relative_paths()
-    for name in ("key", "labels", "groups", "roles", "attribute_names", "class_folders"):
+    for name in ("class_names", "groups", "roles"):
         assert getattr(ours, name) == getattr(theirs, name), name
-    for name in ("attributes", "landmarks", "boxes"):
+    for name in ("key", "class_folders"):
+        assert getattr(ours.root, name) == getattr(theirs.root, name), name
+    for name in ("targets", "landmarks", "boxes"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), name)
 
 
@@ -61,7 +63,7 @@ def test_several_sources_with_all_that_is_known(folder: Path, tmp_path: Path, st
     roots = f"celeba:{celeba},celeba:{other},{folder}"
     root = shard(roots, tmp_path / "shards", storage)
     ours, theirs = read_sources(root), read_sources(roots)
-    assert [source.name for source in ours] == [f"{root}/{source.key}" for source in theirs]
+    assert [s.root.name for s in ours] == [f"{root}/{s.root.key}" for s in theirs]
     for one, another in zip(ours, theirs, strict=True):
         assert_same_source(one, another)
     assert ours[0].landmarks is not None

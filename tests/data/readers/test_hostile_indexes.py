@@ -13,7 +13,7 @@ from shard_sets import shard
 from support import make_class_folders
 
 from classification.data.readers import read_samples
-from classification.data.shards import INDEX, index_checksum, read_index
+from classification.data.readers.shards import INDEX, index_checksum, read_index
 from classification.data.split_file import COLUMNS, FORMAT, read_split
 from classification.errors import UserError
 

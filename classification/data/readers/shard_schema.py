@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from classification.checks import count, mapping, wrong
-from classification.data.source import ROLES
+from classification.data.samples import ROLES
 
 _TEXTS = ("path", "label", "group", "role", "fold", "attributes")
 _SHAPES = {"landmarks": (5, 2), "box": (4,)}

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from classification.data.class_folders import part_of, parts_in, read_class_folders
+from classification.data.inventory import Inventory
 from classification.data.readers import read_samples
+from classification.data.readers.folders import part_of, parts_in, read_class_folders
+from classification.data.samples import Samples
 from classification.errors import UserError
 
 
@@ -20,16 +22,25 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
+def names_and_labels(found: Samples) -> list[tuple[str, str]]:
+    return list(zip(found.relative_paths(), found.labels, strict=True))
+
+
+def inventory_of(found: Samples) -> Inventory:
+    assert found.root.inventory is not None
+    return found.root.inventory
+
+
 def test_any_depth_sorted(tmp_path: Path) -> None:
     root = touch(tmp_path, "b/2.png", "b/10.PNG", "b/deep/er/x.jpeg", "a b/ü.webp", "C/1.tiff")
-    found, folders, _ = read_class_folders(root)
-    assert [(item.path.relative_to(root).as_posix(), item.label) for item in found] == [
+    found = read_class_folders(root)
+    assert names_and_labels(found) == [
         ("C/1.tiff", "C"), ("a b/ü.webp", "a b"),
         ("b/10.PNG", "b"), ("b/2.png", "b"), ("b/deep/er/x.jpeg", "b"),
     ]  # fmt: skip
-    assert {item.source for item in found} == {str(root)}
-    assert found[0].place == str(root / "C")
-    assert folders == {"C", "a b", "b"}
+    assert found.sources == (str(root),) * 5
+    assert found.places[0] == str(root / "C")
+    assert found.root.class_folders == {"C", "a b", "b"}
 
 
 def test_litter_is_ignored(tmp_path: Path) -> None:
@@ -37,20 +48,21 @@ def test_litter_is_ignored(tmp_path: Path) -> None:
         tmp_path, "a/1.png", "a/Thumbs.db", "a/notes.txt", "a/._1.png", "a/__MACOSX/1.png",
         ".ipynb_checkpoints/1.png", "__MACOSX/1.png", ".DS_Store", "desktop.ini", ".git/a/1.png",
     )  # fmt: skip
-    found, folders, _ = read_class_folders(root)
-    assert [item.path for item in found] == [root / "a" / "1.png"]
-    assert folders == {"a"}
+    found = read_class_folders(root)
+    assert list(found.paths) == [root / "a" / "1.png"]
+    assert found.root.class_folders == {"a"}
 
 
 def test_empty_folders_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png", "b/readme.txt")
     (tmp_path / "c").mkdir()
-    assert read_class_folders(tmp_path)[1] == {"a", "b", "c"}
+    assert read_class_folders(tmp_path).root.class_folders == {"a", "b", "c"}
 
 
 def test_loose_images_are_left_out(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/1.png", "2.png", "3.jpg", "labels.txt")
-    found, _, inventory = read_class_folders(root)
+    found = read_class_folders(root)
+    inventory = inventory_of(found)
     assert len(found) == inventory.found == 1
     assert [reason[:2] for reason in inventory.reasons()] == [
         ("not an image", 1), ("outside of class folders", 2),
@@ -64,11 +76,12 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (root / "b").symlink_to(other)
     (root / "a" / "sub" / "again").symlink_to(root / "a")
     (root / "a" / "top").symlink_to(root)
-    found, folders, inventory = read_class_folders(root)
-    assert [(item.path.relative_to(root).as_posix(), item.label) for item in found] == [
+    found = read_class_folders(root)
+    inventory = inventory_of(found)
+    assert names_and_labels(found) == [
         ("a/1.png", "a"), ("a/sub/3.png", "a"), ("b/2.png", "b"),
     ]  # fmt: skip
-    assert folders == {"a", "b"}
+    assert found.root.class_folders == {"a", "b"}
     assert inventory.left_out["a link to a folder that is read already"].total() == 2
 
 
@@ -122,10 +135,10 @@ def test_a_detection_data_set(tmp_path: Path, names: tuple[str, str]) -> None:
 
 def test_a_level_too_high(tmp_path: Path) -> None:
     root = touch(tmp_path, *(f"{year}/{c}/1.png" for year in (2019, 2020) for c in "ab"))
-    (remark,) = read_class_folders(root)[2].remarks
+    (remark,) = inventory_of(read_class_folders(root)).remarks
     assert "2019, 2020 hold the same sub-folders, a, b." in remark and "level too high" in remark
     touch(root, "2020/1.png")
-    assert read_class_folders(root)[2].remarks == []
+    assert inventory_of(read_class_folders(root)).remarks == []
 
 
 def test_parts_within_class_folders(tmp_path: Path) -> None:
@@ -136,7 +149,7 @@ def test_parts_within_class_folders(tmp_path: Path) -> None:
 
 def test_a_level_too_low(tmp_path: Path) -> None:
     root = touch(tmp_path / "train" / "cat", "day/1.png", "night/2.png")
-    (remark,) = read_class_folders(root)[2].remarks
+    (remark,) = inventory_of(read_class_folders(root)).remarks
     assert "lies in a folder train. If 'cat' is a class" in remark and "level too low" in remark
 
 
@@ -147,8 +160,9 @@ def test_litter_of_network_disks(tmp_path: Path) -> None:
     )  # fmt: skip
     names = [f"{folder}/{name}/x.jpg/thumb.jpg" for name in litter for folder in (".", "a", "a/b")]
     root = touch(tmp_path, "a/1.png", "b/2.png", "a/Thumbs.db", *names)
-    found, folders, inventory = read_class_folders(root)
-    assert len(found) == 2 and folders == {"a", "b"} and inventory.is_complete
+    found = read_class_folders(root)
+    inventory = inventory_of(found)
+    assert len(found) == 2 and found.root.class_folders == {"a", "b"} and inventory.is_complete
     counts = {reason: count for reason, count, _ in inventory.reasons()}
     assert counts == {"hidden": 3, "left by a system or a network disk": 3 * 8 + 1}
 
@@ -157,8 +171,9 @@ def test_what_holds_an_image_is_one_whatever_its_name(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/1.png", "b/2.png", "a/notes.txt", "a/empty", "b/page.html.JPG_")
     for name in ("a/no suffix", "a/x.JPG_large", "b/y.jpg.1", "b/z.dat"):
         Image.new("RGB", (4, 4)).save(root / name, format="JPEG")
-    found, _, inventory = read_class_folders(root)
-    assert sorted(item.path.name for item in found) == [
+    found = read_class_folders(root)
+    inventory = inventory_of(found)
+    assert sorted(path.name for path in found.paths) == [
         "1.png", "2.png", "no suffix", "x.JPG_large", "y.jpg.1", "z.dat",
     ]  # fmt: skip
     ((reason, count, what),) = inventory.reasons()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from classification.config import default_config
-from classification.data.csv_file import read_csv
 from classification.data.readers import read_samples
+from classification.data.readers.lists import read_csv
 from classification.errors import UserError
 
 

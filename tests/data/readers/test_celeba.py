@@ -11,9 +11,9 @@ import pytest
 from face_sets import CELEBA_ATTRIBUTES, CELEBA_ROWS, LANDMARKS, make_celeba
 
 from classification.config import Config, default_config
-from classification.data.celeba import read_celeba
 from classification.data.labels import check_task
 from classification.data.readers import read_samples
+from classification.data.readers.celeba import read_celeba
 from classification.errors import UserError
 
 
@@ -39,8 +39,8 @@ def data(*labels: str, class_names: tuple[str, ...] = ()) -> Config:
 
 def test_values_are_those_of_the_rows(root: Path) -> None:
     source = read_celeba(root, "celeba:x")
-    assert source.attribute_names == CELEBA_ATTRIBUTES
-    np.testing.assert_array_equal(source.attributes, np.array(CELEBA_ROWS * 2, bool))
+    assert source.class_names == CELEBA_ATTRIBUTES
+    np.testing.assert_array_equal(source.targets, np.array(CELEBA_ROWS * 2, np.float32))
     assert [path.name for path in source.paths] == [f"{i:06d}.jpg" for i in range(1, 13)]
     assert all(path.is_file() for path in source.paths)
     assert source.roles == ("train",) * 4 + ("val", "test") + ("train",) * 4 + ("val", "test")
@@ -135,7 +135,6 @@ def test_folders_of_the_release(tmp_path: Path) -> None:
         shutil.move(root / f"{stem}.txt", root / folder)
     source = read_celeba(root, "x")
     assert source.paths[0] == root / "Img/img_align_celeba/000001.jpg"
-    assert source.roles is not None
     with pytest.raises(UserError, match=r"holds Anno/list_attr_celeba\.txt: give it as celeba:"):
         read_samples(root)
 
@@ -163,7 +162,7 @@ def test_what_a_release_may_lack(tmp_path: Path) -> None:
     for stem in ("list_eval_partition", "identity_CelebA", "list_landmarks_align_celeba"):
         (root / f"{stem}.txt").unlink()
     source = read_celeba(root, "x")
-    assert (source.roles, source.landmarks) == (None, None)
+    assert (source.roles, source.landmarks) == ((), None)
     assert set(source.groups) == {""}
 
 
@@ -225,7 +224,7 @@ def test_wrong_rows_of_a_csv(tmp_path: Path) -> None:
 def test_missing_and_extra_images(root: Path) -> None:
     folder = read_celeba(root, "x").paths[0].parent
     (folder / "extra.jpg").touch()
-    inventory = read_celeba(root, "x").inventory
+    inventory = read_celeba(root, "x").root.inventory
     assert inventory is not None and inventory.found == 12
     assert inventory.reasons() == [("not in the list", 1, "1 .jpg, as extra.jpg")]
     for i in (3, 7):

@@ -18,8 +18,8 @@ import numpy as np
 
 from classification.data.inventory import UNLISTED, Inventory
 from classification.data.listing import listing
-from classification.data.source import ROLES, Source, folder_name
-from classification.data.tables import Form, Table, read_table
+from classification.data.readers.tables import Form, Table, read_table
+from classification.data.samples import ROLES, DataRoot, Samples, folder_name
 from classification.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ FORMS = {
 }
 
 
-def read_celeba(root: Path, name: str) -> Source:
+def read_celeba(root: Path, name: str) -> Samples:
     """Return the faces that the list of attributes names, in its order.
 
     Their groups are the persons where identity_CelebA is there.
@@ -71,24 +71,20 @@ def read_celeba(root: Path, name: str) -> Source:
     persons = _read(root, "identity_CelebA")
     landmarks = _read(root, "list_landmarks_align_celeba" if aligned else "list_landmarks_celeba")
     boxes = None if aligned else _read(root, "list_bbox_celeba")
-    values = np.frombuffer(b"".join(attributes.rows.values()), dtype=bool)
+    values = np.frombuffer(b"".join(attributes.rows.values()), dtype=np.uint8)
     points = _column(landmarks, attributes)
     corners = _column(boxes, attributes)
-    person_numbers = _column(persons, attributes) or []
-    roles = _column(partition, attributes)
-    return Source(
-        name=name,
-        key=f"celeba:{folder_name(root)}",
-        root=root,
+    return Samples(
         paths=tuple(folder / image for image in names),
+        targets=values.reshape(len(names), -1).astype(np.float32),
+        class_names=attributes.columns,
+        sources=(name,) * len(names),
+        groups=tuple(f"celeba:{number}" for number in _column(persons, attributes)),
+        landmarks=np.array(points, np.float32).reshape(-1, 5, 2) if points else None,
+        boxes=np.array(corners, np.float32) if corners else None,
+        roles=tuple(_column(partition, attributes)),
         places=attributes.places(),
-        groups=tuple(f"celeba:{number}" for number in person_numbers) or ("",) * len(names),
-        attribute_names=attributes.columns,
-        attributes=values.reshape(len(names), -1),
-        roles=None if roles is None else tuple(roles),
-        landmarks=None if points is None else np.array(points, np.float32).reshape(-1, 5, 2),
-        boxes=None if corners is None else np.array(corners, np.float32),
-        inventory=inventory,
+        roots=(DataRoot(name, f"celeba:{folder_name(root)}", root, inventory=inventory),),
     )
 
 
@@ -123,10 +119,10 @@ def _find_images_folder(root: Path) -> tuple[Path, bool]:
     )
 
 
-def _column(table: Table | None, attributes: Table) -> list[Any] | None:
-    """Return a list's values in the order of the attributes' rows."""
+def _column(table: Table | None, attributes: Table) -> list[Any]:
+    """Return a list's values in the order of the attributes' rows; [] without the list."""
     if table is None:
-        return None
+        return []
     missing = [name for name in attributes.rows if name not in table.rows]
     if missing:
         raise UserError(

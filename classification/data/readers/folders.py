@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from classification.data.image_files import find_images, list_folder, why_not
 from classification.data.inventory import LOOSE, Inventory
 from classification.data.listing import listing
-from classification.data.sample_set import LabelledPath
+from classification.data.samples import DataRoot, Samples, encode, folder_name
 from classification.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,8 @@ _OF_A_PART = re.compile(r"[ _-]?(set|data|images)$")  # as in train_set, valset
 _DETECTION = ({"images", "labels"}, {"images", "annotations"}, {"images", "masks"})
 
 
-def read_class_folders(root: Path) -> tuple[list[LabelledPath], set[str], Inventory]:
-    """Return the images below a root, sorted, the names of its class folders, and what is there.
-
-    The names include those of empty folders. Images that lie in the root itself are left out.
+def read_class_folders(root: Path) -> Samples:
+    """Return the images below a root, sorted; those that lie in the root itself are left out.
 
     Raises:
         UserError: a folder cannot be read, or no class folder holds an image, or the folders are
@@ -38,16 +36,15 @@ def read_class_folders(root: Path) -> tuple[list[LabelledPath], set[str], Invent
     names, folders = list_folder(root, inventory)
     _refuse_detection(root, folders)
     top = (os.path.realpath(root),)
-    found = []
+    paths: list[Path] = []
+    labels: list[str] = []
     for name in names:
         if name in folders:
-            found += [
-                LabelledPath(path, name, source=str(root), place=str(root / name))
-                for path in find_images(root / name, parents=top, inventory=inventory)
-            ]
+            paths += find_images(root / name, parents=top, inventory=inventory)
+            labels += [name] * (len(paths) - len(labels))
         else:
             inventory.leave_out(why_not(root / name) or LOOSE, root / name)
-    if not found:
+    if not paths:
         raise UserError(
             f"The data root '{root}' holds no images in class folders. Expected {root}/CLASS/"
             f"IMAGE.{_what_it_holds(inventory)}"
@@ -57,8 +54,17 @@ def read_class_folders(root: Path) -> tuple[list[LabelledPath], set[str], Invent
             f"{root}: {inventory.left_out[LOOSE].total()} images lie outside of class folders and "
             "are left out. Is the data root a level too low?"
         )
-    inventory.remarks += _odd_levels(root, found)
-    return found, folders, inventory
+    inventory.remarks += _odd_levels(root, paths, labels)
+    targets, class_names = encode(labels)
+    places = {name: str(root / name) for name in class_names}
+    return Samples(
+        tuple(paths),
+        targets,
+        class_names,
+        (str(root),) * len(paths),
+        places=tuple(map(places.__getitem__, labels)),
+        roots=(DataRoot(str(root), folder_name(root), root, frozenset(folders), inventory),),
+    )
 
 
 def _what_it_holds(inventory: Inventory) -> str:
@@ -136,9 +142,13 @@ def _refuse_detection(root: Path, folders: set[str]) -> None:
         )
 
 
-def _odd_levels(root: Path, found: Sequence[LabelledPath]) -> Iterator[str]:
+def _odd_levels(root: Path, paths: Sequence[Path], labels: Sequence[str]) -> Iterator[str]:
     """Yield why a root may be a level too high or too low; refuse parts within classes."""
-    inner = _inner_folders(root, found)
+    depth = len(root.parts)
+    inner: dict[str, set[str]] = {}  # folders right below each class that hold images, "" = itself
+    for path, label in zip(paths, labels, strict=True):
+        parts = path.parts
+        inner.setdefault(label, set()).add(parts[depth + 1] if len(parts) > depth + 2 else "")
     shared = next(iter(inner.values()))
     same = len(shared) > 1 and all(names == shared for names in inner.values())
     if len(inner) > 1 and same and "" not in shared:
@@ -159,14 +169,3 @@ def _odd_levels(root: Path, found: Sequence[LabelledPath]) -> Iterator[str]:
             f"{root} lies in a folder {above}. If '{own}' is a class, the data root is a level "
             "too low."
         )
-
-
-def _inner_folders(root: Path, found: Sequence[LabelledPath]) -> Mapping[str, set[str]]:
-    """Return the folders right below each class folder that hold images, "" for itself."""
-    depth = len(root.parts)
-    inner: dict[str, set[str]] = {}
-    for item in found:
-        parts = item.path.parts
-        name = parts[depth + 1] if len(parts) > depth + 2 else ""
-        inner.setdefault(item.label, set()).add(name)
-    return inner
