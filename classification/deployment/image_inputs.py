@@ -109,7 +109,7 @@ def _name(position: int, image: object) -> str:
     if isinstance(image, (str, os.PathLike)):
         return os.fsdecode(image)
     name = getattr(image, "filename" if isinstance(image, Image.Image) else "name", None)
-    if name and isinstance(name, (str, bytes, os.PathLike)):  # or a temporary file's number
+    if name and isinstance(name, (str, bytes, os.PathLike)):  # a temporary file's may be a number
         return os.fsdecode(name)
     return f"#{position}"
 

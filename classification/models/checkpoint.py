@@ -78,13 +78,11 @@ def without_training(contents: Mapping[str, Any], *, fp16: bool) -> dict[str, An
     """
     weights = contents["state_dict"]
     if fp16:
-        weights = {name: _halved(value) for name, value in weights.items()}
+        halves = {name: halved(value.numpy(force=True)) for name, value in weights.items()}
+        weights = weights | {
+            name: torch.from_numpy(half) for name, half in halves.items() if half is not None
+        }
     return {**contents, "state_dict": weights, "training": None}
-
-
-def _halved(value: torch.Tensor) -> torch.Tensor:
-    half = halved(value.numpy(force=True)) if value.is_floating_point() else None
-    return value if half is None else torch.from_numpy(half)
 
 
 def halved(weights: np.ndarray) -> np.ndarray | None:
@@ -149,18 +147,13 @@ def load_classifier(path: str | Path) -> Classifier:
     if is_quantized(contents):
         model = _with_quantizers(model, contents["compression"], path)
     _load(model, contents["state_dict"], path)
-    info = replace(info, precision=_precision_of(contents))
+    stored = (value.dtype for value in contents["state_dict"].values())
+    precision = "FP16" if torch.float16 in stored else "FP32"
+    info = replace(info, precision="INT8" if is_quantized(contents) else precision)
     if not info.parameters:  # of version 0.1
         size = info.preprocessing.size
         info = replace(info, **measure_complexity(model.eval(), *size)._asdict())
     return Classifier(model.eval(), info, config, contents)
-
-
-def _precision_of(contents: Mapping[str, Any]) -> str:
-    if is_quantized(contents):
-        return "INT8"
-    weights = contents["state_dict"].values()
-    return "FP16" if any(value.dtype == torch.float16 for value in weights) else "FP32"
 
 
 def _with_quantizers(

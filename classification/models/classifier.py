@@ -29,11 +29,7 @@ def create_classifier(config: Config, num_classes: int) -> nn.Module:
             has no padding to choose or not one layer at its end, for AM-softmax a linear one.
     """
     backbone = config.model.backbone
-    if not timm.is_model(backbone):
-        raise UserError(
-            f"config.model.backbone: timm has no model '{backbone}'."
-            f"{nearest(backbone, timm.list_models())}"
-        )
+    check_backbone(backbone)
     options: dict[str, Any] = {}
     if backbone == "slimnet":
         if config.model.pad_type:
@@ -57,6 +53,13 @@ def create_classifier(config: Config, num_classes: int) -> nn.Module:
     else:
         _start_from_zero(_last_layer(model, backbone, nn.Module, "one layer"))
     return model
+
+
+def check_backbone(name: str) -> None:
+    """Raise a UserError unless timm has the model, or it is registered here."""
+    if not timm.is_model(name):
+        hint = nearest(name, timm.list_models())
+        raise UserError(f"config.model.backbone: timm has no model '{name}'.{hint}")
 
 
 def _last_layer(model: Any, backbone: str, kind: type[nn.Module], what: str) -> Any:

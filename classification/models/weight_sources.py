@@ -25,9 +25,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-import classification.models.slimnet  # noqa: F401 - registers it with timm
 from classification.errors import UserError, nearest
 from classification.files import sha256_of, write_bytes
+from classification.models.classifier import check_backbone
 from classification.models.torchvision_models import weights_url
 from classification.models.weight_files import is_safetensors, readable_weights
 from classification.models.weights import (
@@ -246,9 +246,7 @@ def _verify_prefix(path: Path, url: str) -> None:
 
 def _check_fit(weights: Mapping[str, torch.Tensor], backbone: str, where: str) -> None:
     """Raise a UserError unless the weights fit the backbone, whatever their class count."""
-    if not timm.is_model(backbone):
-        hint = nearest(backbone, timm.list_models())
-        raise UserError(f"config.model.backbone: timm has no model '{backbone}'.{hint}")
+    check_backbone(backbone)
     with torch.device("meta"):  # shapes alone, no memory
         model = timm.create_model(backbone)
     weights = with_linear_classifier(model, weights)
