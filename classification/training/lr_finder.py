@@ -121,7 +121,7 @@ def with_rates(configs: Sequence[Config], rates: Sequence[float]) -> list[Config
         for config, rate in zip(configs, rates, strict=True)
     ]
     if len(configs) > 1:
-        pairs = zip(changed[0].mutual_learning.auxiliaries, rates[1:], strict=True)
+        pairs = zip(changed[0].mutual_learning.auxiliaries, rates[1:], strict=False)
         own = [_with_rate(section, rate) for section, rate in pairs]
         changed[0] = updated(changed[0], {"mutual_learning.auxiliaries": own})
     return changed

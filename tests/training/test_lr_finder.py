@@ -299,7 +299,7 @@ def test_a_place_for_tensorboard_is_looked_for_before_the_search(
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("lr_finder.path_to_savefig", "search.doc", "ends in none of .png"),
+        ("lr_finder.path_to_savefig", "search.doc", "does not end in .png"),
         ("sam.reuse", "0.7", "needs sam.interval above 1"),
     ],
 )
