@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from classification.checks import FACE_MARGIN, MEGAPIXELS, PIXELS_A_SIDE, VALUE_RANGE
 from classification.config_node import Section, knob
 
 _UP = 1_000_000  # high enough for any count
@@ -47,8 +48,8 @@ class Model(Section):
 class Input(Section):
     """The network's input."""
 
-    height: int = knob(224, 8, 4096, unit="pixels", model=True)
-    width: int = knob(224, 8, 4096, unit="pixels", model=True)
+    height: int = knob(224, *PIXELS_A_SIDE, unit="pixels", model=True)
+    width: int = knob(224, *PIXELS_A_SIDE, unit="pixels", model=True)
     mean: list[float] = knob([0.485, 0.456, 0.406], model=True)
     """Subtracted from RGB scaled to 0..1."""
     std: list[float] = knob([0.229, 0.224, 0.225], model=True)
@@ -64,9 +65,9 @@ class Data(Section):
     """Share of the free memory for decoded images; 0 = no cache."""
     num_workers: int = knob(0, 0, 256)
     """Loader processes; 0 = threads in the training process, which is best on CPUs."""
-    max_megapixels: float = knob(200.0, 0.001, 100_000, unit="megapixels", model=True)
+    max_megapixels: float = knob(200.0, *MEGAPIXELS, unit="megapixels", model=True)
     """Larger images are refused as bad images."""
-    value_range: int = knob(0, 0, 2**32 - 1, model=True)
+    value_range: int = knob(0, *VALUE_RANGE, model=True)
     """The grey value that is white in images of more than 8 bits, as 4095 of a 12-bit camera; 0 =
     the smallest of 255, 1023, 4095, 16383 and 65535 that holds the training images."""
     labels: list[str] = knob([], evaluation=True)
@@ -85,7 +86,7 @@ class Faces(Section):
     crop: Literal["none", "face", "eyes"] = knob("none", model=True)
     """What of an image the network sees, in training as in prediction; the largest face counts, and
     eyes come from landmarks where the data have them."""
-    margin: float = knob(0.2, 0, 10, model=True)
+    margin: float = knob(0.2, *FACE_MARGIN, model=True)
     """On each side of the crop, as a share of its width or height."""
     no_face: Literal["negative", "whole", "error"] = knob("negative", model=True)
     """An image without a face is predicted as `negative_class`, seen whole, or a bad image."""
@@ -211,8 +212,6 @@ class Sam(Section):
     """ASAM: distances in proportion to each weight; rho is then about 0.5."""
     interval: int = knob(1, 1, 1000)
     """Steps from one second pass to the next."""
-    reuse: float = knob(0.0, 0, 10)
-    """LookSAM's alpha: how much the last second pass acts in between; above 0, interval > 1."""
 
 
 class MutualLearning(Section):

@@ -11,6 +11,7 @@ import yaml
 
 from classification.config import (
     AUXILIARY_SECTIONS,
+    REMOVED,
     RENAMED,
     Config,
     default_config,
@@ -232,7 +233,9 @@ def _check_mapping(
 
 def _config_schema() -> dict[str, Any]:
     types = {key: [knob.kind] if knob.is_list else knob.kind for key, knob in KNOBS.items()}
-    schema = nest(types | {former: types[key] for former, key in RENAMED.items()})
+    types |= {former: types[key] for former, key in RENAMED.items()}
+    types |= {key: type(neutral) for key, (neutral, _) in REMOVED.items()}
+    schema = nest(types)
     auxiliary = {key: schema[key] for key in AUXILIARY_SECTIONS}
     auxiliary["initial_weights"] = SCHEMA["initial_weights"]
     schema["mutual_learning"]["auxiliaries"] = [auxiliary]

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 
 from classification.config import Config, default_config, merge
+from classification.data.preprocessing import Preprocessing
+from classification.models.model_info import ModelInfo
 
 if TYPE_CHECKING:
     from classification.training.train import TrainResult
@@ -113,6 +115,12 @@ def python_environment() -> dict[str, str]:
         filter(None, [str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
     )
     return {**os.environ, "PYTHONPATH": path}
+
+
+def info_of(class_names: Sequence[str]) -> ModelInfo:
+    """Return the facts of a made-up model of these classes."""
+    preprocessing = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3)
+    return ModelInfo(tuple(class_names), preprocessing, parameters=1.0, gflops=1.0)
 
 
 def data_flags(data: dict[str, Path], roles: Sequence[str] = ("train", "val")) -> list[str]:

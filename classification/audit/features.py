@@ -40,7 +40,7 @@ def load_embedding(load_weights: str | Path | None) -> tuple[nn.Module, Preproce
     """
     if load_weights is not None:
         classifier = load_classifier(load_weights)
-        return _ready(classifier.model), classifier.preprocessing
+        return _ready(classifier.model), classifier.info.preprocessing
     config = default_config()
     config.model.backbone = "tf_efficientnet_lite0"
     config.input.mean = config.input.std = [0.5, 0.5, 0.5]

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit, StratifiedGroupKFold
 
 from classification.audit.findings import Finding
-from classification.deployment.probabilities import sigmoid
 from classification.errors import UserError
+from classification.models.decision import sigmoid
 from classification.training.head_start import fit_labels
 
 logger = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from classification.data.loader import TrainLoader
 from classification.errors import DivergedError, UserError
 from classification.evaluation.score import Outcome
 from classification.knobs import KNOBS
-from classification.models.checkpoint import describe, read_checkpoint
+from classification.models.checkpoint import checkpoint_head, read_checkpoint
+from classification.models.quantized import INT8
 from classification.training.arguments import remember
 from classification.training.early_stop import EarlyStop
 from classification.training.loop import fit
@@ -92,14 +94,9 @@ def save_and_fine_tune(
     """
     goal = context.reference.score - context.config.compression.max_accuracy_drop
     path = folder.path / "best.pth"
-    description = describe(
-        template_name=context.classifier.contents["template_name"],
-        class_names=context.classifier.class_names,
-        config=context.config,
-        task=context.classifier.task,
-        compression=compression,
-        data=context.data,
-    )
+    precision = "INT8" if compression["method"] == INT8 else "FP32"
+    info = replace(context.classifier.info.undecided(), precision=precision)
+    description = checkpoint_head(info, context.config, compression=compression, data=context.data)
     best = EarlyStop(exact=True)
     if resume is None:
         start = context.judge(context.logits(model))
@@ -182,7 +179,7 @@ def _fine_tune(
             loader,
             context.val_store,
             configs=[config],
-            preprocessing=context.classifier.preprocessing,
+            preprocessing=context.classifier.info.preprocessing,
             description=description,
             folder=folder,
             accelerator=context.accelerator,

@@ -85,14 +85,14 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         roots, annotations = counts[f"{role}_data_roots"], counts[f"{role}_ann_files"]
         check_outside(folder, "--save-checkpoints-to", roots or "", annotations or "", role)
     classifier = load_classifier(weights)
-    if classifier.precision == "INT8":
+    if classifier.info.precision == "INT8":
         raise UserError(f"{weights}: is int8 already; give the checkpoint it was made from.")
     settings = counts["settings"]
     if remembered.get("split") and not Path(classifier.config.data.split).is_file():
         settings = [*settings, ["data.split", json.dumps(remembered["split"][0])]]
     config = fine_tuning_config(classifier.config, settings)
     matching_layers(classifier.model, config.compression.ignored_layers)  # typos are found now
-    check_recipe(config, classifier.task, classifier.class_names)
+    check_recipe(config, classifier.info.task, classifier.info.class_names)
     if run and given["overwrite"]:
         raise UserError("--overwrite: begins anew, --resume-from goes on; give one of them.")
     return Plan(

@@ -204,7 +204,7 @@ def _load_batch(
 
     `load` takes an index into the store and its position among the indices.
     """
-    size = (store.preprocessing.height, store.preprocessing.width)
+    size = store.preprocessing.size
     images = np.empty((len(indices), *size, 3), dtype=np.uint8)
 
     positions = iter(range(len(indices)))  # shared: each thread takes the next one that is left

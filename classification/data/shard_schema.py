@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from classification.data.model_schema import count, mapping, wrong
+from classification.checks import count, mapping, wrong
 from classification.data.source import ROLES
 
 _TEXTS = ("path", "label", "group", "role", "fold", "attributes")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from classification.data.preprocessing import Preprocessing
 from classification.deployment.ir import write_ir
-from classification.deployment.metadata import Description
+from classification.deployment.metadata import Metadata
 from classification.deployment.onnx_model import write_onnx
 from classification.deployment.openvino_backend import default_precision
 from classification.deployment.parity import ComparisonImages, Parity, compare, comparison_images
@@ -23,7 +23,6 @@ from classification.models.checkpoint import (
     without_training,
     write_checkpoint,
 )
-from classification.models.complexity import measure_complexity
 from classification.template import OPENVINO_INPUT_FORMATS
 
 logger = logging.getLogger(__name__)
@@ -94,7 +93,7 @@ def export(
     images = comparison_images(classifier, sample_images)
     folder = Path(save_model_to)
     check_writable(folder)
-    described = _describe(classifier, names, precision, openvino_input_format)
+    described = _metadata(classifier, names, precision, openvino_input_format)
     try:
         with staging(folder, ".export-") as temporary:
             written = _write(classifier, described, temporary, fp16=precision == "fp16")
@@ -106,7 +105,7 @@ def export(
             "Free some space, mend the permissions or choose another folder."
         ) from error
     logger.info("Written to %s: %s", folder, ", ".join(path.name for path in paths))
-    _say_what_is_left_to_clients(classifier.preprocessing)
+    _say_what_is_left_to_clients(classifier.info.preprocessing)
     if default_precision() != "f32":
         logger.info(
             "Other clients: OpenVINO computes float layers in %s on this CPU unless "
@@ -137,12 +136,12 @@ def _check_classifier(
     names: Sequence[str],
     classes: Sequence[str] | None,
 ) -> None:
-    if classes and tuple(classes) != classifier.class_names:
+    if classes and tuple(classes) != classifier.info.class_names:
         raise UserError(
-            f"--classes: the checkpoint's classes are {','.join(classifier.class_names)}, "
+            f"--classes: the checkpoint's classes are {','.join(classifier.info.class_names)}, "
             f"not {','.join(classes)}. They are part of the model; leave --classes out."
         )
-    if classifier.precision == "INT8" and {ONNX, TORCHSCRIPT, CHECKPOINT} & set(names):
+    if classifier.info.precision == "INT8" and {ONNX, TORCHSCRIPT, CHECKPOINT} & set(names):
         # NNCF's quantizers become operations that only OpenVINO knows.
         raise UserError(
             f"{path}: an int8 checkpoint can be exported to OpenVINO only; use --no-onnx, "
@@ -160,58 +159,49 @@ def _say_what_is_left_to_clients(preprocessing: Preprocessing) -> None:
         )
 
 
-def _describe(
+def _metadata(
     classifier: Classifier, names: Sequence[str], precision: str, openvino_input_format: str
-) -> dict[str, Description]:
+) -> dict[str, Metadata]:
     """Return what each file is to say of itself."""
-    size = (classifier.preprocessing.height, classifier.preprocessing.width)
-    parameters, gflops = measure_complexity(classifier.model, *size)
-    plain = Description(
-        class_names=classifier.class_names,
-        preprocessing=classifier.preprocessing,
-        input_format="RGB",
-        precision="INT8" if classifier.precision == "INT8" else precision.upper(),
-        parameters=parameters,
-        gflops=gflops,
-        task=classifier.task,
-        thresholds=classifier.thresholds,
-        temperature=classifier.temperature,
-        reject_below=classifier.reject_below,
-    )
+    is_int8 = classifier.info.precision == "INT8"
+    info = classifier.info if is_int8 else replace(classifier.info, precision=precision.upper())
+    plain = Metadata(info, "RGB")
     variants = {
         IR: replace(plain, input_format=openvino_input_format),
         EMBEDDED_IR: replace(plain, input_format="BGR", embedded=True),
         ONNX: plain,
-        TORCHSCRIPT: replace(plain, precision="FP32"),
+        TORCHSCRIPT: replace(plain, info=replace(info, precision="FP32")),
         CHECKPOINT: plain,
     }
     return {name: variants[name] for name in names}
 
 
 def _write(
-    classifier: Classifier, described: dict[str, Description], folder: Path, *, fp16: bool
+    classifier: Classifier, described: dict[str, Metadata], folder: Path, *, fp16: bool
 ) -> list[Path]:
     """Write the files into an empty folder; return them, each .bin before its .xml."""
     written: list[Path] = []
-    for name, description in described.items():
+    for name, metadata in described.items():
         path = folder / name
         if name == ONNX:
-            written.append(write_onnx(classifier.model, description, path, fp16=fp16))
+            written.append(write_onnx(classifier.model, metadata, path, fp16=fp16))
         elif name == CHECKPOINT:
             write_checkpoint(path, without_training(classifier.contents, fp16=fp16))
             written.append(path)
         elif name == TORCHSCRIPT:
-            written.append(write_torchscript(classifier.model, description, path))
+            written.append(write_torchscript(classifier.model, metadata, path))
         else:
-            written += reversed(write_ir(classifier.model, description, path, fp16=fp16))
+            written += reversed(write_ir(classifier.model, metadata, path, fp16=fp16))
     labels = folder / LABELS
-    labels.write_text("".join(f"{name}\n" for name in classifier.class_names), encoding="utf-8")
+    labels.write_text(
+        "".join(f"{name}\n" for name in classifier.info.class_names), encoding="utf-8"
+    )
     return [*written, labels]
 
 
 def _compare_all(
     classifier: Classifier,
-    described: dict[str, Description],
+    described: dict[str, Metadata],
     folder: Path,
     images: ComparisonImages,
 ) -> tuple[Parity, ...]:
@@ -221,8 +211,8 @@ def _compare_all(
         UserError: one differs too much.
     """
     parity = tuple(
-        compare(folder / name, description, classifier, *images)
-        for name, description in described.items()
+        compare(folder / name, metadata, classifier, *images)
+        for name, metadata in described.items()
     )
     for result in parity:
         if not result.passed:

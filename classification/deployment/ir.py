@@ -10,10 +10,9 @@ import torch
 from openvino import opset13 as opset
 from openvino.preprocess import PrePostProcessor
 
-from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.identity import PLACE, WEIGHTS_KEY, stamp_ir
 from classification.deployment.int8 import made_for
-from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
+from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Metadata
 from classification.deployment.resize import pillow_resize
 from classification.deployment.torchscript import trace
 from classification.deployment.weight_scales import move_scales_behind
@@ -23,13 +22,13 @@ from classification.models.half_precision import halved
 
 
 def write_ir(
-    model: torch.nn.Module, description: Description, path: Path, *, fp16: bool = False
+    model: torch.nn.Module, metadata: Metadata, path: Path, *, fp16: bool = False
 ) -> tuple[Path, Path]:
     """Write `path` (.xml) and its weights beside it (.bin); return both.
 
     Args:
         model: see `convert_to_ir`.
-        description: see `convert_to_ir`.
+        metadata: see `convert_to_ir`.
         path: ends in .xml.
         fp16: keep float weights in half precision; they are computed with as before.
 
@@ -37,7 +36,7 @@ def write_ir(
         OSError: the files cannot be written.
         UserError: the network's first layer cannot be turned to BGR.
     """
-    converted = convert_to_ir(model, description)
+    converted = convert_to_ir(model, metadata)
     if fp16:
         _halve_weights(converted)
     converted.set_rt_info(PLACE, [OWN_SECTION, WEIGHTS_KEY])
@@ -49,35 +48,35 @@ def write_ir(
     return path, path.with_suffix(".bin")
 
 
-def convert_to_ir(model: torch.nn.Module, description: Description) -> ov.Model:
+def convert_to_ir(model: torch.nn.Module, metadata: Metadata) -> ov.Model:
     """Return the graph from `image` to `logits` [?, C] float32, or to `probabilities`.
 
-    Its input is [?, 3, H, W] float32, normalised; if `description.embedded`, [?, ?, ?, 3] uint8
+    Its input is [?, 3, H, W] float32, normalised; if `metadata.embedded`, [?, ?, ?, 3] uint8
     of any size.
 
     Args:
         model: maps normalised RGB to logits, not calibrated; in evaluation mode, on the CPU.
             Quantizers of NNCF become int8 operations.
-        description: `input_format` tells the channel order that the graph is to expect,
+        metadata: `input_format` tells the channel order that the graph is to expect,
             `temperature` what it is to divide the logits by.
     """
-    if description.input_format == "BGR":
+    if metadata.input_format == "BGR":
         model = with_reversed_input(model)
-    size = (description.preprocessing.height, description.preprocessing.width)
-    traced = trace(calibrated(model, description.temperature), description.preprocessing)
+    size = metadata.info.preprocessing.size
+    traced = trace(calibrated(model, metadata.info.temperature), metadata.info.preprocessing)
     converted = ov.convert_model(traced, input=ov.PartialShape([-1, 3, *size]))
     move_scales_behind(converted)
     _name(converted.input(0), "image", "NCHW")
     _name(converted.output(0), "logits", "NC")
-    if description.embedded:
-        converted = _embed(converted, description)
+    if metadata.embedded:
+        converted = _embed(converted, metadata)
     for section, values in (
-        (MODEL_API_SECTION, description.model_api_section()),
-        (OWN_SECTION, description.own_section()),
+        (MODEL_API_SECTION, metadata.model_api_section()),
+        (OWN_SECTION, metadata.own_section()),
     ):
         for key, value in values.items():
             converted.set_rt_info(value, [section, key])
-    if description.precision == "INT8":
+    if metadata.info.precision == "INT8":
         converted.set_rt_info(made_for(converted), [OWN_SECTION, "int8"])
     return converted
 
@@ -88,27 +87,27 @@ def _name(port: ov.Output, name: str, layout: str) -> None:
     ov.layout_helpers.set_layout(port, ov.Layout(layout))
 
 
-def _embed(model: ov.Model, description: Description) -> ov.Model:
+def _embed(model: ov.Model, metadata: Metadata) -> ov.Model:
     """Put resizing and normalisation before the graph, softmax or sigmoid behind it.
 
     The logits keep their name, so that `OpenVINOBackend` finds them.
     """
-    preprocessing = description.preprocessing
+    preprocessing = metadata.info.preprocessing
     mean, std = preprocessing.mean, preprocessing.std
-    if description.input_format == "BGR":
+    if metadata.input_format == "BGR":
         mean, std = mean[::-1], std[::-1]
     processor = PrePostProcessor(model)
     tensor = processor.input().tensor().set_element_type(ov.Type.u8)
     tensor.set_layout(ov.Layout("NHWC")).set_shape([-1, -1, -1, 3])
     processor.input().model().set_layout(ov.Layout("NCHW"))
     steps = processor.input().preprocess()
-    steps.custom(pillow_resize(preprocessing.height, preprocessing.width))
+    steps.custom(pillow_resize(*preprocessing.size))
     steps.convert_element_type(ov.Type.f32)
     steps.mean([255 * value for value in mean]).scale([255 * value for value in std])
     model = processor.build()
     logits = model.output(0).node.input_value(0)
     logits.tensor.set_names({"logits"})  # the name that the former output had is lost with it
-    if description.task == MULTI_LABEL:
+    if metadata.info.multi_label:
         probabilities = opset.sigmoid(logits)
     else:
         probabilities = opset.softmax(logits, axis=1)

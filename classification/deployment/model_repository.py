@@ -59,7 +59,7 @@ def add_to_repository(
     """
     source, folder = Path(load_weights), Path(repository)
     _check_options(source, server, name, version, streams)
-    model, description = read_exported(source)
+    model, metadata = read_exported(source)
     config: Mapping[str, Any] = {}
     if server == "openvino":
         config = _with_model(folder / CONFIG_JSON, _model_server_entry(name, streams))
@@ -74,7 +74,7 @@ def add_to_repository(
     if server == "openvino":
         write_text(folder / CONFIG_JSON, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     else:
-        labels = "".join(f"{label}\n" for label in description.class_names)
+        labels = "".join(f"{label}\n" for label in metadata.info.class_names)
         write_text(target.parent / LABELS, labels)
         write_text(target.parent / CONFIG_PBTXT, triton_config(model, name, streams))
     return target

@@ -10,7 +10,7 @@ import onnx_ir
 import torch
 
 from classification.deployment.identity import FILE_KEY, PLACE, stamp_onnx
-from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Description
+from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Metadata
 from classification.models.calibrated import calibrated
 from classification.models.half_precision import halved
 
@@ -18,26 +18,26 @@ OPSET = 18  # the oldest that the exporter writes without converting
 
 
 def write_onnx(
-    model: torch.nn.Module, description: Description, path: Path, *, fp16: bool = False
+    model: torch.nn.Module, metadata: Metadata, path: Path, *, fp16: bool = False
 ) -> Path:
     """Write one file: `image` [batch, 3, H, W] float32, normalised RGB, to `logits` [batch, C].
 
     Args:
         model: maps normalised RGB to logits; in evaluation mode, on the CPU, not quantized.
-        description: goes into `metadata_props`, under "SECTION KEY" as Model API reads it.
+        metadata: goes into `metadata_props`, under "SECTION KEY" as Model API reads it.
         path: ends in .onnx.
         fp16: keep weights in half precision; input, output and activations stay float32.
 
     Raises:
         OSError: the file cannot be written.
     """
-    size = (description.preprocessing.height, description.preprocessing.width)
+    size = metadata.info.preprocessing.size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own parts, about each other
         # The exporter by tracing (dynamo=False) is deprecated, and leaves a batch norm's and the
         # padding's arithmetic in the graph.
         program = torch.onnx.export(
-            calibrated(model, description.temperature),
+            calibrated(model, metadata.info.temperature),
             (torch.zeros(2, 3, *size),),
             input_names=["image"],
             output_names=["logits"],
@@ -52,8 +52,8 @@ def write_onnx(
     if fp16:
         _halve_weights(program.model.graph)
     for section, values in (
-        (MODEL_API_SECTION, description.model_api_section()),
-        (OWN_SECTION, description.own_section()),
+        (MODEL_API_SECTION, metadata.model_api_section()),
+        (OWN_SECTION, metadata.own_section()),
     ):
         for key, value in values.items():
             program.model.metadata_props[f"{section} {key}"] = value

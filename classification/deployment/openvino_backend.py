@@ -14,7 +14,7 @@ from openvino.preprocess import PrePostProcessor
 
 from classification.deployment.identity import check_ir, check_onnx
 from classification.deployment.int8 import full_range_layers, int8_path
-from classification.deployment.metadata import OWN_SECTION, Description, read_description
+from classification.deployment.metadata import OWN_SECTION, Metadata, read_metadata
 from classification.deployment.openvino_core import openvino_core
 from classification.errors import UserError
 from classification.files import read_regular
@@ -38,27 +38,21 @@ class OpenVINOBackend:
                 compute in the wanted precision.
         """
         _check_precision(precision_hint)
-        model, description = read_exported(path)
+        model, metadata = read_exported(path)
         self._exported = model.clone()
-        self._model = with_pixel_input(model, description)
+        self._model = with_pixel_input(model, metadata)
         self._precision = {"INFERENCE_PRECISION_HINT": precision_hint}
         self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
         self.path = path
-        self.class_names = description.class_names
-        self.task, self.thresholds = description.task, description.thresholds
-        self.temperature = description.temperature
-        self.reject_below = description.reject_below
-        self.preprocessing = description.preprocessing
-        self.embedded = description.embedded
+        self.info = metadata.info
+        self.embedded = metadata.embedded
         self.device = DEVICE.lower()
         kind = "ONNX" if path.suffix == ".onnx" else "IR"
-        self.precision = f"{description.precision} {kind} on {self.device}, computing in "
-        if description.precision == "INT8":
+        self.precision = f"{metadata.info.precision} {kind} on {self.device}, computing in "
+        if metadata.info.precision == "INT8":
             _warn_of_overflow(model, path)
             self.precision += f"int8 ({int8_path()}), float layers in "
         self.precision += precision_hint
-        self.parameters = description.parameters
-        self.gflops = description.gflops
 
     @property
     def threads(self) -> int:
@@ -116,7 +110,7 @@ class OpenVINOBackend:
         """
         key = (batch_size, hint)
         if key not in self._compiled:
-            size = (self.preprocessing.height, self.preprocessing.width)
+            size = self.info.preprocessing.size
             self._compiled[key] = self._compile(self._model.clone(), [batch_size, *size, 3], hint)
         return self._compiled[key]
 
@@ -125,7 +119,7 @@ class OpenVINOBackend:
 
         Only for a file without embedded preprocessing; see `compiled`.
         """
-        size = (self.preprocessing.height, self.preprocessing.width)
+        size = self.info.preprocessing.size
         return self._compile(self._exported.clone(), [batch_size, 3, *size], hint)
 
     def _compile(self, model: ov.Model, shape: list[int], hint: str) -> ov.CompiledModel:
@@ -207,17 +201,17 @@ def _check_precision(precision_hint: str) -> None:
         )
 
 
-def with_pixel_input(model: ov.Model, description: Description) -> ov.Model:
+def with_pixel_input(model: ov.Model, metadata: Metadata) -> ov.Model:
     """Return the model from [N, H, W, 3] uint8 RGB to logits; normalisation joins its graph."""
-    if description.embedded:
+    if metadata.embedded:
         return _with_rgb_input_and_logits(model)
     processor = PrePostProcessor(model)
     processor.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     processor.input().model().set_layout(ov.Layout("NCHW"))
     steps = processor.input().preprocess().convert_element_type(ov.Type.f32)
-    steps.mean([255 * value for value in description.preprocessing.mean])
-    steps.scale([255 * value for value in description.preprocessing.std])
-    if description.input_format == "BGR":
+    steps.mean([255 * value for value in metadata.info.preprocessing.mean])
+    steps.scale([255 * value for value in metadata.info.preprocessing.std])
+    if metadata.input_format == "BGR":
         steps.reverse_channels()
     return processor.build()
 
@@ -232,7 +226,7 @@ def _with_rgb_input_and_logits(model: ov.Model) -> ov.Model:
     return processor.build()
 
 
-def read_exported(path: Path) -> tuple[ov.Model, Description]:
+def read_exported(path: Path) -> tuple[ov.Model, Metadata]:
     """Return the graph of an IR or ONNX file as it is, and what the file says of it.
 
     Raises:
@@ -254,13 +248,13 @@ def read_exported(path: Path) -> tuple[ov.Model, Description]:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{path}: OpenVINO cannot read this model: {reason}") from error
     own = _own_section(model)
-    description = read_description(own, path)
-    _check_interface(model, description, path)
+    metadata = read_metadata(own, path)
+    _check_interface(model, metadata, path)
     if path.suffix == ".xml":
         check_ir(own, weights, path)
     else:
         check_onnx(own, contents, path)
-    return model, description
+    return model, metadata
 
 
 def _read(path: Path) -> bytes:
@@ -285,13 +279,13 @@ def _own_section(model: ov.Model) -> dict[str, str]:
     }
 
 
-def _check_interface(model: ov.Model, description: Description, path: Path) -> None:
-    size = (description.preprocessing.height, description.preprocessing.width)
-    expected_input = ov.PartialShape([-1, -1, -1, 3] if description.embedded else [-1, 3, *size])
-    expected_output = ov.PartialShape([-1, len(description.class_names)])
+def _check_interface(model: ov.Model, metadata: Metadata, path: Path) -> None:
+    size = metadata.info.preprocessing.size
+    expected_input = ov.PartialShape([-1, -1, -1, 3] if metadata.embedded else [-1, 3, *size])
+    expected_output = ov.PartialShape([-1, len(metadata.info.class_names)])
     shapes = [port.partial_shape for port in (*model.inputs, *model.outputs)]
     if shapes != [expected_input, expected_output]:
         raise UserError(
             f"{path}: its inputs and outputs are {', '.join(map(str, shapes))}, where its "
-            f"description promises {expected_input} and {expected_output}. Export it again."
+            f"metadata promises {expected_input} and {expected_output}. Export it again."
         )

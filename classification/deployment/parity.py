@@ -13,13 +13,12 @@ import numpy as np
 
 from classification.data.decode import DecodeError, decode
 from classification.data.preprocessing import Preprocessing, load_image
-from classification.data.sample_set import MULTI_LABEL
 from classification.deployment.backends import load_backend
-from classification.deployment.metadata import Description
-from classification.deployment.probabilities import named, to_probabilities
+from classification.deployment.metadata import Metadata
 from classification.deployment.torch_backend import torch_logits
 from classification.errors import UserError
 from classification.models.checkpoint import Classifier
+from classification.models.decision import predicted, to_probabilities
 
 # As shares of the standard deviation of the logits. Float graphs differ by rounding, some 1e-6,
 # with weights in half precision some 2e-3.
@@ -74,7 +73,7 @@ class Parity:
 
 def compare(
     path: Path,
-    description: Description,
+    metadata: Metadata,
     classifier: Classifier,
     images: Sequence[np.ndarray],
     on: str = "images",
@@ -83,36 +82,36 @@ def compare(
 
     Args:
         path: an IR, ONNX, TorchScript file or checkpoint.
-        description: what the file says of itself.
+        metadata: what the file says of itself.
         classifier: what it was made from.
         images: [H, W, 3] uint8 RGB each, of any sizes.
         on: what they are.
     """
-    resized = resize(images, classifier.preprocessing)
-    expected = torch_logits(classifier.calibrated(), resized, classifier.preprocessing)
-    if description.embedded:
-        expected = to_probabilities(expected, description.task)
+    resized = resize(images, classifier.info.preprocessing)
+    expected = torch_logits(classifier.calibrated(), resized, classifier.info.preprocessing)
+    if metadata.embedded:
+        expected = to_probabilities(expected, metadata.info.task)
         actual = _run_embedded(path, images)
     elif path.suffix == ".pt":
-        actual = _run_torchscript(path, resized, classifier.preprocessing)
+        actual = _run_torchscript(path, resized, classifier.info.preprocessing)
     else:
         actual = load_backend(path, precision_hint="f32").logits(resized)
-    same = _answers(actual, description) == _answers(expected, description)
+    same = _answers(actual, metadata) == _answers(expected, metadata)
     # In float64: an infinite or NaN logit must fail, not warn.
     difference = actual.astype(np.float64) - expected
     return Parity(
         path=path,
-        precision=description.precision,
+        precision=metadata.info.precision,
         images=len(images),
         same_top1=int(np.sum(same.all(axis=1))),
         max_difference=float(np.max(np.abs(difference))),
         rms_difference=float(np.sqrt(np.mean(difference**2))),
         deviation=float(np.std(expected)),
-        output="probabilities" if description.embedded else "logits",
-        multi_label=description.task == MULTI_LABEL,
+        output="probabilities" if metadata.embedded else "logits",
+        multi_label=metadata.info.multi_label,
         same_answers=float(
             np.mean(same)
-            if description.task == MULTI_LABEL
+            if metadata.info.multi_label
             else np.mean(same.all(axis=1) | _near_ties(expected, difference))
         ),
         on=on,
@@ -127,10 +126,10 @@ def _near_ties(expected: np.ndarray, difference: np.ndarray) -> np.ndarray:
     return ties
 
 
-def _answers(output: np.ndarray, description: Description) -> np.ndarray:
+def _answers(output: np.ndarray, metadata: Metadata) -> np.ndarray:
     """Return which classes are named for each image, [N, C] bool."""
-    probabilities = output if description.embedded else to_probabilities(output, description.task)
-    return named(probabilities, description.task, description.thresholds)
+    probabilities = output if metadata.embedded else to_probabilities(output, metadata.info.task)
+    return predicted(probabilities, metadata.info.task, metadata.info.thresholds)
 
 
 def _run_embedded(path: Path, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -180,7 +179,7 @@ def comparison_images(classifier: Classifier, paths: Sequence[str | Path] = ()) 
     Raises:
         UserError: a given image cannot be read.
     """
-    preprocessing = classifier.preprocessing
+    preprocessing = classifier.info.preprocessing
     if paths:
         return ComparisonImages([_load(path, preprocessing) for path in paths], "given images")
     named = (classifier.contents.get("compression") or {}).get("images", [])
@@ -189,7 +188,7 @@ def comparison_images(classifier: Classifier, paths: Sequence[str | Path] = ()) 
         what = f"validation images ({len(named)} are named in the checkpoint)"
         return ComparisonImages([_seen(path, preprocessing) for path in found], what)
     what = "cuts of two photographs and of noise"
-    if classifier.precision == "INT8":
+    if classifier.info.precision == "INT8":
         what += ", as no validation image that the checkpoint names is where it was"
     return ComparisonImages(photographs(preprocessing), what)
 
@@ -235,7 +234,7 @@ def photographs(preprocessing: Preprocessing) -> list[np.ndarray]:
         for top in (0, 427 - height)
         for left in (0, 640 - width)
     ]
-    size = (preprocessing.height, preprocessing.width)
+    size = preprocessing.size
     noise = np.random.default_rng(0).integers(0, 256, (4, *size, 3), dtype=np.uint8)
     return [*crops, *noise]
 

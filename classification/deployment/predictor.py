@@ -19,9 +19,8 @@ from classification.data.sample_set import MULTI_LABEL
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
 from classification.deployment.image_inputs import ImageLike, NamedImage, images_of
-from classification.deployment.naming import check_faces, logits_by_rule, name_classes
-from classification.deployment.probabilities import to_probabilities
 from classification.errors import UserError
+from classification.models.decision import check_faces, decide, fallback_logits, to_probabilities
 
 # Bytes of decoded images that may wait for the model: enough to decode while it is compiled. So
 # many may be held besides by images that came as arrays or bytes.
@@ -72,16 +71,16 @@ class Predictor:
         """
         self.backend = load_backend(load_weights, precision_hint=precision_hint)
         self.batch_size = batch_size
-        check_faces(self.backend)
+        check_faces(self.backend.info)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.backend.class_names
+        return self.backend.info.class_names
 
     @property
     def default_top_k(self) -> int:
         """Return how many classes are named unless it is said: 1, or all of several labels."""
-        return len(self.class_names) if self.backend.task == MULTI_LABEL else 1
+        return len(self.class_names) if self.backend.info.task == MULTI_LABEL else 1
 
     def predict(
         self,
@@ -143,7 +142,7 @@ class Predictor:
             raise UserError(f"--top-k: {top_k} classes were asked for; at least 1 is needed.")
         if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f"--threshold: {threshold} is no probability, 0 to 1.")
-        named = images_of(images, self.backend.preprocessing)
+        named = images_of(images, self.backend.info.preprocessing)
         return self._stream(named, top_k, threshold)
 
     def _stream(
@@ -151,7 +150,7 @@ class Predictor:
     ) -> Iterator[Prediction]:
         # What was decoded but not predicted yet: per batch its names, each with its error if any.
         waiting: deque[list[_Entry]] = deque()
-        summary = Summary(self.backend.preprocessing.value_range)
+        summary = Summary(self.backend.info.preprocessing.value_range)
         for logits in self.backend.stream(self._batches(named, waiting, summary)):
             yield from self._name(waiting.popleft(), logits, top_k, threshold)
         for entries in waiting:  # nothing but errors after the last batch
@@ -188,7 +187,7 @@ class Predictor:
         self, named: Iterator[NamedImage]
     ) -> Iterator[tuple[str, np.ndarray | DecodeError, Notes]]:
         """Yield each name with its image or the reason why there is none, decoding ahead."""
-        preprocessing = self.backend.preprocessing
+        preprocessing = self.backend.info.preprocessing
         image_bytes = preprocessing.height * preprocessing.width * 3
         most_ahead = max(2 * self.batch_size, min(MOST_AHEAD, READ_AHEAD // image_bytes))
         cores = usable_cores()
@@ -223,28 +222,28 @@ class Predictor:
 
     def _blank(self) -> np.ndarray:
         """Return an image whose prediction nobody asks for; no model is run on none at all."""
-        preprocessing = self.backend.preprocessing
+        preprocessing = self.backend.info.preprocessing
         return np.zeros((preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
 
     def _name(
         self, entries: list[_Entry], logits: np.ndarray, top_k: int, threshold: float | None
     ) -> Iterator[Prediction]:
-        backend = self.backend
-        rows = iter(to_probabilities(logits, backend.task))
+        info = self.backend.info
+        rows = iter(to_probabilities(logits, info.task))
         for name, error in entries:
-            rule = logits_by_rule(error, backend)
+            rule = fallback_logits(error, info)
             if error is not None and rule is None:
                 yield Prediction(name, (), (), str(error))
                 continue
             if rule is None:
                 probabilities = next(rows)
             else:
-                probabilities = to_probabilities(rule[None], backend.task)[0]
+                probabilities = to_probabilities(rule[None], info.task)[0]
             if not np.isfinite(probabilities).all():
                 yield Prediction(name, (), (), "the model's output is not a finite number")
                 continue
-            best, reason = name_classes(
-                backend, probabilities, top_k, threshold, by_rule=rule is not None
+            best, reason = decide(
+                info, probabilities, top_k, threshold, is_fallback=rule is not None
             )
             names = tuple(self.class_names[i] for i in best)
             yield Prediction(name, names, tuple(map(float, probabilities[best])), reason=reason)

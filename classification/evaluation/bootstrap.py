@@ -14,8 +14,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from classification.data.sample_set import SampleSet
-from classification.deployment.probabilities import sigmoid, softmax
 from classification.evaluation.metrics import answers, target_ranks
+from classification.models.decision import sigmoid, softmax
 
 DRAWS = 1000
 LEVEL = 0.95
@@ -46,7 +46,7 @@ def intervals(
     Args:
         logits: [N, C] float32, calibrated.
         samples: N images.
-        thresholds: the model's, see `deployment.probabilities.named`.
+        thresholds: the model's, see `decision.predicted`.
     """
     figures = _figures(logits, samples, thresholds)
     values: dict[str, list[np.ndarray]] = {name: [] for name in figures}

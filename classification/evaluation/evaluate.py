@@ -97,20 +97,22 @@ def evaluate(
     samples = read_samples(
         test_data_roots,
         test_ann_files,
-        class_names=backend.class_names,
+        class_names=backend.info.class_names,
         classes=classes or None,
         role="test",
         roles=roles,
         data=config.data,
     )
-    check_task(samples, backend.task, weights, "test")
-    check_negative_class(backend.preprocessing.faces, backend.class_names, backend.task)
+    check_task(samples, backend.info.task, weights, "test")
+    check_negative_class(
+        backend.info.preprocessing.faces, backend.info.class_names, backend.info.task
+    )
     if not len(samples):
         raise UserError(f"The test data hold no image of the classes {', '.join(classes or ())}.")
     with progress_bar("reading images") as progress:
         store = open_store(
             samples,
-            backend.preprocessing,
+            backend.info.preprocessing,
             on_bad_image=config.data.on_bad_image,
             cache_bytes=cache_budget(config.data.cache_fraction),
             progress=progress,
@@ -124,22 +126,18 @@ def evaluate(
         logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
         seconds = time.perf_counter() - started
     store = _without_lost(store)
-    limits = (*backend.thresholds, backend.reject_below)
+    limits = (*backend.info.thresholds, backend.info.reject_below)
     measured, logits = with_no_face(samples, store, logits, limits)
-    metrics, per_class = measure(logits, measured, backend.thresholds)
+    metrics, per_class = measure(logits, measured, backend.info.thresholds)
     evaluation = Evaluation(
         weights=weights,
+        info=backend.info,
         precision=backend.precision,
-        parameters=backend.parameters,
-        gflops=backend.gflops,
         samples=measured,
         logits=logits,
         metrics=metrics,
         per_class=per_class,
-        thresholds=backend.thresholds,
-        sources=measure_sources(logits, measured, backend.thresholds),
-        temperature=backend.temperature,
-        reject_below=backend.reject_below,
+        sources=measure_sources(logits, measured, backend.info.thresholds),
         model_answers=len(store),
         seconds=seconds,
         threads=backend.threads,
@@ -216,7 +214,7 @@ def _evaluation_config(backend: Backend, settings: Sequence[Sequence[str]]) -> C
     """Return a checkpoint's config, or the defaults, with the settings."""
     start: Config = getattr(backend, "config", None) or default_config()
     trained = start.data.labels
-    if backend.task == MULTI_LABEL and not trained:
+    if backend.info.task == MULTI_LABEL and not trained:
         start = updated(start, {"data.labels": ["all"]})  # those that the model has
     config = with_settings(start, settings)
     check_effective(settings, SETTINGS, "an evaluation")

@@ -13,8 +13,8 @@ from classification.data.decode import DecodeError, decode
 from classification.data.preprocessing import Preprocessing
 from classification.data.sample_set import SampleSet
 from classification.data.store import ImageStore
-from classification.deployment.probabilities import sigmoid, softmax
 from classification.evaluation.metrics import answers
+from classification.models.decision import sigmoid, softmax
 from classification.pages.render import jpeg_uri
 
 MOST = 12  # images of a gallery
@@ -47,7 +47,7 @@ def choose_galleries(
     Args:
         logits: [N, C] float32, calibrated.
         samples: N images.
-        thresholds: the model's, see `deployment.probabilities.named`.
+        thresholds: the model's, see `decision.predicted`.
     """
     if samples.multi_label:
         return _label_galleries(logits, samples.targets > 0.5, thresholds)

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from classification.data.sample_set import MULTI_LABEL, SampleSet
 from classification.data.spreadsheet import csv_text, harmless
-from classification.deployment.probabilities import named, sigmoid, softmax
 from classification.evaluation.label_metrics import PerLabel
 from classification.evaluation.metrics import PerClass, answers
 from classification.evaluation.operating_point import PositiveFigures
+from classification.models.decision import predicted, sigmoid, softmax
 
 PerName = PerClass | PerLabel  # figures of each class, or of each label
 
@@ -114,7 +114,7 @@ def _label_predictions_csv(
     names = samples.class_names
     shown = np.asarray([harmless(name) for name in names])  # some spreadsheets divide at semicolons
     probabilities, truth = sigmoid(logits), samples.targets > 0.5
-    taken_for = named(probabilities, MULTI_LABEL, thresholds)
+    taken_for = predicted(probabilities, MULTI_LABEL, thresholds)
     rows = (
         [
             path,

@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from classification.data.sample_set import SampleSet
-from classification.deployment.probabilities import sigmoid, softmax
 from classification.evaluation.metrics import average_precision
+from classification.models.decision import sigmoid, softmax
 
 _STEPS = 100
 _MOST_POINTS = 400  # of a drawn curve

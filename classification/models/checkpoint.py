@@ -5,21 +5,26 @@ from __future__ import annotations
 import io
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from classification.config import Config, from_dict, to_dict
-from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import MULTI_CLASS
 from classification.errors import UserError
 from classification.files import write_bytes
 from classification.models.calibrated import calibrated
-from classification.models.checkpoint_schema import FORMAT, FORMAT_VERSION, check_contents
+from classification.models.checkpoint_schema import (
+    FORMAT,
+    FORMAT_VERSION,
+    check_contents,
+    info_of,
+)
 from classification.models.classifier import create_classifier
+from classification.models.complexity import measure_complexity
 from classification.models.half_precision import halved
+from classification.models.model_info import ModelInfo
 from classification.models.quantized import INT8, restore_quantized
 from classification.models.torch_file import read_torch_file
 from classification.version import __version__
@@ -30,48 +35,19 @@ class Classifier:
     """A trained model on the CPU in evaluation mode, with everything needed to use it."""
 
     model: torch.nn.Module
-    class_names: tuple[str, ...]
-    preprocessing: Preprocessing
+    info: ModelInfo
     config: Config
     contents: Mapping[str, Any]
 
-    @property
-    def precision(self) -> str:
-        if is_quantized(self.contents):
-            return "INT8"
-        weights = self.contents["state_dict"].values()
-        return "FP16" if any(value.dtype == torch.float16 for value in weights) else "FP32"
-
-    @property
-    def task(self) -> str:
-        return str(self.contents.get("task", MULTI_CLASS))
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        """Return those of `deployment.probabilities.named`; 0.5 where none reached the target."""
-        return tuple(0.5 if t is None else t for t in self.contents.get("thresholds", ()))
-
-    @property
-    def temperature(self) -> float:
-        """Return what the logits are divided by before they become probabilities."""
-        return float(self.contents.get("temperature", 1.0))
-
-    @property
-    def reject_below(self) -> float:
-        """Return the probability below which no class is named; 0 = one always is."""
-        return float(self.contents.get("reject", {}).get("threshold", 0.0))
-
     def calibrated(self) -> torch.nn.Module:
         """Return the model with its logits divided by the temperature."""
-        return calibrated(self.model, self.temperature)
+        return calibrated(self.model, self.info.temperature)
 
 
-def describe(
-    *,
-    template_name: str,
-    class_names: tuple[str, ...],
+def checkpoint_head(
+    info: ModelInfo,
     config: Config,
-    task: str = MULTI_CLASS,
+    *,
     compression: Mapping[str, Any] | None = None,
     data: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -80,16 +56,12 @@ def describe(
     `data` are the fingerprints of "train" and "val".
 
     Still to be added: state_dict, selected, epoch, step, metrics and training, and how logits
-    become answers: temperature; thresholds, unless they are 0.5; reject, if any.
+    become decisions, see `Outcome.answers`.
     """
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "framework_version": __version__,
-        "template_name": template_name,
-        "task": task,
-        "class_names": list(class_names),
-        "preprocessing": Preprocessing.from_config(config).to_dict(),
+        **replace(info, framework_version=__version__).to_dict(),
         "config": to_dict(config),
         "compression": dict(compression) if compression else None,
         "data": {role: dict(found) for role, found in (data or {}).items()},
@@ -157,17 +129,27 @@ def load_classifier(path: str | Path) -> Classifier:
         UserError: the checkpoint cannot be used.
     """
     contents = read_checkpoint(path)
-    class_names = tuple(contents["class_names"])
-    preprocessing = Preprocessing.from_dict(contents["preprocessing"])
+    info = info_of(contents)
     try:
         config = from_dict(contents["config"])
-        model = create_classifier(config, len(class_names))
+        model = create_classifier(config, len(info.class_names))
     except UserError as error:
         raise UserError(f"{path}: its settings cannot be used: {_in_short(error)}") from error
     if is_quantized(contents):
         model = _with_quantizers(model, contents["compression"], path)
     _load(model, contents["state_dict"], path)
-    return Classifier(model.eval(), class_names, preprocessing, config, contents)
+    info = replace(info, precision=_precision_of(contents))
+    if not info.parameters:  # of version 0.1
+        size = info.preprocessing.size
+        info = replace(info, **measure_complexity(model.eval(), *size)._asdict())
+    return Classifier(model.eval(), info, config, contents)
+
+
+def _precision_of(contents: Mapping[str, Any]) -> str:
+    if is_quantized(contents):
+        return "INT8"
+    weights = contents["state_dict"].values()
+    return "FP16" if any(value.dtype == torch.float16 for value in weights) else "FP32"
 
 
 def _with_quantizers(

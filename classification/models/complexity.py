@@ -25,12 +25,15 @@ def measure_complexity(model: torch.nn.Module, height: int, width: int) -> Compl
     are not counted, nor are the quantizers of an int8 model.
 
     Args:
-        model: a classifier in evaluation mode.
+        model: a classifier; it is measured in evaluation mode.
         height: of its input, in pixels.
         width: of its input, in pixels.
     """
     parameters = sum(p.numel() for name, p in model.named_parameters() if _QUANTIZERS not in name)
     image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
+    was_training = model.training
+    model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(image)
+    model.train(was_training)
     return Complexity(parameters / 1e6, counter.get_total_flops() / 1e9)

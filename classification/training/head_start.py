@@ -21,9 +21,9 @@ from torch import nn
 from classification.config import Config
 from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
-from classification.deployment.probabilities import sigmoid
 from classification.evaluation.score import error_of
 from classification.models.cosine_head import CosineHead
+from classification.models.decision import sigmoid
 from classification.training.interruption import StopSignal
 from classification.training.validate import compute_logits
 

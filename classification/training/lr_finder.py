@@ -118,7 +118,7 @@ def with_rates(configs: Sequence[Config], rates: Sequence[float]) -> list[Config
     """Return the configs with these base rates; in the main one stand the auxiliaries', too."""
     changed = [
         updated(config, {"optimizer.base_learning_rate": rate})
-        for config, rate in zip(configs, rates, strict=True)
+        for config, rate in zip(configs, rates, strict=False)
     ]
     if len(configs) > 1:
         pairs = zip(changed[0].mutual_learning.auxiliaries, rates[1:], strict=False)

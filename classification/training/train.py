@@ -23,7 +23,9 @@ from classification.data.sample_set import SampleSet
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
 from classification.evaluation.score import SCORES, ScoreName, log_answers
-from classification.models.checkpoint import describe, read_checkpoint
+from classification.models.checkpoint import checkpoint_head, read_checkpoint
+from classification.models.complexity import measure_complexity
+from classification.models.model_info import ModelInfo
 from classification.progress import progress_bar
 from classification.template import Template
 from classification.training.build import (
@@ -260,11 +262,15 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
             val_store,
             configs=configs,
             preprocessing=preprocessing,
-            description=describe(
-                template_name=run.contents["template_name"] if run else plan.template.name,
-                class_names=names,
-                config=configs[0],
-                task=task_name,
+            description=checkpoint_head(
+                ModelInfo(
+                    names,
+                    preprocessing,
+                    task_name,
+                    **measure_complexity(models[0], *preprocessing.size)._asdict(),
+                    template_name=run.contents["template_name"] if run else plan.template.name,
+                ),
+                configs[0],
                 data=data.fingerprints,
             ),
             folder=folder,

@@ -330,8 +330,8 @@ def test_features_are_what_the_checkpoint_s_last_layer_is_given(
     backend = load_backend(trained)
     head = load_classifier(trained).model.get_classifier()
     logits = features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
-    images = [load_image(paths[i], backend.preprocessing) for i in places]
-    expected = backend.logits(np.stack(images)) * backend.temperature
+    images = [load_image(paths[i], backend.info.preprocessing) for i in places]
+    expected = backend.logits(np.stack(images)) * backend.info.temperature
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 

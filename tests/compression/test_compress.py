@@ -161,7 +161,7 @@ def test_a_failed_gate_names_layers_and_keeps_the_model(
     assert "than compression.max_accuracy_drop -100 allows" in str(failure.value)
     assert "compression.ignored_layers '[" in caplog.text
     kept = tmp_path / "best.pth"
-    assert load_classifier(kept).precision == "INT8"
+    assert load_classifier(kept).info.precision == "INT8"
     assert (tmp_path / "metrics.jsonl").exists() is False
 
 

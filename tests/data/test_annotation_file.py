@@ -55,7 +55,7 @@ def test_file_order_and_byte_order_mark(root: Path) -> None:
     assert [item.label for item in read_annotation_file(root, file)] == ["b", "a"]
 
 
-def test_integers_are_positions_unless_they_name_classes(root: Path) -> None:
+def test_integers_are_positions_unless_they_decide(root: Path) -> None:
     file = write(root, "1.jpg 0\nit's.jpg 1\na b/c d.jpg 7\n")
 
     def labels(*class_names: str) -> list[str]:

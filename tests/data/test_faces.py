@@ -33,9 +33,9 @@ from classification.data.faces import (
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.data.sample_set import SampleSet
 from classification.data.store import open_store
-from classification.deployment.probabilities import sigmoid, softmax
 from classification.errors import UserError
 from classification.evaluation.metrics import answers
+from classification.models.decision import sigmoid, softmax
 
 # Where the eyes of the portrait are, read off by eye.
 EYES = np.array([[230, 222], [311, 214]])

@@ -64,7 +64,7 @@ def checkpoint(faces: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory
 
 def test_the_checkpoint_knows_its_task(faces: tuple[str, Path], checkpoint: Path) -> None:
     classifier = load_classifier(checkpoint)
-    assert classifier.class_names == ("no_glasses", "glasses")
+    assert classifier.info.class_names == ("no_glasses", "glasses")
     assert classifier.config.data.labels == ["Eyeglasses"]
     assert classifier.config.data.split == str(faces[1])
 
@@ -105,7 +105,7 @@ def test_the_data_may_have_moved(faces: tuple[str, Path], checkpoint: Path, tmp_
     moved = tmp_path / "moved.csv"
     split.rename(moved)
     try:
-        assert load_classifier(checkpoint).class_names[1] == "glasses"
+        assert load_classifier(checkpoint).info.class_names[1] == "glasses"
         with pytest.raises(UserError, match=r"is no file\. .* --set data\.split FILE"):
             evaluate(checkpoint, test_data_roots=roots)
         settings = [["data.split", str(moved)]]

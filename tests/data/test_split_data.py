@@ -270,7 +270,7 @@ def test_names_are_checked_as_those_of_a_config(tool: Any, tmp_path: Path, capsy
     celeba, output = f"celeba:{root}", tmp_path / "s.csv"
     for data_root, options, message in (
         (celeba, ("--labels", "Male,Male"), "data.labels: a name comes twice"),
-        (celeba, ("--labels", "all,Male"), "data.labels: [all] stands alone"),
+        (celeba, ("--labels", "all,Male"), "data.labels: [all] must stand alone"),
         (celeba, ("--labels", "Male", "--class-names", "a,b,c"), "data.class_names: are those of"),
         (celeba, ("--labels", "all", "--class-names", "a,b"), "data.class_names: are those of"),
         (folders, ("--class-names", "c,d"), "the data have classes of their own. Leave it out"),

@@ -14,12 +14,12 @@ from PIL import Image
 
 from classification.config import default_config, find_problems
 from classification.data.decode import DecodeError, Notes, decode
-from classification.data.model_schema import check_preprocessing
 from classification.data.notes import Summary, find_value_range
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.data.sample_set import SampleSet
 from classification.data.store import open_store
 from classification.errors import UserError
+from classification.models.model_info import check_preprocessing
 
 PREPROCESSING = Preprocessing(8, 8, (0.5,) * 3, (0.2,) * 3)
 

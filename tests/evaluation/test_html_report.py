@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from support import run_python
+from support import info_of, run_python
 
 from classification.data.sample_set import SampleSet
 from classification.deployment.export import export
@@ -143,7 +145,10 @@ def test_a_report_of_an_exported_file_does_without_pytorch(trained, data, tmp_pa
 
 
 def test_the_reject_option_is_shown(color_backend, weights, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(color_backend, "__init__", _with(color_backend, reject_below=0.9))
+    sure = replace(color_backend.info, reject_below=0.9)
+    monkeypatch.setattr(
+        "classification.evaluation.evaluate.load_backend", partial(color_backend, info=sure)
+    )
     evaluate(weights, test_data_roots=images, save_output_to=tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert summary["reject"] == {
@@ -151,15 +156,6 @@ def test_the_reject_option_is_shown(color_backend, weights, images, tmp_path, mo
     }  # fmt: skip
     text = Page(tmp_path / "out" / "report.html").text
     assert "no answer below a probability of 0.9000" in " ".join(text.split())
-
-
-def _with(backend, **values):
-    plain = backend.__init__
-
-    def init(self, *arguments, **others):
-        plain(self, *arguments, **others, **values)
-
-    return init
 
 
 def test_names_cannot_break_the_page(color_backend, weights, tmp_path, write_images):
@@ -187,7 +183,7 @@ def test_many_classes_and_images_stay_small(weights, tmp_path):
     samples = SampleSet((image,) * 900, targets, names, ("s",) * 900)
     metrics, per_class = measure(logits, samples)
     evaluation = Evaluation(
-        weights, "FP32", 1.0, 1.0, samples, logits, metrics, per_class,
+        weights, info_of(names), "FP32", samples, logits, metrics, per_class,
         model_answers=900, seconds=1.0,
     )  # fmt: skip
     html_report.write_page(tmp_path, evaluation, _Store(samples), None)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from classification.data.sample_set import SampleSet
-from classification.deployment.probabilities import softmax
 from classification.evaluation.metrics import average_precisions, per_class_table
 from classification.evaluation.tables import (
     as_plain_text,
@@ -19,6 +18,7 @@ from classification.evaluation.tables import (
     per_class_view,
     predictions_csv,
 )
+from classification.models.decision import softmax
 
 NAMES = ("cat, black", "[red]dog", "eule 鳥", "unseen")
 TARGETS = np.array([0, 0, 1, 2, 2])

@@ -264,7 +264,9 @@ def check_int8(fp32: Path, int8: Path, exported: Path, folder: Path) -> None:
     weights = stored_weights(model)
     assert len(weights) >= 10 and full_range_layers(model) == []
     backend = load_backend(int8)
-    images = np.stack([load_image(path, backend.preprocessing) for path in image_paths(folder)])
+    images = np.stack(
+        [load_image(path, backend.info.preprocessing) for path in image_paths(folder)]
+    )
     computed, in_float = backend.logits(images), load_backend(fp32).logits(images)
     results = [load_backend(exported).logits(images)]
     if QEMU is not None and not int8_path().saturates:

@@ -47,7 +47,7 @@ TECHNIQUES: dict[str, list[list[str]]] = {
         ["optimizer.no_bias_decay", "false"],
     ],
     "SAM": [["sam.enable", "true"]],
-    "LookSAM": [["sam.enable", "true"], ["sam.interval", "3"], ["sam.reuse", "0.7"]],
+    "SAM every third step": [["sam.enable", "true"], ["sam.interval", "3"]],
     "mutual learning with an AM-softmax auxiliary": [
         ["mutual_learning.enable", "true"],
         [
