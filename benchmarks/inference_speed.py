@@ -34,7 +34,7 @@ import torch
 from common import describe_run, make_images, print_table, write_json, write_markdown
 
 from classification import compress, evaluate, export
-from classification.config import Config, get
+from classification.config import Config, get, updated
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.store import usable_cores
 from classification.deployment.openvino_backend import (
@@ -128,10 +128,8 @@ def find_model(model: str, folder: Path) -> tuple[str, Path, Path]:
         pixels = str(width) if height == width else f"{height}x{width}"
         return f"{classifier.contents['template_name']}@{pixels}", fp32, int8
     template, size = model.split("@")
-    config = load_template(TEMPLATES / template / "template.yaml").config().clone()
-    config.defrost()
-    config.input.height = config.input.width = int(size)
-    config.freeze()
+    config = load_template(TEMPLATES / template / "template.yaml").config()
+    config = updated(config, {"input.height": int(size), "input.width": int(size)})
     data = make_images(folder / "data", 10, per_class=10, size=(int(size), int(size)))
     fp32 = write_fresh_checkpoint(config, template, data, folder / "fp32.pth")
     outputs = folder / "int8"

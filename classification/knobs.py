@@ -1,8 +1,7 @@
 """Every knob of the framework, in one table: type, default, range or choices, unit and meaning.
 
-Checks, `--set`, `--list-settings`, the rules of resuming and docs/config.md are made from it. A
-template's `config:` section overrides these defaults, `--set section.key value` overrides the
-template, and a command line flag overrides both.
+Checks, `--set`, `--list-settings`, the rules of resuming and compressing and docs/config.md are
+made from it. Precedence: command line flag, `--set section.key value`, template, these defaults.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class SlimNet(Section):
     """Kernel size of the stem."""
     stem_stride: int = knob(2, 1, 31, unit="pixels", resume=False, model=True)
     """Stride of the stem."""
-    filter_counts: list[int] = knob([16, 32, 48, 64], resume=False, model=True)
+    filter_counts: list[int] = knob([16, 32, 48, 64], 1, 4096, resume=False, model=True)
     """Filters of the four blocks."""
     depth_multiplier: int = knob(1, 1, 64, resume=False, model=True)
     """Maps that a depthwise convolution makes of each channel."""
@@ -36,8 +35,7 @@ class Model(Section):
     backbone: str = knob("tf_efficientnet_lite0", resume=False, model=True)
     """A name of `timm.list_models()`, of a few torchvision models, or `slimnet`."""
     pad_type: Literal["", "same"] = knob("", resume=False, model=True)
-    """Padding of the convolutions: `same` for weights that came from TensorFlow, '' for timm's
-    choice."""
+    """Padding of the convolutions: `same` for weights from TensorFlow, '' for timm's choice."""
     dropout: float = knob(0.2, 0, 0.95, model=True)
     """Before the last layer."""
     head_init: Literal["zero", "linear_probe"] = knob("zero", resume=False, model=True)
@@ -91,8 +89,7 @@ class Faces(Section):
     margin: float = knob(0.2, *FACE_MARGIN, model=True)
     """On each side of the crop, as a share of its width or height."""
     no_face: Literal["negative", "whole", "error"] = knob("negative", model=True)
-    """An image without a face gets `negative_class` as its prediction, is seen whole, or is a bad
-    image."""
+    """An image without a face is predicted as `negative_class`, seen whole, or a bad image."""
     negative_class: str = knob("", model=True)
     """A class name; '' = no label at all, of multi-label models."""
 
@@ -122,8 +119,7 @@ class Augmentation(Section):
     rotation_degrees: float = knob(10.0, 0, 180, unit="degrees")
     """Uniform in ± this."""
     affine: float = knob(0.0, 0, 1)
-    """Probability of a shift, a zoom, and a rotation or a shear (one of the two where both are
-    on)."""
+    """Probability of a shift, a zoom, and a rotation or a shear (one, if both are on)."""
     affine_shift: float = knob(0.05, 0, 1)
     """At most, as a share of width and height."""
     affine_zoom: float = knob(0.1, 0, 0.9)
@@ -133,8 +129,7 @@ class Augmentation(Section):
     affine_shear: float = knob(5.0, 0, 80, unit="degrees")
     """Along the width; 0 = none."""
     color_jitter: float = knob(0.0, 0, 1)
-    """Probability of other light (brightness and contrast) or other colors (saturation and hue),
-    one of the two where both are on."""
+    """Probability of other brightness and contrast, or of other saturation and hue, not of both."""
     color_jitter_brightness: float = knob(0.2, 0, 1)
     """The factor is uniform in 1 ± this; 0 = none."""
     color_jitter_contrast: float = knob(0.2, 0, 1)
@@ -191,8 +186,7 @@ class Loss(Section):
     clip: float = knob(0.05, 0, 0.99)
     """Of asymmetric: probabilities of false labels below this cost nothing."""
     class_weights: Literal["none", "balanced"] = knob("none")
-    """`balanced`: by the inverse of the class's size as drawn; of each label, true and false count
-    the same."""
+    """`balanced`: by the inverse of the class's size as drawn; a label's true and false alike."""
 
 
 class Optimizer(Section):
@@ -214,7 +208,7 @@ class Optimizer(Section):
 class Sam(Section):
     """Sharpness-aware minimization: a second pass at the worst point nearby."""
 
-    enable: bool = knob(False)
+    enable: bool = knob(False, fine_tune=False)  # twice the cost of steps that hardly move
     rho: float = knob(0.05, 0, 100)
     """Distance to that point, in L2 norm; multiplied by `interval`, up to 10."""
     adaptive: bool = knob(False)
@@ -226,7 +220,7 @@ class Sam(Section):
 class MutualLearning(Section):
     """Deep mutual learning: auxiliaries are trained beside the model, each from the others."""
 
-    enable: bool = knob(False, resume=False)
+    enable: bool = knob(False, resume=False, fine_tune=False)  # auxiliaries only teach then
     weight: float = knob(1.0, 0, 100)
     """Of the divergences between the models' predictions."""
     auxiliaries: list[dict[str, Any]] = knob([])
@@ -238,13 +232,12 @@ class Schedule(Section):
     """The learning rate over the training."""
 
     name: Literal["plateau", "cosine", "one_cycle", "exponential", "multi_step"] = knob(
-        "plateau", resume=False
+        "plateau", resume=False, fine_tune="cosine"
     )
     """`exponential` falls after each epoch, `multi_step` after some."""
     monitor: Literal["train_loss", "val_loss", "val_score"] = knob("train_loss")
-    """What must improve, of plateau; val_score is the validation top-1, or the mean accuracy of the
-    labels."""
-    warmup_epochs: float = knob(1.0, 0, 1e4)
+    """What must improve, of plateau; val_score: validation top-1, or the labels' mean accuracy."""
+    warmup_epochs: float = knob(1.0, 0, 1e4, fine_tune=0.0)
     """Linear, at most a third of the epochs; one_cycle has its own."""
     patience: int = knob(5, 1, 10_000)
     """Epochs without improvement before the learning rate falls."""
@@ -267,7 +260,7 @@ class Schedule(Section):
 class EarlyStop(Section):
     """Early stopping, for drops and all schedules but plateau; a decay has its own end."""
 
-    enable: bool = knob(True)
+    enable: bool = knob(True, fine_tune=False)  # a fine-tuning ends when its goal is met
     patience: int = knob(5, 1, 10_000)
     """Epochs without a better validation score, after the drops."""
     patience_steps: int = knob(0, 0, _UP)
@@ -279,7 +272,7 @@ class EarlyStop(Section):
 class LrFinder(Section):
     """A search of the base learning rate before the training."""
 
-    enable: bool = knob(False)
+    enable: bool = knob(False, fine_tune=False)
     mode: Literal["fast_ai", "grid_search", "tpe"] = knob("fast_ai")
     """`fast_ai`: range test; `grid_search`, `tpe`: short trainings by Optuna."""
     min_lr: float = knob(0.001, 1e-12, 1e3)
@@ -310,7 +303,7 @@ class LrFinder(Section):
 class Ema(Section):
     """Exponential moving average of the weights."""
 
-    enable: bool = knob(True)
+    enable: bool = knob(True, fine_tune=False)  # an average of quantizer ranges is not a range
     decay: float = knob(0.999, 0, 0.999999)
     """A step."""
     warmup: bool = knob(True)
@@ -332,12 +325,13 @@ class Training(Section):
     """Epochs from one model/model.pth.tar-N to the next."""
     keep_checkpoints: int = knob(2, 1, 10_000)
     """Latest ones of these kept, besides latest.pth and best.pth."""
-    best_epoch: Literal["last_within_error", "highest"] = knob("last_within_error")
+    best_epoch: Literal["last_within_error", "highest"] = knob(
+        "last_within_error", fine_tune="highest"
+    )
     """Whose weights best.pth has. `last_within_error`: the last epoch within one standard error of
     the best validation score; `highest`: the best one, of equal ones that of the lower loss."""
     freeze_batch_norm: bool = knob(False, resume=False)
-    """Normalise by the statistics of the pretrained weights; models that start from random weights
-    do not."""
+    """Normalize by the statistics of the pretrained weights; random weights have none."""
     precision: Literal["auto", "fp32", "bf16"] = knob("auto")
     """`auto` = bf16 on GPUs that have it."""
     clip_gradient_norm: float = knob(0.0, 0, 1e9)
@@ -363,9 +357,9 @@ class Evaluation(Section):
 class Compression(Section):
     """int8, pruning and their fine-tuning."""
 
-    calibration_images: int = knob(300, 1, _UP)
+    calibration_images: int = knob(300, 1, _UP, resume=False)
     """Of the training set."""
-    preset: Literal["mixed", "performance"] = knob("mixed")
+    preset: Literal["mixed", "performance"] = knob("mixed", resume=False)
     """Asymmetric (`mixed`) or symmetric activations."""
     weight_range: Literal["half", "full"] = knob("half")
     """Of int8 weights. The full range needs a CPU with VNNI, AMX or Arm's dot product; others add
@@ -377,9 +371,9 @@ class Compression(Section):
     comes. -1 = as many as 300 steps take, 3 to 30; 0 = none."""
     lr_factor: float = knob(0.035, 1e-9, 10)
     """Its learning rate, as a multiple of the training's."""
-    ignored_layers: list[str] = knob([])
+    ignored_layers: list[str] = knob([], resume=False)
     """Regular expressions of whole layer names, as `blocks.0.0.conv_dw`, to leave in FP32."""
-    pruned_share: float = knob(0.3, 0.001, 0.99)
+    pruned_share: float = knob(0.3, 0.001, 0.99, resume=False)
     """Of the weights that `--nncf-pruning` sets to zero."""
 
 

@@ -13,7 +13,7 @@ import torch
 from classification.compression.context import Context, Judged
 from classification.compression.distillation import DistillationTask, teachers_of
 from classification.compression.pruning import keep_zeros
-from classification.config import Config, get, merge_settings, updated, validate
+from classification.config import Config, get, updated, validate, with_settings
 from classification.data.labels import warn_of_another_label
 from classification.data.loader import TrainLoader
 from classification.errors import DivergedError, UserError
@@ -33,18 +33,6 @@ logger = logging.getLogger(__name__)
 PATIENCE = 2  # epochs without a better one, once the accuracy is good enough
 USUAL_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 300, 3, 30
 
-# What a fine-tuning of a few epochs at a small rate does in its own way.
-_OWN_WAY: Mapping[str, Any] = {
-    "schedule.name": "cosine",
-    "schedule.warmup_epochs": 0.0,
-    "early_stop.enable": False,  # see `_GoodEnough`
-    "mutual_learning.enable": False,  # auxiliaries teach, but learn no more
-    "lr_finder.enable": False,
-    "ema.enable": False,  # the average of quantizer ranges is no quantizer's range
-    "sam.enable": False,  # twice the cost of steps that hardly move
-    "training.best_epoch": "highest",  # of the compressed model as it comes and the epochs after
-}
-
 
 def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Config:
     """Return the config of the fine-tuning: the training's, at a small rate and a few epochs.
@@ -52,19 +40,18 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
     Raises:
         UserError: a setting is wrong, would change the trained model, or would have no effect.
     """
-    config = trained.clone()
-    config.defrost()
-    merge_settings(config, settings)
+    config = with_settings(trained, settings)
     for key, knob in KNOBS.items():
         if knob.declared.model and get(config, key) != get(trained, key):
             raise UserError(
                 f"--set {key}: belongs to the trained model, which is compressed as it is. "
                 "Train with this setting first."
             )
-    switched_off = {key.split(".")[0] for key, value in _OWN_WAY.items() if value is False}
+    own_way = {k: v for knob in KNOBS.values() for k, v in knob.in_fine_tuning.items()}
+    switched_off = {key.split(".")[0] for key, value in own_way.items() if value is False}
     for key in {key for key, _ in settings}:
-        if key in _OWN_WAY:
-            acts = get(config, key) == _OWN_WAY[key]
+        if key in own_way:
+            acts = get(config, key) == own_way[key]
         else:
             acts = key != "training.epochs" and key.split(".")[0] not in switched_off
         if not acts:
@@ -73,7 +60,7 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
                 "compression of the config for what has, as compression.epochs."
             )
     rate = config.optimizer.base_learning_rate * config.compression.lr_factor
-    config = updated(config, {**_OWN_WAY, "optimizer.base_learning_rate": rate})
+    config = updated(config, {**own_way, "optimizer.base_learning_rate": rate})
     validate(config)
     warn_of_another_label(trained.data.labels, config.data.labels)
     return config

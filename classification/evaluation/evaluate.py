@@ -15,8 +15,8 @@ from classification.config import (
     Config,
     check_effective,
     default_config,
-    merge_settings,
-    validate,
+    updated,
+    with_settings,
 )
 from classification.data.faces import check_negative_class, no_face_logits
 from classification.data.fingerprint import fingerprint, is_same
@@ -211,14 +211,12 @@ def measure_sources(
 
 def _evaluation_config(backend: Backend, settings: Sequence[Sequence[str]]) -> Config:
     """Return a checkpoint's config, or the defaults, with the settings."""
-    config: Config = (getattr(backend, "config", None) or default_config()).clone()
-    config.defrost()
-    trained = list(config.data.labels)
+    start: Config = getattr(backend, "config", None) or default_config()
+    trained = start.data.labels
     if backend.info.task == MULTI_LABEL and not trained:
-        config.data.labels = ["all"]  # those that the model has
-    merge_settings(config, settings)
+        start = updated(start, {"data.labels": ["all"]})  # those that the model has
+    config = with_settings(start, settings)
     check_effective(settings, SETTINGS, "an evaluation")
-    validate(config)
     warn_of_another_label(trained, config.data.labels)
     return config
 

@@ -14,7 +14,6 @@ from classification.config import (
     auxiliary_configs,
     flatten,
     from_dict,
-    merge,
     merge_settings,
     removed_settings,
     to_dict,
@@ -27,7 +26,7 @@ from classification.errors import UserError
 from classification.evaluation.score import SCORES
 from classification.knobs import KNOBS
 from classification.models.checkpoint import read_checkpoint
-from classification.template import BASIC_KEYS, Template
+from classification.template import BASIC_KEYS, Template, merge_flags
 from classification.training.arguments import DATA, relocated
 from classification.training.early_stop import EarlyStop
 from classification.training.run_folder import PRUNED_FOLDER, RunFolder
@@ -115,10 +114,7 @@ def config_of(run: Resumed, settings: Sequence[Sequence[str]], **flags: Any) -> 
     config = run.config.clone()
     config.defrost()
     merge_settings(config, settings)
-    for key, value in flags.items():
-        if value is not None:
-            section, name = BASIC_KEYS[key].split(".")
-            merge(config, {section: {name: value}}, f"--{key.replace('_', '-')}")
+    merge_flags(config, flags)
     split, here = run.arguments.get("split"), config.data.split
     if split and here == run.config.data.split and not Path(here).is_file():
         config.data.split = split[0]
@@ -205,6 +201,7 @@ def _setting_changes(
         for key in now:
             if _meant(before, key, task) != _meant(now, key, task):
                 fixed = key in before and not KNOBS[key].declared.resume
+                fixed &= not key.startswith("compression.")  # these are fixed for compress.py
                 yield f"{where}{key}", now[key], before.get(key), fixed
 
 

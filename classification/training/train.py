@@ -13,7 +13,6 @@ from typing import Any
 from accelerate import Accelerator
 
 from classification.config import Config, auxiliary_configs, updated
-from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.fingerprint import fingerprint
 from classification.data.listing import listing
 from classification.data.loader import TrainLoader
@@ -23,9 +22,7 @@ from classification.data.readers import read_samples, split_paths
 from classification.data.samples import Samples
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
-from classification.evaluation.reject import check_target_accuracy
 from classification.evaluation.score import SCORES, ScoreName, log_answers
-from classification.evaluation.thresholds import check_thresholds
 from classification.models.checkpoint import checkpoint_head, read_checkpoint
 from classification.models.classifier import measure_complexity
 from classification.models.model_info import ModelInfo
@@ -40,7 +37,6 @@ from classification.training.build import (
 )
 from classification.training.interruption import StopSignal
 from classification.training.loop import FitResult, fit
-from classification.training.losses import check_loss
 from classification.training.lp_ft import initialize_heads
 from classification.training.lr_finder import (
     Search,
@@ -48,9 +44,9 @@ from classification.training.lr_finder import (
     with_base_rate,
 )
 from classification.training.model_card import command_of, write_card
-from classification.training.optimizer import check_optimizer
 from classification.training.plan import Plan, make_plan
 from classification.training.random_state import seed_everything
+from classification.training.recipe import check_recipe
 from classification.training.resume import (
     Resumed,
     check_resumable,
@@ -148,7 +144,7 @@ def train(
         return _train(plan, folder)
 
 
-def _read_data(plan: Plan, configs: Sequence[Config]) -> _Data:
+def _read_data(plan: Plan) -> _Data:
     """Find the images and check that the recipe fits them."""
     counts, config = plan.counts, plan.config
     read = partial(read_samples, classes=counts["classes"], data=config.data)
@@ -160,12 +156,7 @@ def _read_data(plan: Plan, configs: Sequence[Config]) -> _Data:
         class_names=names,
         role="val",
     )
-    for each in configs:
-        check_loss(each, multi_label=train.multi_label)
-        check_optimizer(each)
-    check_thresholds(config, names, train.task)
-    check_target_accuracy(config, multi_label=train.multi_label)
-    check_negative_class(FaceCrop.from_config(config), names, train.task)
+    check_recipe(config, train.task, names)
     return _Data(train, val, {"train": fingerprint(train), "val": fingerprint(val)})
 
 
@@ -201,7 +192,7 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
     """Read the data, choose a learning rate, train, and describe the result."""
     config, accelerator, run = plan.config, plan.accelerator, plan.run
     configs = [config, *auxiliary_configs(config)]
-    data = _read_data(plan, configs)
+    data = _read_data(plan)
     names, task_name = data.train.class_names, data.train.task
     seed_everything(config.training.seed)
     starts: list[Start] = []
