@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from classification.config import Config, auxiliary_configs
 from classification.data.faces import FaceCrop, check_negative_class
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.evaluation.reject import check_target_accuracy
 from classification.evaluation.thresholds import check_thresholds
 from classification.training.losses import check_loss
