@@ -78,6 +78,7 @@ setup(
             "pytest-xdist",  # tests on all cores
             "ruff",  # lint and format
             "mypy",  # types
+            "pandas",  # the tables of benchmarks/study
             "types-PyYAML",
             "import-linter",  # direction of the imports
             "onnxruntime",  # an independent reader of exported ONNX

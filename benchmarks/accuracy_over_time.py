@@ -23,7 +23,7 @@ from fine_tuning_accuracy import TEMPLATES, run_plain
 
 import classification
 from classification.template import Template, load_template
-from study.variants import as_settings, read_variants
+from study.job import as_settings, read_variants
 
 VARIANTS = Path(__file__).with_name("variants.yaml")
 Curve = list[tuple[float, float]]  # (minutes, top-1 in percent) after each epoch

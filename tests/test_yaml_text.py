@@ -14,7 +14,7 @@ from classification.errors import UserError
 from classification.evaluation.metrics_file import read_metrics
 from classification.template import load_template
 from classification.yaml_text import load_yaml
-from study.study_files import read_names
+from study.data_sets import read_names
 
 LAUGHS = "a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)

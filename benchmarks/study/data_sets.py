@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from classification.data.readers import KINDS, split_paths
 from classification.data.split_file import OFFICIAL
 from classification.errors import UserError, nearest
-from study.study_files import read_names
+from classification.yaml_text import problem_of, read_yaml_file
 
 # Of torchvision.datasets: those that torchvision_sets.py knows how to lay out.
 TORCHVISION_NAMES = ("Caltech101", "CIFAR100", "DTD", "EuroSAT", "FashionMNIST", "Flowers102",
                      "Food101", "OxfordIIITPet", "StanfordCars", "SUN397", "SVHN")  # fmt: skip
+_NAME = re.compile(r"[\w.+-]+")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,39 @@ class DataSet:
         lists = {"data.labels": self.labels, "data.class_names": self.class_names}
         pairs = [[key, json.dumps(list(names))] for key, names in lists.items()]
         return [*pairs, ["data.split", self.split]]
+
+
+def read_names(path: Path) -> dict[str, Any]:
+    """Read a YAML file that maps names to anything.
+
+    Raises:
+        UserError: the file cannot be read, or a name cannot be part of a file name.
+    """
+    try:
+        _, contents = read_yaml_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {problem_of(error)}.") from error
+    if not isinstance(contents, dict) or not contents:
+        raise UserError(f"{path}: expected a mapping of names, such as 'DTD: ...'.")
+    for name in contents:
+        if not _NAME.fullmatch(str(name)):
+            raise UserError(f"{path}: '{name}': expected a name of letters, digits and . _ + -")
+    return {str(name): value for name, value in contents.items()}
+
+
+def select(found: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
+    """Return the named entries in the order of `names`; all of them where none is named."""
+    for name in names:
+        if name not in found:
+            raise UserError(
+                f"{where}: there is no '{name}'.{nearest(name, found)} "
+                f"There are: {', '.join(found)}."
+            )
+    return {name: found[name] for name in names} if names else dict(found)
 
 
 def read_data_sets(path: Path) -> dict[str, DataSet]:

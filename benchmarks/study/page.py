@@ -1,27 +1,43 @@
-"""The page with all tables: model_templates/README.md."""
+"""What stands around the tables: the page of all data sets, and the sweep of a README."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from classification.data.listing import listing
 from classification.errors import UserError
-from study.ablation import ablations, has_ablation
-from study.cells import BASELINE, RECIPE, Grid, shared_settings
-from study.pivot import pivot
-from study.rivals import rivals, rivals_of
-from study.set_tables import set_table
-from study.study_files import select
+from classification.files import write_text
+from study.data_sets import select
+from study.tables import (
+    BASELINE,
+    RECIPE,
+    Grid,
+    Key,
+    ablations,
+    figure,
+    pivot,
+    rivals,
+    set_table,
+    span,
+    table,
+)
 
 INTRODUCTION = """\
-All figures in percent, on images that chose nothing: checkpoints, rates and the end of a training
-were chosen on a part carved out of each set's training images. GFLOPs (a multiply-add is two
-operations) and Mp are those of the models measured; Mp grows with the number of classes. Times
-include the search of the rate, whose own minutes stand beside them where it was recorded. Minutes,
-where they are not the processors', are by the clock, and say little of a machine that had other
-work; those of the search always are."""
+All figures in percent, on images that chose nothing: checkpoints, learning rates and the end of a
+training were chosen on a part carved out of each set's training images. GFLOPs (a multiply-add is
+two operations) and Mp are those of the models measured; Mp grows with the number of classes. Times
+include the search of the learning rate, whose own minutes stand beside them where it was recorded.
+Minutes, where they are not the processors', are by the clock, and say little of a machine that had
+other work; those of the search always are."""
 MOST_JOBS = 20  # named one by one
+BEGIN, END = "<!-- sweep: begin -->", "<!-- sweep: end -->"
+SWEEP_HEADER = ("model", "starts from", "weights FP16, MiB", "latency, ms", "95th percentile, ms",
+                "accuracy", "F1", "ROC AUC")  # fmt: skip
+SWEEP_COSTS = ("fp16_mib", "latency_ms", "latency_p95_ms")
+SWEEP_SCORES = ("top1", "f1", "roc_auc")
+SWEEP_NEEDS = (*SWEEP_COSTS, "latency_calls", "latency_threads", *SWEEP_SCORES, "initial_weights")
 
 
 def build_page(
@@ -45,27 +61,29 @@ def build_page(
     Raises:
         UserError: there are no results of a data set or variant that was named.
     """
-    names = {result["data_set"]: None for result in results}
-    chosen = select(names, only, "--only")
-    grid = Grid(result for result in results if result["data_set"] in chosen)
+    results = choose(results, only)
+    grid = Grid(results)
     lines = [
-        f"<!-- Generated; do not edit. Made by: {command} -->",
+        _made_by(command),
         "",
         "# The templates on many data sets",
         "",
         INTRODUCTION,
         "",
-        *_measured(results, grid.data_sets),
+        *_measured(results),
         *_unfinished(unfinished or {}, only),
     ]
     if grid.variants:
-        lines += ["", "## Averages", "", _averages(grid.data_sets), ""]
-        lines += [pivot(grid, RECIPE, BASELINE) if _has_pivot(grid) else _no_pivot()]
-    if rivals_of(grid):
+        names = ", ".join(grid.data_sets)
+        lines += ["", "## Averages", "", f"Over {len(grid.data_sets)} data sets: {names}.", ""]
+        has_pivot = {RECIPE, BASELINE} & set(grid.variants)
+        lines += [pivot(grid) if has_pivot else f"There are no results of `{RECIPE}` or "
+                  f"`{BASELINE}`."]  # fmt: skip
+    if grid.rivals():
         lines += ["", "## The recipe against the better of baseline and probe", "", rivals(grid)]
     for data_set in grid.data_sets:
         lines += ["", f"## {data_set}", "", set_table(grid, data_set)]
-    if has_ablation(grid):
+    if grid.has_ablation():
         reference = reference or (RECIPE if RECIPE in grid.variants else grid.variants[0])
         if reference not in grid.variants:
             raise UserError(
@@ -78,16 +96,14 @@ def build_page(
     return "\n".join(lines) + "\n"
 
 
-def _has_pivot(grid: Grid) -> bool:
-    return RECIPE in grid.variants or BASELINE in grid.variants
+def choose(results: Sequence[Mapping[str, Any]], only: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Return the results of these data sets; all where none is named."""
+    chosen = select({result["data_set"]: None for result in results}, only, "--only")
+    return [result for result in results if result["data_set"] in chosen]
 
 
-def _no_pivot() -> str:
-    return f"There are no results of `{RECIPE}` or `{BASELINE}`."
-
-
-def _averages(data_sets: Collection[str]) -> str:
-    return f"Over {len(data_sets)} data sets: {', '.join(data_sets)}."
+def _made_by(command: str) -> str:
+    return f"<!-- Generated; do not edit. Made by: {command} -->"
 
 
 def _unfinished(jobs: Mapping[str, Sequence[str]], only: Sequence[str]) -> list[str]:
@@ -102,42 +118,104 @@ def _unfinished(jobs: Mapping[str, Sequence[str]], only: Sequence[str]) -> list[
     return ["", *lines] if lines else []
 
 
-def _measured(results: Iterable[Mapping[str, Any]], data_sets: Collection[str]) -> list[str]:
+def _measured(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what differs between the results: seeds, machines, versions, templates."""
-    chosen = [result for result in results if result["data_set"] in data_sets]
-    seeds = sorted({result["seed"] for result in chosen})
-    cpus = sorted(
-        {
-            f"{result['machine']['cpu']} ({result['machine']['cores']} cores)"
-            for result in chosen
-            if "machine" in result
-        }
-    )
-    torches = sorted({result["versions"]["torch"] for result in chosen if "versions" in result})
+    seeds = sorted({result["seed"] for result in results})
     lines = [
-        f"{len(chosen)} trainings and probes; seeds {', '.join(map(str, seeds))}; "
+        f"{len(results)} trainings and probes; seeds {', '.join(map(str, seeds))}; "
         "± is the sample standard deviation over n seeds."
     ]
-    resumed = sum(bool(r.get("resumed")) and "cpu_seconds" not in r for r in chosen)
-    if resumed:
+    if resumed := sum(bool(r.get("resumed")) and "cpu_seconds" not in r for r in results):
         lines.append(f"{resumed} of them were resumed: more minutes than theirs may have passed.")
-    if cpus:
+    machines = [result["machine"] for result in results if "machine" in result]
+    if cpus := sorted({f"{machine['cpu']} ({machine['cores']} cores)" for machine in machines}):
+        torches = sorted(
+            {result["versions"]["torch"] for result in results if "versions" in result}
+        )
         lines.append(f"Machines: {'; '.join(cpus)}. PyTorch {', '.join(torches)}.")
-    shared = shared_settings(chosen)
-    if shared:
+    if shared := shared_settings(results):
         lines.append(f"In all of them: {_listed(shared)}.")
-    for template in sorted({result["template"] for result in chosen}):
-        own = shared_settings(result for result in chosen if result["template"] == template)
-        if more := [pair for pair in own if pair not in shared]:
-            lines.append(f"In all of {template}: {_listed(more)}.")
     hashes: dict[str, set[str]] = {}
-    for result in chosen:
-        hashes.setdefault(result["template"], set()).add(result.get("template_sha256", ""))
-    changed = sorted(name for name, found in hashes.items() if len(found) > 1)
-    if changed:
+    for template in sorted({result["template"] for result in results}):
+        of_template = [result for result in results if result["template"] == template]
+        if more := [pair for pair in shared_settings(of_template) if pair not in shared]:
+            lines.append(f"In all of {template}: {_listed(more)}.")
+        hashes[template] = {result.get("template_sha256", "") for result in of_template}
+    if changed := [name for name, found in hashes.items() if len(found) > 1]:
         lines.append(f"Changed between its trainings: {', '.join(changed)}.")
     return lines
 
 
+def shared_settings(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the pairs of `--set` that all results have, save the seed, in order.
+
+    Of several of one key the last one counts, as in a training.
+    """
+    in_force = (dict(map(tuple, result.get("settings", []))).items() for result in results)
+    shared = set.intersection(*map(set, in_force))
+    return sorted(pair for pair in shared if pair[0] != "training.seed")
+
+
 def _listed(settings: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"`{key} {value}`" for key, value in settings)
+
+
+def sweep(results: Sequence[Mapping[str, Any]], command: str) -> str:
+    """Return the tables of small models for two classes, smallest weights first, and how they
+    came about.
+
+    Raises:
+        UserError: a result lacks the figures, because it is not of two classes or of a probe.
+    """
+    for result in results:
+        if missing := [key for key in SWEEP_NEEDS if key not in result]:
+            raise UserError(
+                f"{result['template']} on {result['data_set']} ({result['variant']}) has no "
+                f"{', '.join(missing)}: the sweep's table is for trained models of two classes. "
+                "Choose by --only, or measure it again."
+            )
+    grid = Grid(results)
+    lines = [_made_by(command), ""]
+    for data_set in grid.data_sets:
+        for variant in grid.variants:
+            cells: list[Key] = [cell for cell in grid.cells if cell[1:] == (data_set, variant)]
+            rows = []
+            for cell in sorted(cells, key=lambda cell: grid.mean(*cell, "fp16_mib")):
+                start = ", ".join(sorted(grid.cells[cell]["initial_weights"].unique()))
+                costs = [figure(grid.mean(*cell, key)) for key in SWEEP_COSTS]
+                scores = [grid.mean_and_spread(cell, key) for key in SWEEP_SCORES]
+                rows.append([cell[0], start, *costs, *scores])
+            if rows:
+                name = data_set if variant == RECIPE else f"{data_set} ({variant})"
+                lines += [f"### {name}", "", table(SWEEP_HEADER, rows, text_columns=2), ""]
+    seeds = sorted({result["seed"] for result in results})
+    calls, threads = (span([result[f"latency_{name}"] for result in results], 0)
+                      for name in ("calls", "threads"))  # fmt: skip
+    cpus = sorted({r["machine"]["cpu"] for r in results if "machine" in r})
+    on = f" on {'; '.join(cpus)}" if cpus else ""
+    shared = _listed(shared_settings(results))
+    how = (
+        "Accuracy, F1 of the positive class and area under the ROC curve of its scores in percent, "
+        "on test images that chose nothing, at their own share of positives. Latency: median of "
+        f"{calls} forward passes of one image with PyTorch in float32 and {threads} "
+        f"thread(s){on}. Seeds {', '.join(map(str, seeds))}; ± is the sample standard deviation."
+        f"{f' In all of them: {shared}.' if shared else ''}"
+    )
+    return "\n".join([*lines, how])
+
+
+def write_between_marks(path: Path, text: str) -> None:
+    """Replace what stands between the two marks of a file.
+
+    Raises:
+        UserError: the file cannot be read, or does not have each mark once, in this order.
+    """
+    try:
+        old = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}.") from error
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in after or END in after:
+        raise UserError(f"{path}: expected one line '{BEGIN}' and after it one line '{END}'.")
+    write_text(path, f"{before}{BEGIN}\n{text}\n{END}{after}")

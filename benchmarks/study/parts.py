@@ -2,14 +2,22 @@
 
 A training chooses its checkpoint, its rate and its end on the inner part, which is carved out of
 the training data. The reporting part chooses nothing; all figures come from it.
+
+Splits are stratified and depend on file names and a seed alone: the order of a class's images is
+that of a hash of seed and name, the same on every machine, with every version of every library, and
+in whatever order the images were found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from classification.config import default_config, merge_settings
 from classification.data.readers import read_samples
@@ -17,7 +25,6 @@ from classification.data.samples import Samples
 from classification.errors import UserError
 from classification.files import write_text
 from study.data_sets import DataSet
-from study.splits import set_apart
 
 
 @dataclass(frozen=True)
@@ -113,31 +120,55 @@ def read_train_and_report(root: Path, data_set: DataSet) -> tuple[Samples, Sampl
 
 def write_annotations(file: Path, root: Path, samples: Samples) -> None:
     """Write a line "path label" an image, the way `read_annotation_file` reads it."""
-    rows = (
-        (path.relative_to(root).as_posix(), samples.class_names[target])
+    lines = [
+        f"{_quoted(path.relative_to(root).as_posix())} {_quoted(samples.class_names[target])}\n"
         for path, target in zip(samples.paths, samples.targets, strict=True)
-    )
-    write_text(file, "".join(_lines(rows)))
-
-
-def _lines(rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    for path, label in rows:
-        yield f"{_quoted(path)} {_quoted(label)}\n"
+    ]
+    write_text(file, "".join(lines))
 
 
 def _quoted(text: str) -> str:
     mark = '"' if '"' not in text else "'"
-    if mark in text or "\n" in text or "\r" in text or not _is_unicode(text):
+    is_text = text.encode("utf-8", "ignore").decode("utf-8") == text
+    if mark in text or "\n" in text or "\r" in text or not is_text:
         raise UserError(
             f"{text!a}: this name cannot stand in an annotation file: it holds both kinds of "
-            "quotes, a line break, or bytes that are no text. Rename it."
+            "quotes, a line break, or bytes that are not text. Rename it."
         )
     return f"{mark}{text}{mark}"
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def set_apart(
+    names: Sequence[str], targets: Sequence[int] | np.ndarray, share: float, seed: int, role: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Set a share of each class's images apart: at least one of two, never the last one.
+
+    Args:
+        names: of the images, each different, such as "CLASS/FILE".
+        targets: their classes.
+        share: 0 to 1, exclusive.
+        seed: another one gives another split.
+        role: what the share is for; splits for different roles are independent.
+
+    Returns:
+        Positions of what stays and of what is set apart, each ascending, [n] int64.
+    """
+    members = defaultdict(list)
+    for position, target in enumerate(targets):
+        members[int(target)].append(position)
+    apart: list[int] = []
+    for positions in members.values():
+        count = number_apart(len(positions), share)
+        apart += sorted(positions, key=lambda i: _rank(names[i], seed, role))[:count]
+    chosen = np.zeros(len(names), dtype=bool)
+    chosen[apart] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def number_apart(count: int, share: float) -> int:
+    """Return how many of `count` images of one class are set apart."""
+    return min(max(1, int(share * count + 0.5)), count - 1)
+
+
+def _rank(name: str, seed: int, role: str) -> bytes:
+    return hashlib.sha256(f"{role}/{seed}/{name}".encode("utf-8", "surrogateescape")).digest()

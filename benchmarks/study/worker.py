@@ -1,107 +1,297 @@
-"""Working on a study's jobs until all of them are done or have failed."""
+"""The jobs of a study as Optuna trials, which any number of processes work on.
+
+A job is a trial that was enqueued with it as the user attribute "job". Optuna decides which process
+gets a waiting trial, records heartbeats while a trial runs, and enqueues the trial of a dead worker
+again. An ended trial stays ended: an interrupted or retried job gets a new one. Two processes may
+enqueue the same job at the same moment; whoever gets the second trial prunes it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
+import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import optuna
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+
 from classification.errors import Interrupted, UserError
+from classification.files import check_writable
+from classification.locks import open_locked
+from classification.signals import ending_signals, handle, restore
 from classification.training.interruption import StopSignal
-from study.heartbeat import Heartbeat
-from study.job_queue import Claim, JobQueue
-from study.measure import measure
-from study.place import Place
+from study.job import Job
 
 logger = logging.getLogger(__name__)
 
+MAX_DEATHS = 3  # of workers at one job, before it counts as failed
+_SQLITE_WAIT_SECONDS = 60  # for another process's write
+_LIVE = (TrialState.RUNNING, TrialState.WAITING)
+Measure = Callable[[Job], Mapping[str, Any]]
+AfterJob = Callable[[Job, bool], None]  # given whether the job is done, not failed
 
-class Worker:
-    """Takes one job after the other; any number of them may work on a study at once."""
+
+@dataclass(frozen=True)
+class JobState:
+    """Where one job stands: waiting, running, lost, done or failed."""
+
+    job: Job
+    state: str
+    trial: FrozenTrial
+    message: str = ""
+    result: Mapping[str, Any] | None = None
+
+
+class JobFailed(Exception):
+    """What a job raised, in one line; the worker goes on with the next job."""
+
+
+class StudyJobs:
+    """Adds, works on and lists the jobs of one study; many processes may do so at once."""
 
     def __init__(
-        self,
-        queue: JobQueue,
-        place: Place,
-        *,
-        after_job: Callable[[], None] = lambda: None,
-        heartbeat_seconds: float = 20.0,
+        self, location: str, name: str, *, heartbeat: int = 20, stale_after: int = 120
     ) -> None:
-        self._queue, self._place = queue, place
-        self._after_job = after_job  # such as writing the results so far
-        self._heartbeat_seconds = heartbeat_seconds
-        # Also waits for jobs of other workers, which may die.
-        self._idle_seconds = min(5.0, queue.stale_after / 4)
+        """Open the study, or create it.
 
-    def run(self) -> None:
-        """Work until no job is left, waiting for those that others have.
+        Args:
+            location: an SQLite file, or the URL of a database.
+            name: of the study.
+            heartbeat: seconds between the signs of life of a running job.
+            stale_after: seconds without one after which a job is given to another worker.
+
+        Raises:
+            UserError: the storage cannot be opened.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)
+        self._retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_DEATHS - 1)
+        self._stale_after = stale_after
+        self.study = optuna.create_study(
+            storage=_open_storage(
+                location,
+                heartbeat_interval=heartbeat,
+                grace_period=stale_after,
+                heartbeat_stale_trial_callback=self._retry,
+            ),
+            study_name=name,
+            direction="maximize",
+            load_if_exists=True,
+        )
+
+    # -------------------------------------------------------------------- adding
+    def agree(self, key: str, value: Any, what: str) -> None:
+        """Store a value for the whole study, or check that it is the stored one.
+
+        Raises:
+            UserError: the study was begun with another one.
+        """
+        known = self.setdefault(key, value)
+        if known != value:
+            raise UserError(
+                f"The study '{self.study.study_name}' was begun with another {what}: {known}, now "
+                f"{value}. Its figures would not compare; choose another --study."
+            )
+
+    def setdefault(self, key: str, value: Any) -> Any:
+        """Store a value for the whole study unless there is one; return the stored one."""
+        attributes = self.study.user_attrs
+        if key not in attributes:
+            self.study.set_user_attr(key, value)
+        return attributes.get(key, value)
+
+    def add(self, jobs: Sequence[Job]) -> int:
+        """Add the jobs that the study does not have yet; return their number."""
+        known = {state.job.key for state in self.states()}
+        new = [job for job in jobs if job.key not in known]
+        for job in new:
+            self._enqueue(job)
+        return len(new)
+
+    def retry_failed(self) -> int:
+        """Let failed jobs wait again; return their number."""
+        failed = [state.job for state in self.states() if state.state == "failed"]
+        for job in failed:
+            self._enqueue(job)
+        return len(failed)
+
+    def requeue(self) -> list[str]:
+        """Let the jobs of dead workers wait again, as Optuna does; return their keys.
+
+        It also finds what Optuna cannot: a worker that died between taking a trial and its first
+        heartbeat, or between ending a trial and enqueuing the next.
+        """
+        before = {state.job.key: state for state in self.states()}
+        fail_stale_trials(self.study)
+        for state in self.states():
+            if state.state == "running" and self._never_begun(state.trial):
+                with contextlib.suppress(ValueError):  # another process was faster
+                    self.study.tell(state.trial.number, state=TrialState.FAIL)
+        for state in self.states():
+            if state.state == "lost" and _is_noted(state.trial, "interrupted"):
+                self._enqueue(state.job)
+            elif state.state == "lost":
+                self._retry(self.study, copy.deepcopy(state.trial))  # it changes its lists
+        return [
+            state.job.key
+            for state in self.states()
+            if state.state == "waiting" and before[state.job.key].state in ("running", "lost")
+        ]
+
+    def _enqueue(self, job: Job) -> None:
+        self.study.enqueue_trial(job.identity, user_attrs={"job": job.to_dict()})
+
+    def _never_begun(self, trial: FrozenTrial) -> bool:
+        if _is_noted(trial, "begun") or trial.datetime_start is None:
+            return False
+        return (datetime.now() - trial.datetime_start).total_seconds() > self._stale_after
+
+    # -------------------------------------------------------------------- working
+    def work(
+        self,
+        measure: Measure,
+        after_job: AfterJob = lambda job, done: None,
+        *,
+        idle_seconds: float = 5.0,
+    ) -> None:
+        """Work until no job is left; jobs of others are waited for, since their workers may die.
+
+        Args:
+            measure: does a job and returns its figures, "top1" among them.
+            after_job: called after each job.
+            idle_seconds: between two looks at the jobs of others.
 
         Raises:
             Interrupted: SIGTERM or Ctrl-C; the job in hand waits for another worker again.
         """
-        waited = False
+        waiting_is_logged = False
         while True:
-            claim = None
-            try:
-                with _undisturbed():
-                    for key in self._queue.revive():
-                        logger.warning("%s: given back, its worker has gone", key)
-                    claim = self._queue.claim()
-                if claim is not None:
-                    waited = False
-                    self._do(claim)
-                elif not self._count()["running"]:
-                    return
-                else:
-                    if not waited:
-                        logger.info("waiting for %d jobs of others", self._count()["running"])
-                    waited = True
-                    time.sleep(self._idle_seconds)
-            except (Interrupted, KeyboardInterrupt):
-                if claim is not None:
-                    with _undisturbed(quiet=True):
-                        self._queue.give_back(claim)
-                    logger.info("%s: put back, to be gone on with", claim.job.key)
-                raise
+            with _signals_held() as stop:
+                for key in self.requeue():
+                    logger.warning("%s: requeued, its worker is gone", key)
+                counts = self.counts()
+                if counts["waiting"]:
+                    waiting_is_logged = False
+                    self._work_on_one(measure, after_job, stop)
+            if counts["waiting"] or counts["lost"]:
+                continue
+            if not counts["running"]:
+                return
+            if not waiting_is_logged:
+                logger.info("waiting for %d jobs of other workers", counts["running"])
+            waiting_is_logged = True
+            time.sleep(idle_seconds)
 
-    def _do(self, claim: Claim) -> None:
-        job = claim.job
-        logger.info("%s: begins", job.key)
-        heartbeat = Heartbeat(self._queue, claim, self._heartbeat_seconds)
+    def _work_on_one(self, measure: Measure, after_job: AfterJob, stop: StopSignal) -> None:
+        """Let Optuna choose a waiting trial and do its job."""
+        objective = _Objective(self, measure, stop)
         try:
-            with heartbeat:  # over before the job is ended, which would look like its loss
-                result = measure(job, self._place)
+            self.study.optimize(objective, n_trials=1, catch=(JobFailed,))
         except Interrupted:
-            if not heartbeat.lost:
+            if objective.job is not None and not objective.is_lost:
+                self._enqueue(objective.job)
+                logger.info("%s: requeued, to be continued", objective.job.key)
+            raise
+        except Exception:  # Optuna's, about a trial that has already ended
+            if not objective.is_lost:
                 raise
-            logger.warning("%s: another worker has it by now", job.key)
+        job = objective.job
+        if job is None:
             return
-        except Exception as error:  # whatever happens to one job, the others go on
-            message = str(error) if isinstance(error, UserError) else repr(error)
-            logger.debug("%s", job.key, exc_info=True)
-            with _undisturbed():
-                self._queue.fail(claim, message)
-                self._place.drop_checkpoints(job)  # a retry starts anew
-                self._after_job()
-            logger.error("%s %s: failed: %s", self._progress(), job.key, message)
+        if objective.is_lost:
+            logger.warning("%s: dropped, another worker has it", job.key)
             return
-        with _undisturbed():
-            if self._queue.complete(claim, result) and not self._place.keep_checkpoints:
-                self._place.drop_checkpoints(job)
-            self._after_job()
-        logger.info("%s %s: %s", self._progress(), job.key, summary(result))
+        after_job(job, objective.result is not None)
+        if objective.result is not None:
+            logger.info("%s %s: %s", self._progress(), job.key, summary(objective.result))
+        else:
+            logger.error("%s %s: failed: %s", self._progress(), job.key, objective.message)
+
+    def is_superfluous(self, job: Job, number: int) -> bool:
+        """Tell whether another trial has done the job, or an older one has it in hand."""
+        return any(
+            trial.state == TrialState.COMPLETE or (trial.state in _LIVE and trial.number < number)
+            for trial in self._trials_by_job().get(job.key, [])
+            if trial.number != number
+        )
+
+    # -------------------------------------------------------------------- listing
+    def states(self) -> list[JobState]:
+        """Return each job once, in the order in which they were added."""
+        return [_state_of(trials) for trials in self._trials_by_job().values()]
+
+    def counts(self) -> Counter[str]:
+        """Return the number of jobs in each state."""
+        return Counter(state.state for state in self.states())
 
     def _progress(self) -> str:
-        counts = self._count()
-        total = sum(counts.values())
-        left = total - counts["done"] - counts["failed"]
-        return f"[{total - left} of {total}, {left} left]"
+        counts = self.counts()
+        total, ended = counts.total(), counts["done"] + counts["failed"]
+        return f"[{ended} of {total}, {total - ended} left]"
 
-    def _count(self) -> Counter[str]:
-        return Counter(state.state for state in self._queue.states())
+    def _trials_by_job(self) -> dict[str, list[FrozenTrial]]:
+        """Return the trials of each job, the oldest first."""
+        groups = defaultdict(list)
+        for trial in self.study.get_trials(deepcopy=False):
+            if "job" in trial.user_attrs:
+                groups[_job_of(trial).key].append(trial)
+        return dict(groups)
+
+
+class _Objective:
+    """Does the job of one trial, once; what came of it is in its attributes."""
+
+    def __init__(self, jobs: StudyJobs, measure: Measure, stop: StopSignal) -> None:
+        self._jobs, self._measure, self._stop = jobs, measure, stop
+        self.job: Job | None = None  # None: there was nothing to do
+        self.result: Mapping[str, Any] | None = None
+        self.message = ""
+        self.is_lost = False  # its trial was ended by another process
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        try:
+            return self._run(trial)
+        except UpdateFinishedTrialError:
+            self.is_lost = True
+            raise
+
+    def _run(self, trial: optuna.Trial) -> float:
+        if "job" not in trial.user_attrs:  # another worker took the last waiting trial
+            raise optuna.TrialPruned("nothing waits")
+        job = _job_of(trial)
+        if self._jobs.is_superfluous(job, trial.number):
+            raise optuna.TrialPruned("a second trial of its job")
+        self.job = job
+        trial.set_user_attr("begun", trial.number)
+        logger.info("%s: begins", job.key)
+        try:
+            if self._stop.requested:
+                raise self._stop.interruption("interrupted")
+            with _signals_raised():
+                result = self._measure(job)
+        except (Interrupted, KeyboardInterrupt):
+            trial.set_user_attr("interrupted", trial.number)
+            raise
+        except Exception as error:  # whatever happens to one job, the others go on
+            self.message = str(error) if isinstance(error, UserError) else repr(error)
+            logger.debug("%s", job.key, exc_info=True)
+            trial.set_user_attr("message", self.message)
+            raise JobFailed(self.message) from error
+        trial.set_user_attr("result", dict(result))
+        self.result = result
+        return float(result["top1"])
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -113,10 +303,94 @@ def summary(result: Mapping[str, Any]) -> str:
     )
 
 
-@contextmanager
-def _undisturbed(*, quiet: bool = False) -> Iterator[None]:
-    """Hold signals back until a step with the storage is whole; then raise, unless `quiet`."""
+def _job_of(trial: FrozenTrial | optuna.Trial) -> Job:
+    return Job(**trial.user_attrs["job"])
+
+
+def _is_noted(trial: FrozenTrial, key: str) -> bool:
+    """Tell whether a trial has a mark of its own; a retried one has copies of its forerunner's."""
+    return trial.user_attrs.get(key) == trial.number
+
+
+def _state_of(trials: Sequence[FrozenTrial]) -> JobState:
+    """Return the state of the job whose trials these are, the oldest first."""
+    job = _job_of(trials[0])
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            return JobState(job, "done", trial, result=trial.user_attrs.get("result"))
+    for trial in trials:
+        if trial.state in _LIVE:
+            return JobState(job, trial.state.name.lower(), trial)
+    last = [trial for trial in trials if trial.state == TrialState.FAIL][-1]
+    if _is_noted(last, "interrupted"):
+        return JobState(job, "lost", last)
+    if "message" in last.user_attrs:
+        return JobState(job, "failed", last, last.user_attrs["message"])
+    deaths = 1 + len(last.system_attrs.get("retry_history", []))
+    if deaths < MAX_DEATHS:
+        return JobState(job, "lost", last)
+    message = f"its worker died {deaths} times, perhaps for lack of memory"
+    return JobState(job, "failed", last, message)
+
+
+def _open_storage(location: str, **heartbeats: Any) -> RDBStorage:
+    if "://" not in location:
+        check_writable(Path(location).parent)
+    url = location if "://" in location else f"sqlite:///{location}"
+    try:
+        if not url.startswith("sqlite"):
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, **heartbeats)
+        # Two processes that create the tables at once trip over each other.
+        with open_locked(Path(f"{url.partition('///')[2]}.lock"), wait=True)[0]:
+            options = {"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}}
+            return _lock_whole_transactions(RDBStorage(url, engine_kwargs=options, **heartbeats))
+    except Exception as error:  # of any database's driver; a file that is no database
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"--storage {location}: cannot be opened ({type(error).__name__}: {reason}). Expected "
+            "an SQLite file such as results/study.db, or a URL such as "
+            "postgresql://USER@HOST/NAME whose driver is installed."
+        ) from error
+
+
+def _lock_whole_transactions(storage: RDBStorage) -> RDBStorage:
+    """Let every transaction of SQLite begin with the write lock.
+
+    Python's driver takes it at the first write only, so that two processes could read that a trial
+    is waiting and then both set it to running. SQLite has no SELECT ... FOR UPDATE.
+    """
+    from sqlalchemy import event
+
+    def leave_transactions_to_us(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    storage.engine.dispose()  # connections made so far
+    event.listen(storage.engine, "connect", leave_transactions_to_us)
+    event.listen(storage.engine, "begin", begin)
+    return storage
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[StopSignal]:
+    """Hold signals back until a step with the storage is whole; then raise."""
     with StopSignal() as stop, stop.changing():
-        yield
-    if stop.requested and not quiet:
+        yield stop
+    if stop.requested:
         raise stop.interruption("interrupted")
+
+
+@contextlib.contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Inside of `_signals_held`, let a signal interrupt what is being computed."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(128 + number, "interrupted")
+
+    previous = handle([*ending_signals(), signal.SIGINT], interrupt)
+    try:
+        yield
+    finally:
+        restore(previous)

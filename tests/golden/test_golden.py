@@ -21,7 +21,7 @@ from classification.deployment.openvino_cpu import int8_path
 from classification.models.checkpoint import load_classifier
 from classification.template import load_template
 from study.page import build_page
-from study.results_file import read_results
+from study.results import read_results
 
 FILES = Path(__file__).parent / "0.1.0"
 ANSWERS = json.loads((FILES / "answers.json").read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from classification.models.checkpoint import read_checkpoint
 from classification.models.weight_sources import fetch_initial_weights
 from classification.models.weights import read_weights
 from classification.template import load_template
-from study.results_file import read_results
+from study.results import read_results
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
 

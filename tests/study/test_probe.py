@@ -19,9 +19,8 @@ from study.data_sets import DataSet
 from study.parts import Parts, write_parts
 from study.probe import (
     STRENGTHS,
-    choose_strength,
     extract_features,
-    fit,
+    fit_probe,
     log_probabilities,
     run_probe,
 )
@@ -92,9 +91,15 @@ def test_the_fit_is_scikit_learn_s_and_the_choice_is_made_on_the_validation_part
         plain = LogisticRegression(C=strength, max_iter=1000)
         plain.fit(scaler.transform(features[train]), targets[train])
         scores[strength] = 100 * plain.score(scaler.transform(features[val]), targets[val])
-    strength, top1 = choose_strength(features[train], targets[train], features[val], targets[val])
-    assert top1 == max(scores.values()) == scores[strength]
-    logits = log_probabilities(fit(features, targets, strength), features, num_classes=3)
+    search = fit_probe((features[train], targets[train]), (features[val], targets[val]))
+    strength = search.best_params_["logisticregression__C"]
+    assert 100 * search.best_score_ == max(scores.values()) == scores[strength]
+    whole = StandardScaler().fit(features)
+    plain = LogisticRegression(C=strength, max_iter=1000).fit(whole.transform(features), targets)
+    logits = log_probabilities(search, features, num_classes=3)
+    np.testing.assert_allclose(
+        np.exp(logits[:, [0, 2]]), plain.predict_proba(whole.transform(features)), atol=1e-6
+    )
     assert logits.shape == (60, 3) and np.isfinite(logits).all()
     assert (logits.argmax(1) != 1).all()  # a class without training images
     np.testing.assert_allclose(np.exp(logits).sum(1), 1.0, atol=1e-6)

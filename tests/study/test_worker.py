@@ -1,282 +1,337 @@
-"""Real workers: killed, stopped, two at once, and jobs that fail."""
+"""Each job is done once, whoever works on it; a dead worker's job is done by another."""
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
-import timm
-import torch
-import yaml
-from safetensors.torch import save_file
-from support import ROOT, TINY_TEMPLATE, python_environment
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+from support import python_environment
 
-from classification import train
-from classification.errors import UserError
-from classification.evaluation.evaluate import evaluate
-from classification.models.checkpoint import read_checkpoint
-from study import worker
+from classification.errors import Interrupted, UserError
 from study.data_sets import DataSet
-from study.job_queue import JobQueue
-from study.jobs import plan_jobs
-from study.measure import measure
-from study.place import Place
-from study.storage import open_storage
-from study.variants import Variant
+from study.job import Job, Variant, plan_jobs
+from study.worker import MAX_DEATHS, StudyJobs
 
-TOOL = ROOT / "benchmarks" / "study"
-VARIANTS = "recipe: {}\nplain: {ema.enable: false, augmentation.augmix: 0.0}\n"
-WEIGHTS = "tiny.safetensors"
-THREADS = str(torch.get_num_threads())  # as in this process, so that figures are comparable
-FAST = ("--heartbeat", "0.5", "--stale-after", "8")
+RESULT = {"top1": 50.0, "mean_average_precision": 50.0, "seconds": 1.0}
+KEY = "t.d.recipe.seed1"
+# Works on all jobs; notes in a file whom each was done by. "hang" never ends the first one.
+WORKER = """
+import sys, time
+from pathlib import Path
+from study.worker import StudyJobs
+location, log, name, go, kind = sys.argv[1:]
+def measure(job):
+    with open(log, "a") as file:
+        file.write(f"{job.key} {name}\\n")
+    time.sleep(600 if kind == "hang" else 0.05)
+    return {"top1": 1.0, "mean_average_precision": 1.0, "seconds": 1.0}
+if kind == "start together":
+    Path(f"{go}.{name}").touch()
+    while not Path(go).exists():
+        time.sleep(0.001)
+jobs = StudyJobs(location, "s", heartbeat=1, stale_after=6)
+if kind == "start together":
+    from test_worker import plan
+    jobs.add(plan(24))
+jobs.work(measure, idle_seconds=0.2)
+"""
+
+
+def plan(count: int = 2) -> list[Job]:
+    return plan_jobs({"t": "t.yaml"}, {"d": DataSet("d", path="/d")}, list(range(1, count + 1)),
+                     {"recipe": Variant("recipe")}, settings=[("input.height", "32")])  # fmt: skip
+
+
+def succeed(job: Job) -> Mapping[str, Any]:
+    return RESULT
 
 
 @pytest.fixture
-def folder(tmp_path: Path, data: dict[str, Path]) -> Path:
-    """Return a folder with a template, weights, data sets and variants."""
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "template.yaml").write_text(TINY_TEMPLATE)
-    torch.manual_seed(0)
-    weights = timm.create_model("mobilenetv3_small_050").state_dict()
-    save_file(weights, tmp_path / "tiny.safetensors")
-    root = data["train"].parent
-    (tmp_path / "sets.yaml").write_text(f"colours: {{path: '{root}'}}\nmissing: {{path: none}}\n")
-    (tmp_path / "variants.yaml").write_text(VARIANTS)
-    return tmp_path
+def location(tmp_path: Path) -> str:
+    return str(tmp_path / "study.db")
 
 
-@pytest.fixture(autouse=True)
-def reports() -> Iterator[None]:
-    """Let evaluations report again, which a study in this process silences."""
-    yield
-    logging.getLogger("classification.evaluation.report").setLevel(logging.NOTSET)
+@pytest.fixture
+def connect(location: str) -> Callable[[], StudyJobs]:
+    """Return a function that opens the study anew, as another process would."""
+    return lambda: StudyJobs(location, "s")
 
 
-def start(folder: Path, *flags: str, work_dir: str = "w") -> subprocess.Popen[str]:
-    """Start `run` on the data set `colours`, unless the flags say otherwise."""
-    arguments = ["run", "--work-dir", work_dir, "--threads", THREADS, *FAST, *flags]
-    if "--worker" not in flags:
-        arguments += ["--templates", "tiny", "--data-sets", "sets.yaml", "--variants-file",
-                      "variants.yaml", "--load-weights", "tiny=tiny.safetensors"]  # fmt: skip
-    return subprocess.Popen([sys.executable, str(TOOL), *arguments], cwd=folder, text=True,
-                            env=python_environment(), stderr=subprocess.PIPE,
-                            stdout=subprocess.PIPE)  # fmt: skip
+def keys(jobs: StudyJobs) -> dict[str, str]:
+    return {state.job.key: state.state for state in jobs.states()}
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    """Wait for the end and return what was printed."""
-    stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == code, stdout + stderr
-    assert "Traceback" not in stderr
-    return stdout + stderr
+def trial_states(jobs: StudyJobs) -> list[str]:
+    return [trial.state.name for trial in jobs.study.get_trials()]
 
 
-def results(folder: Path, work_dir: str = "w") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(
-        (folder / work_dir / "benchmark.json").read_text(encoding="utf-8")
-    )["results"]
-    return found
+def die(jobs: StudyJobs) -> None:
+    """Take a trial and its first heartbeats as a worker does, then be killed."""
+    trial = jobs.study.ask()
+    trial.set_user_attr("begun", trial.number)
+    _leave_stale(jobs, trial)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
+def _leave_stale(jobs: StudyJobs, trial: optuna.Trial) -> None:
+    """Date the last heartbeat of a trial back."""
+    from sqlalchemy import text
+
+    storage: Any = jobs.study._storage
+    backend = getattr(storage, "_backend", storage)
+    backend.record_heartbeat(trial._trial_id)
+    with backend.engine.begin() as connection:
+        connection.execute(text("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'"))
+
+
+def test_adding_twice_adds_once_and_finished_jobs_stay(connect: Callable[[], StudyJobs]) -> None:
+    jobs = connect()
+    assert (jobs.add(plan(2)), jobs.add(plan(3)), connect().add(plan(3))) == (2, 1, 0)
+    done = []
+    jobs.work(succeed, lambda job, is_done: done.append((job, is_done)))
+    assert done == [(job, True) for job in plan(3)]
+    again = connect()
+    assert again.add(plan(3)) == 0
+    assert set(keys(again).values()) == {"done"}
+    assert again.states()[0].result == RESULT
+    again.work(lambda job: pytest.fail("nothing is left"))
+    assert trial_states(again) == ["COMPLETE"] * 3  # no trial was made up
+
+
+def test_an_interrupted_job_waits_again(connect: Callable[[], StudyJobs]) -> None:
+    jobs = connect()
+    jobs.add(plan(1))
+
+    def interrupted(job: Job) -> Mapping[str, Any]:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+        return RESULT
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        jobs.work(interrupted)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert keys(connect()) == {KEY: "waiting"}
+    connect().work(succeed)
+    assert trial_states(jobs) == ["FAIL", "COMPLETE"]
+
+
+def test_a_signal_between_two_jobs_leaves_the_next_one_waiting(
+    connect: Callable[[], StudyJobs],
+) -> None:
+    jobs = connect()
+    jobs.add(plan(2))
+    with pytest.raises(Interrupted):
+        jobs.work(succeed, lambda job, done: signal.raise_signal(signal.SIGTERM))
+    assert list(keys(connect()).values()) == ["done", "waiting"]
+
+
+def test_a_job_between_two_trials_is_requeued(connect: Callable[[], StudyJobs]) -> None:
+    """As when a process dies after it has ended a trial and before it adds the next."""
+    jobs = connect()
+    jobs.add(plan(1))
+    trial = jobs.study.ask()
+    trial.set_user_attr("interrupted", trial.number)
+    jobs.study.tell(trial, state=TrialState.FAIL)
+    assert keys(jobs) == {KEY: "lost"}
+    assert connect().requeue() == [KEY]
+    assert jobs.requeue() == []
+    jobs.study.tell(jobs.study.ask(), state=TrialState.FAIL)  # by Optuna, without its callback
+    assert keys(jobs) == {KEY: "lost"}
+    assert connect().requeue() == [KEY]
+
+
+def test_a_worker_that_dies_before_its_first_heartbeat(
+    location: str, connect: Callable[[], StudyJobs]
+) -> None:
+    """Optuna never calls such a trial stale."""
+    connect().add(plan(1))
+    connect().study.ask()
+    assert connect().requeue() == []
+    jobs = StudyJobs(location, "s")
+    jobs._stale_after = -1
+    assert jobs.requeue() == [KEY]
+
+
+def test_a_dead_worker_s_job_is_requeued_until_it_kills_too_many(
+    connect: Callable[[], StudyJobs],
+) -> None:
+    connect().add(plan(1))
+    for deaths in range(1, MAX_DEATHS + 1):
+        assert keys(connect()) == {KEY: "waiting"}
+        die(connect())
+        assert connect().requeue() == ([KEY] if deaths < MAX_DEATHS else [])
+    state = connect().states()[0]
+    assert state.state == "failed" and "died 3 times" in state.message
+    connect().work(lambda job: pytest.fail("it has failed"))
+    jobs = connect()
+    assert jobs.retry_failed() == 1
+    jobs.work(succeed)
+    assert keys(jobs) == {KEY: "done"}
+
+
+def test_a_worker_that_has_lost_its_job_drops_the_result(
+    connect: Callable[[], StudyJobs], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when its machine slept, and another worker took the job meanwhile."""
+    jobs, other = connect(), connect()
+    jobs.add(plan(1))
+    done = []
+
+    def sleep(job: Job) -> Mapping[str, Any]:
+        (running,) = (t for t in other.study.get_trials() if t.state == TrialState.RUNNING)
+        other.study.tell(running.number, state=TrialState.FAIL)
+        other.requeue()
+        other.work(succeed)
+        return {**RESULT, "top1": 1.0}
+
+    jobs.work(sleep, lambda job, is_done: done.append(job))
+    assert done == [] and f"{KEY}: dropped, another worker has it" in caplog.text
+    assert jobs.states()[0].result == RESULT
+
+
+def test_failed_jobs_stop_no_others_and_stay_failed_until_retried(
+    connect: Callable[[], StudyJobs],
+) -> None:
+    jobs = connect()
+    jobs.add(plan(2))
+
+    def fail(job: Job) -> Mapping[str, Any]:
+        if job.seed == 1:
+            raise UserError("no such folder")
+        raise ValueError("wrong")
+
+    ended = []
+    jobs.work(fail, lambda job, done: ended.append((job.seed, done)))
+    assert ended == [(1, False), (2, False)]
+    assert [state.message for state in jobs.states()] == ["no such folder", "ValueError('wrong')"]
+    assert (jobs.add(plan(2)), jobs.requeue()) == (0, [])
+    assert connect().retry_failed() == 2
+    assert list(keys(jobs).values()) == ["waiting", "waiting"]
+    jobs.work(succeed)
+    assert list(keys(jobs).values()) == ["done", "done"]
+
+
+def test_a_second_trial_of_a_job_is_pruned(connect: Callable[[], StudyJobs]) -> None:
+    """As when two processes add the same jobs at the same time."""
+    jobs = connect()
+    jobs.add(plan(1))
+    jobs._enqueue(plan(1)[0])
+    seen = []
+
+    def measure(job: Job) -> Mapping[str, Any]:
+        other = connect()
+        other._work_on_one(lambda job: pytest.fail("it is being done"), other_done, None)  # type: ignore[arg-type]
+        jobs._enqueue(job)
+        seen.append(job)
+        return RESULT
+
+    def other_done(job: Job, done: bool) -> None:
+        pytest.fail("it has done nothing")
+
+    jobs.work(measure)
+    assert len(seen) == 1
+    assert trial_states(jobs) == ["COMPLETE", "PRUNED", "WAITING"]  # the last one stops nobody
+    jobs.add(plan(2))
+    jobs.work(succeed)
+    assert trial_states(jobs) == ["COMPLETE", "PRUNED", "PRUNED", "COMPLETE"]
+
+
+def test_a_trial_that_nobody_asked_for_is_pruned(connect: Callable[[], StudyJobs]) -> None:
+    """Of two workers that see the last waiting trial, Optuna gives one a new trial."""
+    jobs = connect()
+    jobs._work_on_one(lambda job: pytest.fail("there is no job"), lambda job, done: None, None)  # type: ignore[arg-type]
+    assert trial_states(jobs) == ["PRUNED"] and jobs.states() == []
+
+
+def test_a_study_keeps_its_settings(connect: Callable[[], StudyJobs]) -> None:
+    connect().agree("settings", [["a.b", "1"]], "--set")
+    connect().agree("settings", [["a.b", "1"]], "--set")
+    with pytest.raises(UserError, match="choose another --study"):
+        connect().agree("settings", [], "--set")
+
+
+def test_a_storage_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be opened"):
+        StudyJobs("nosuchdb://host/name", "s")
+    (tmp_path / "file").write_text('{"op_code": 0}\n')  # a journal of an earlier version
+    with pytest.raises(UserError, match="cannot be opened"):
+        StudyJobs(str(tmp_path / "file"), "s")
+    with pytest.raises(UserError, match="cannot write"):
+        StudyJobs(str(tmp_path / "file" / "study.db"), "s")
+
+
+def test_of_two_that_look_at_the_same_time_one_gets_the_job(
+    connect: Callable[[], StudyJobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking whether a trial waits and taking it there is time for another process."""
+    connect().add(plan(1))
+    look = BaseStorage.check_trial_is_updatable
+
+    def look_slowly(self: BaseStorage, trial_id: int, state: TrialState) -> None:
+        look(self, trial_id, state)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(BaseStorage, "check_trial_is_updatable", look_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        trials = list(pool.map(lambda jobs: jobs.study.ask(), [connect(), connect()]))
+    assert sorted("job" in trial.user_attrs for trial in trials) == [False, True]
+
+
+def start(location: str, folder: Path, name: str, kind: str) -> subprocess.Popen[str]:
+    environment = python_environment()
+    environment["PYTHONPATH"] += (
+        f"{os.pathsep}{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}"
+    )
+    words = [location, str(folder / "log"), name, str(folder / "go"), kind]
+    return subprocess.Popen([sys.executable, "-c", WORKER, *words], env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+
+
+def wait_for(done: Callable[[], bool], *processes: subprocess.Popen[str]) -> None:
+    while not done():
+        assert all(process.poll() is None for process in processes)
         time.sleep(0.01)
 
 
-def figures(result: dict[str, Any], but: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a result without times."""
-    latency = ("latency_ms", "latency_p95_ms")
-    times = ("seconds", "cpu_seconds", "images_per_second", "resumed", *latency, *but)
-    return {key: value for key, value in result.items() if key not in times}
-
-
-LONG = ("--only", "colours", "--seeds", "4", "--variants", "recipe", "--set", "training.epochs",
-        "12", "--set", "early_stop.enable", "false")  # fmt: skip
-LATEST = "w/runs/benchmark/tiny.colours.recipe.seed4/latest.pth"
-
-
-def whole_figures(folder: Path) -> dict[str, Any]:
-    """Return the figures of the study's job when nothing interrupts it."""
-    job = JobQueue(open_storage(str(folder / "w/study.journal")), "benchmark").states()[0].job
-    place = Place(ROOT / "model_templates", folder / "whole", "benchmark", folder / "data")
-    return figures(measure(job, place))
-
-
-def test_auxiliaries_start_from_their_own_weights(
-    folder: Path, data: dict[str, Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    path = folder / "tiny" / "template.yaml"
-    auxiliary = '{loss: {name: am_softmax}, initial_weights: {source: "file:../tiny.safetensors"}}'
-    path.write_text(
-        TINY_TEMPLATE.replace("file:none", "file:../tiny.safetensors")
-        + f"  mutual_learning: {{enable: true, auxiliaries: [{{}}, {auxiliary}]}}\n"
-    )
-    place = Place(folder, folder / "w", "s", folder / "data")
-    sets = {"colours": DataSet("colours", path=str(data["train"].parent))}
-    mutual = Variant("mutual", {"training.epochs": 1})
-    alone = Variant("alone", {"training.epochs": 1, "mutual_learning.enable": False})
-    pairs = yaml.safe_load(f"[{auxiliary}]")
-    own = Variant("own", {"training.epochs": 1, "mutual_learning.auxiliaries": pairs})
-    variants = {variant.name: variant for variant in (mutual, alone, own)}
-    jobs = plan_jobs({"tiny": str(path)}, sets, [1], variants)
-    measure(jobs[0], place)
-    assert "aux_snapshot_1.safetensors in the work directory: auxiliary model 1" in caplog.text
-    assert "initial weights of auxiliary model 2: " in caplog.text
-    caplog.clear()
-    assert "search_seconds" not in measure(jobs[1], place)
-    assert "auxiliary" not in caplog.text
-    measure(jobs[2], place)  # the variant's, not the template's
-    assert "initial weights of auxiliary model 1: " in caplog.text
-
-
-def test_a_network_without_weights_can_be_measured_but_not_probed(
-    folder: Path, data: dict[str, Path]
-) -> None:
-    path = folder / "tiny" / "template.yaml"
-    path.write_text(TINY_TEMPLATE.replace("file:none", "none"))
-    place = Place(folder, folder / "w", "s", folder / "data")
-    sets = {"colours": DataSet("colours", path=str(data["train"].parent))}
-    variants = [Variant("recipe", {"training.epochs": 1}), Variant("probe", probe=True)]
-    jobs = plan_jobs({"tiny": str(path)}, sets, [1], {v.name: v for v in variants})
-    assert measure(jobs[0], place)["weights_sha256"] == ""
-    with pytest.raises(UserError, match="has no initial weights"):
-        measure(jobs[1], place)
-
-
-def test_a_study_keeps_to_its_initial_weights(folder: Path) -> None:
-    tool = runpy.run_path(str(TOOL))["main"]
-    flags = ["run", "--work-dir", str(folder / "w"), "--data-sets", str(folder / "sets.yaml")]
-    flags += ["--templates", str(folder / "tiny"), "--only", "missing", "--variants", "probe"]
-    weights = folder / "tiny.safetensors"
-    assert tool([*flags, "--seeds", "1", "--load-weights", f"tiny={weights}"]) == 1  # no such data
-    moved = weights.rename(folder / "moved.safetensors")
-    assert tool([*flags, "--seeds", "2", "--load-weights", f"tiny={moved}"]) == 1
-    moved.write_bytes(moved.read_bytes() + b" ")
-    assert tool([*flags, "--seeds", "3", "--load-weights", f"tiny={moved}"]) == 2
-    assert tool([*flags, "--seeds", "3"]) == 2
-
-
-def test_figures_are_of_images_that_chose_nothing(
-    folder: Path, data: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: dict[str, Any] = {}
-
-    def noting(function: Any) -> Any:
-        def noted(*args: Any, **options: Any) -> Any:
-            given.update(options)
-            return function(*args, **options)
-
-        return noted
-
-    monkeypatch.setattr("study.measure.train", noting(train))
-    monkeypatch.setattr("study.measure.evaluate", noting(evaluate))
-    place = Place(folder, folder / "w", "s", folder / "data", weights={"tiny": WEIGHTS})
-    monkeypatch.chdir(folder)
-    sets = {"colours": DataSet("colours", path=str(data["train"].parent))}
-    search = {"enable": True, "mode": "grid_search", "n_trials": 2, "num_epochs": 1}
-    settings = {"training.epochs": 1, **{f"lr_finder.{key}": search[key] for key in search}}
-    variant = {"short": Variant("short", settings)}
-    (job,) = plan_jobs({"tiny": "tiny/template.yaml"}, sets, [1], variant)
-    result = measure(job, place)
-    assert 0 < result["search_seconds"] < result["seconds"]
-    roles = ("train_ann_files", "val_ann_files", "test_ann_files")
-    lines = [Path(given[role]).read_text().splitlines() for role in roles]
-    assert [len(part) for part in lines] == [24, 3, 12]
-    assert all(line.startswith('"train/') for line in [*lines[0], *lines[1]])
-    assert all(line.startswith('"val/') for line in lines[2])
-    assert not set(lines[0]) & set(lines[1])
-
-
-def test_ending_a_job_is_not_taken_for_its_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queue = JobQueue(open_storage(str(tmp_path / "study.journal")), "s")
-    sets = {"d": DataSet("d", path="/d")}
-    queue.add(plan_jobs({"t": "t.yaml"}, sets, [1, 2], {"recipe": Variant("recipe")}))
-    result = {"top1": 50.0, "mean_average_precision": 50.0, "seconds": 1.0}
-    monkeypatch.setattr(worker, "measure", lambda job, place: result)
-    place = Place(tmp_path, tmp_path, "s", tmp_path)
-    slow = partial(time.sleep, 0.3)  # writing the results takes many heartbeats
-    worker.Worker(queue, place, after_job=slow, heartbeat_seconds=0.01).run()
-    assert [state.state for state in queue.states()] == ["done", "done"]
-
-
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(folder: Path) -> None:
-    killed = start(folder, *LONG)
-    wait_for(folder / LATEST, killed)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    assert read_checkpoint(folder / LATEST)["epoch"] < 12
-    text = finish(start(folder, "--worker"))  # needs nothing but the storage
-    assert "given back, its worker has gone" in text and "going on from" in text
-    assert "[1 of 1, 0 left] tiny.colours.recipe.seed4: top-1" in text
-    assert not (folder / LATEST).exists()  # done: nothing large is left
-    (result,) = results(folder)
-    assert result["resumed"] and result["epochs"] == 12
-    assert figures(result) == whole_figures(folder)
+@pytest.mark.slow
+def test_three_processes_add_and_do_the_same_jobs_at_once(location: str, tmp_path: Path) -> None:
+    processes = [start(location, tmp_path, name, "start together") for name in "abc"]
+    wait_for(lambda: all((tmp_path / f"go.{name}").exists() for name in "abc"), *processes)
+    (tmp_path / "go").touch()
+    for process in processes:
+        finish(process)
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(key for key, _ in lines) == sorted(job.key for job in plan(24))
+    assert len({name for _, name in lines}) == 3, "one process did nothing"
+    assert Counter(trial_states(StudyJobs(location, "s")))["COMPLETE"] == 24
+    assert set(keys(StudyJobs(location, "s")).values()) == {"done"}
 
 
 @pytest.mark.slow
-def test_a_stopped_run_is_put_back_and_goes_on(folder: Path) -> None:
-    stopped = start(folder, *LONG)
-    wait_for(folder / LATEST, stopped)
-    os.kill(stopped.pid, signal.SIGTERM)
-    text = finish(stopped, 128 + signal.SIGTERM)
-    assert "put back, to be gone on with" in text
-    text = finish(start(folder, *LONG))
-    assert "1 jobs, 0 of them new" in text and "its worker has gone" not in text
-    (result,) = results(folder)
-    assert result["resumed"] and figures(result) == whole_figures(folder)
-    stamp = (folder / "w/benchmark.json").read_bytes()
-    assert "begins" not in finish(start(folder, *LONG))  # nothing is done twice
-    assert (folder / "w/benchmark.json").read_bytes() == stamp
-
-
-def test_two_workers_share_and_a_failing_job_stops_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = ("--seeds", "1,2", "--variants", "recipe,plain", "--set", "training.epochs", "2")
-    processes = [start(folder, *flags), start(folder, *flags)]
-    texts = [finish(process, 1) for process in processes]
-    done = [[line.partition("] ")[2].partition(":")[0] for line in text.splitlines()
-             if line.startswith("[") and "top-1" in line] for text in texts]  # fmt: skip
-    keys = [f"tiny.colours.{v}.seed{s}" for s in (1, 2) for v in ("recipe", "plain")]
-    assert sorted(done[0] + done[1]) == sorted(keys)
-    assert all("failed: tiny.missing.recipe.seed1: The data set missing" in t for t in texts)
-
-    found = results(folder)
-    assert [(r["variant"], r["seed"]) for r in found] == [
-        ("plain", 1), ("plain", 2), ("recipe", 1), ("recipe", 2)]  # fmt: skip
-    assert all(r["images"] == {"train": 24, "inner": 3, "report": 12} for r in found)
-    assert found[0]["settings"] == [
-        ["training.epochs", "2"],
-        ["ema.enable", "false"],
-        ["augmentation.augmix", "0.0"],
-        ["training.seed", "1"],
-    ]
-    assert found[0]["epochs"] == 2 and found[0]["learning_rate"] == 0.05
-
-    monkeypatch.chdir(folder)
-    main = runpy.run_path(str(TOOL))["main"]
-    assert main(["list", "--work-dir", "w"]) == 0
-    assert "4 done, 4 failed" in capsys.readouterr().out
-    before = signal.getsignal(signal.SIGTERM)
-    code = main(["run", "--worker", "--work-dir", "w", "--retry-failed"])
-    signal.signal(signal.SIGTERM, before)
-    assert code == 1 and "4 failed jobs wait again" in capsys.readouterr().out
-    assert results(folder) == found
+def test_a_killed_worker_s_job_is_done_once_by_another(location: str, tmp_path: Path) -> None:
+    StudyJobs(location, "s").add(plan(1))
+    killed = start(location, tmp_path, "a", "hang")
+    wait_for((tmp_path / "log").exists, killed)
+    other = start(location, tmp_path, "b", "work")
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    finish(other)
+    assert (tmp_path / "log").read_text().splitlines() == [f"{KEY} a", f"{KEY} b"]
+    assert trial_states(StudyJobs(location, "s")) == ["FAIL", "COMPLETE"]

@@ -26,7 +26,7 @@ from classification.deployment.openvino_cpu import (
 from classification.models.classifier import create_classifier, measure_complexity
 from classification.template import Template, load_template
 from classification.training.schedule import create_schedule
-from study.cost import fp16_bytes
+from study.measure import fp16_bytes
 
 PATHS = sorted((ROOT / "model_templates").rglob("template.yaml"))
 

@@ -11,8 +11,7 @@ from support import ROOT
 from classification.config import default_config, get
 from classification.errors import UserError
 from study.data_sets import read_data_sets
-from study.templates import check_variants, find_templates
-from study.variants import Variant, as_settings, read_variants
+from study.job import Variant, as_settings, check_variants, find_templates, read_variants
 
 TEMPLATES = ROOT / "model_templates"
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import pickle
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
-from support import python_environment
 
 from classification.data.readers import read_samples
 from classification.errors import UserError
-from study import layout, torchvision_sets
+from study import torchvision_sets
 from study.data_sets import TORCHVISION_NAMES, DataSet
-from study.layout import lay_out
-from study.torchvision_sets import folder_name
+from study.torchvision_sets import build_folder, folder_name, lay_out
 
 SHADES = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
 
@@ -224,31 +219,24 @@ def test_a_failure_leaves_no_half_data_set(tmp_path: Path, monkeypatch: pytest.M
         (folder / "0").mkdir(parents=True)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layout, "write_part", full_disk)
+    monkeypatch.setattr(torchvision_sets, "write_part", full_disk)
     with pytest.raises(UserError, match="No space left"):
         lay_out(source, tmp_path / "layout")
     assert [path.name for path in (tmp_path / "layout").iterdir()] == [".mySVHN.lock"]
 
 
-def test_two_processes_wait_for_each_other(tmp_path: Path) -> None:
-    script = (
-        "import sys, time; from pathlib import Path\n"
-        "from study.layout import only_one\n"
-        "with only_one(Path(sys.argv[1])): Path(sys.argv[2]).touch(); time.sleep(60)"
-    )
-    lock, ready = tmp_path / "lock", tmp_path / "ready"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", script, str(lock), str(ready)], env=python_environment()
-    )
-    while not ready.exists():
-        assert holder.poll() is None
-        time.sleep(0.01)
-    with lock.open("w") as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    holder.kill()
-    holder.wait()
-    with layout.only_one(lock):  # went with its holder
-        pass
+def test_of_two_that_build_a_folder_one_waits_for_the_other(tmp_path: Path) -> None:
+    built = []
+
+    def build(folder: Path) -> None:
+        built.append(folder)
+        pool.submit(build_folder, tmp_path / "set", build)
+        (folder / "file").touch()
+
+    with ThreadPoolExecutor(2) as pool:
+        build_folder(tmp_path / "set", build)
+    assert len(built) == 1
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["file"]
 
 
 def test_another_split_of_the_same_name_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +17,12 @@ from classification.files import check_writable, write_text
 from classification.instantiation import SNAPSHOT, fetch_weights, instantiate
 from classification.template import Template, load_template
 from study.data_sets import DataSet
-from study.jobs import Job
-from study.layout import data_root
+from study.job import Job
+from study.torchvision_sets import build_folder, lay_out
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Where one worker finds and puts things; jobs name templates and data sets only."""
 
     templates_root: Path
@@ -32,22 +31,33 @@ class Place:
     layout_root: Path
     data_sets: Mapping[str, DataSet] = field(default_factory=dict)  # instead of the jobs' own
     weights: Mapping[str, str] = field(default_factory=dict)  # instead of the jobs' own
-    keep_checkpoints: bool = False
 
     def template(self, job: Job) -> Template:
         """Return the job's template."""
         return load_template(self.templates_root / job.template_path)
 
     def data_root(self, job: Job) -> Path:
-        """Return the folder of the job's data set."""
-        return data_root(self.data_set(job), self.layout_root)
+        """Return the folder of the job's data set; one of torchvision is laid out at its first use.
+
+        Raises:
+            UserError: the folder is missing, or the set cannot be had or written.
+        """
+        data_set = self.data_set(job)
+        if data_set.torchvision:
+            return lay_out(data_set, self.layout_root)
+        root = Path(data_set.path)
+        if not root.is_dir():
+            raise UserError(f"The data set {data_set.name}: there is no folder '{root}'.")
+        return root
 
     def data_set(self, job: Job) -> DataSet:
         """Return the job's data set as this worker knows it."""
         return self.data_sets.get(job.data_set) or DataSet(**job.data)
 
-    def initial_weights(self, job: Job) -> Path | None:
-        """Return the file of initial weights: given by hand, or the template's own, if it has any.
+    def initial_weights(self, job: Job) -> tuple[Path | None, str]:
+        """Return the file of initial weights, None without any, and where they are from.
+
+        That is the name of a file given by hand, or a source of `models.weight_sources`.
 
         Raises:
             UserError: they cannot be had.
@@ -56,20 +66,9 @@ class Place:
         if given:
             if not Path(given).is_file():
                 raise UserError(f"--load-weights {job.template}={given}: there is no such file.")
-            return Path(given)
-        if self.weights_source(job) == "none":
-            return None
-        return self._instantiated(job) / SNAPSHOT
-
-    def weights_source(self, job: Job) -> str:
-        """Return where the initial weights are from: the name of a file given by hand, or a source.
-
-        A source is one of `models.weight_sources`.
-        """
-        given = self.weights.get(job.template) or job.weights
-        if given:
-            return Path(given).name
-        return str(self.template(job).values["initial_weights"]["source"])
+            return Path(given), Path(given).name
+        source = str(self.template(job).values["initial_weights"]["source"])
+        return (None if source == "none" else self._instantiated(job) / SNAPSHOT), source
 
     def auxiliary_weights(self, job: Job, config: Config) -> list[str]:
         """Return the initial weights of each auxiliary model of a config, "" where it has none.
@@ -120,18 +119,7 @@ class Place:
         """Return the template's work directory, which is made whole or not at all."""
         template = self.template(job)
         folder = self.work_dir / "templates" / f"{job.template}.{template_hash(template)[:8]}"
-        if folder.is_dir():
-            return folder
-        check_writable(folder.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{job.template}.", dir=folder.parent))
-        try:
-            instantiate(template.path, temporary)
-            temporary.rename(folder)
-        except OSError as error:
-            if not folder.is_dir():  # no other process was faster
-                raise UserError(f"{folder}: cannot write: {error.strerror}.") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        build_folder(folder, lambda temporary: instantiate(template.path, temporary))
         return folder
 
 

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classification.errors import UserError
 from classification.files import read_regular, write_text
+from study.job import IDENTITY, job_key
 
 if TYPE_CHECKING:
-    from study.job_queue import JobQueue
+    from study.worker import StudyJobs
 
 FORMAT = "classification-study"
-IDENTITY = ("template", "data_set", "variant", "seed")
 _REQUIRED = (*IDENTITY, "top1", "top5", "mean_average_precision", "balanced_accuracy",
              "parameters", "gflops", "seconds")  # fmt: skip
 
 
-def export_results(path: Path, queue: JobQueue) -> None:
+def export_results(path: Path, jobs: StudyJobs) -> None:
     """Write all results so far, sorted, so that equal results are equal files."""
-    states = queue.states()
-    notes = queue.notes()
-    results = [dict(state.result) for state in states if state.result is not None]
+    states = jobs.states()
+    notes = jobs.study.user_attrs
+    keys = {state: sorted(s.job.key for s in states if s.state == state)
+            for state in ("waiting", "running", "lost", "failed")}  # fmt: skip
     contents = {
         "format": FORMAT,
-        "study": queue.study,
+        "study": jobs.study.study_name,
         "command": notes.get("command", ""),
         "settings": notes.get("settings", []),
         "variants": {
@@ -35,21 +35,18 @@ def export_results(path: Path, queue: JobQueue) -> None:
             for key, value in sorted(notes.items())
             if key.startswith("variant:")
         },
-        "open": sorted(state.job.key for state in states if state.state not in ("done", "failed")),
-        "failed": sorted(state.job.key for state in states if state.state == "failed"),
-        "results": sorted(results, key=identity),
+        "open": sorted(keys["waiting"] + keys["running"] + keys["lost"]),
+        "failed": keys["failed"],
+        "results": sorted((dict(s.result) for s in states if s.result is not None), key=identity),
     }
-    # Several workers may write at once; each needs a temporary file of its own.
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    write_text(part, json.dumps(contents, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps(contents, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_results(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Read and merge results files.
 
     Raises:
-        UserError: a file is none, or two of them tell different figures of the same job.
+        UserError: a file is not a results file, or two of them have other figures of the same job.
     """
     merged: dict[tuple[Any, ...], dict[str, Any]] = {}
     for path in paths:
@@ -75,11 +72,6 @@ def read_unfinished(
     return {state: sorted(found - done) for state, found in keys.items()}
 
 
-def job_key(result: Mapping[str, Any]) -> str:
-    """Return the key of a result's job."""
-    return "{template}.{data_set}.{variant}.seed{seed}".format_map(result)
-
-
 def identity(result: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what tells a result from all others."""
     return tuple(result[key] for key in IDENTITY)
@@ -89,7 +81,7 @@ def _read(path: Path) -> Iterable[dict[str, Any]]:
     contents = _contents(path)
     for result in contents["results"]:
         if not isinstance(result, dict):
-            raise UserError(f"{path}: a result is no mapping of figures.")
+            raise UserError(f"{path}: a result is not a mapping of figures.")
         missing = [key for key in _REQUIRED if key not in result]
         if missing:
             raise UserError(f"{path}: a result lacks {', '.join(missing)}.")
