@@ -177,7 +177,7 @@ def lay_out(data_set: DataSet, layout_root: Path) -> Path:
     return target
 
 
-def build_folder(target: Path, build: Callable[[Path], None]) -> None:
+def build_folder(target: Path, build: Callable[[Path], object]) -> None:
     """Let `build` fill a folder unless it is there; it appears when it is complete.
 
     One process at a time builds it; the others wait. torchvision's downloads have no locks.
