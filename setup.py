@@ -79,6 +79,7 @@ setup(
             "ruff",  # lint and format
             "mypy",  # types
             "types-PyYAML",
+            "pandas",  # tables of benchmarks/study
             "import-linter",  # direction of the imports
             "onnxruntime",  # an independent reader of exported ONNX
             "openvino-model-api",  # an independent client of exported IRs

@@ -209,11 +209,13 @@ def training(folder: Path) -> Callable[[], int]:
     loaded = load_classifier(folder / "outputs" / "best.pth")
     config = loaded.config
     samples = read_samples(folder / "data", "", role="train", data=config.data)
-    store = open_store(samples, loaded.preprocessing, cache_bytes=1 << 30)
+    store = open_store(samples, loaded.info.preprocessing, cache_bytes=1 << 30)
     task = build_task(create_models([config], 2), [config], np.ones(2, np.int64))
     task = task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learner = Learner(task.main, config, 1)
-    step = TrainStep(task, [learner], config, loaded.preprocessing, samples, Accelerator(cpu=True))
+    step = TrainStep(
+        task, [learner], config, loaded.info.preprocessing, samples, Accelerator(cpu=True)
+    )
     step.wrapped.train()
     loader = TrainLoader(store, config)
     steps = enumerate(batches for epoch in count() for batches in loader.epoch(epoch))

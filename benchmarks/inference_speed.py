@@ -34,7 +34,7 @@ import torch
 from common import describe_run, make_images, print_table, write_json, write_markdown
 
 from classification import compress, evaluate, export
-from classification.config import Config, get
+from classification.config import Config, get, updated
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.store import usable_cores
 from classification.deployment.openvino_backend import (
@@ -42,16 +42,17 @@ from classification.deployment.openvino_backend import (
     OpenVINOBackend,
     default_precision,
 )
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.evaluation.score import SCORES
 from classification.models.checkpoint import (
-    describe,
+    checkpoint_head,
     load_classifier,
     read_checkpoint,
     without_training,
     write_checkpoint,
 )
 from classification.models.classifier import create_classifier
+from classification.models.model_info import ModelInfo
 from classification.template import load_template
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "model_templates" / "custom-classification"
@@ -123,14 +124,12 @@ def find_model(model: str, folder: Path) -> tuple[str, Path, Path]:
     if "," in model:
         fp32, int8 = map(Path, model.split(","))
         classifier = load_classifier(fp32)
-        height, width = classifier.preprocessing.height, classifier.preprocessing.width
+        height, width = classifier.info.preprocessing.height, classifier.info.preprocessing.width
         pixels = str(width) if height == width else f"{height}x{width}"
         return f"{classifier.contents['template_name']}@{pixels}", fp32, int8
     template, size = model.split("@")
-    config = load_template(TEMPLATES / template / "template.yaml").config().clone()
-    config.defrost()
-    config.input.height = config.input.width = int(size)
-    config.freeze()
+    config = load_template(TEMPLATES / template / "template.yaml").config()
+    config = updated(config, {"input.height": int(size), "input.width": int(size)})
     data = make_images(folder / "data", 10, per_class=10, size=(int(size), int(size)))
     fp32 = write_fresh_checkpoint(config, template, data, folder / "fp32.pth")
     outputs = folder / "int8"
@@ -158,7 +157,9 @@ def write_fresh_checkpoint(config: Config, template: str, data: Path, path: Path
     with torch.no_grad():
         for batch in 3 * batches:
             model(batch)
-    contents = describe(template_name=template, class_names=names, config=config)
+    contents = checkpoint_head(
+        ModelInfo(names, Preprocessing.from_config(config), template_name=template), config
+    )
     state = {"selected": "raw", "epoch": 0, "step": 0, "metrics": {}, "training": None}
     write_checkpoint(path, {**contents, **state, "state_dict": model.eval().state_dict()})
     return path
@@ -188,9 +189,9 @@ def measure(
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Return images/s a round of every way to run, and seconds of single images, by name."""
     classifier = load_classifier(fp32)
-    size = (classifier.preprocessing.height, classifier.preprocessing.width)
+    size = (classifier.info.preprocessing.height, classifier.info.preprocessing.width)
     pixels = np.random.default_rng(0).integers(0, 256, (32, *size, 3), dtype=np.uint8)
-    batch = normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), classifier.preprocessing)
+    batch = normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), classifier.info.preprocessing)
     plain = batch.contiguous()
     runs: dict[str, Run] = {}
     for name, memory_format in (
@@ -334,7 +335,7 @@ def report(
             cells[9] = f"{rate / reference['backend']:.2f}"
         if data:
             path = variant.path if variant else fp32
-            score = SCORES[classifier.task].key
+            score = SCORES[classifier.info.task].key
             figures[f"{key}.{score}"] = evaluate(path, test_data_roots=data, settings=read_as)[
                 score
             ]

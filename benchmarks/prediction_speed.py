@@ -122,7 +122,7 @@ def make_folders(source: Path | None, pixels: int, count: int, folder: Path) -> 
 def measure_throughput(model: Path, images: Sequence[Path], rounds: int) -> dict[str, list[float]]:
     """Return the seconds a round of decoding alone, inference alone, and both."""
     predictor = Predictor(model, batch_size=BATCH)
-    preprocessing = predictor.backend.preprocessing
+    preprocessing = predictor.backend.info.preprocessing
     shape = (BATCH, preprocessing.height, preprocessing.width, 3)
     batch = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     batches = [batch] * (len(images) // BATCH) + [batch[: len(images) % BATCH]]

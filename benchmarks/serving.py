@@ -178,7 +178,7 @@ def bare_loop(backend: Backend, files: Sequence[Path], count: int) -> float:
     bodies = [path.read_bytes() for path in files]
 
     def load(number: int) -> np.ndarray:
-        return load_image(io.BytesIO(bodies[number % len(bodies)]), backend.preprocessing)
+        return load_image(io.BytesIO(bodies[number % len(bodies)]), backend.info.preprocessing)
 
     def batches() -> Iterator[np.ndarray]:
         ahead = [pool.submit(load, number) for number in range(4 * BATCH)]
@@ -207,7 +207,7 @@ def one_by_one(
     for path in files:
         data = path.read_bytes()
         started = time.perf_counter()
-        image = load_image(io.BytesIO(data), backend.preprocessing)
+        image = load_image(io.BytesIO(data), backend.info.preprocessing)
         backend.logits(image[None])
         here.append(time.perf_counter() - started)
         asked += generate_load(address, [path], 1, 1).latencies

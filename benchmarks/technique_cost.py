@@ -23,14 +23,13 @@ from timm.utils import ModelEmaV3
 from classification.config import auxiliary_configs, default_config, merge
 from classification.data.loader import Batch
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.training.allocator import keep_freed_memory
 from classification.training.build import build_task, create_models
 from classification.training.learner import Learner
 from classification.training.step import TrainStep
 
 CLASSES = 10
-LOOKSAM = {"enable": True, "interval": 5, "reuse": 0.7}
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "plain": {},
     "EMA": {"ema": {"enable": True}},
@@ -38,7 +37,6 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "frozen batch norm": {"training": {"freeze_batch_norm": True}},
     "SAM": {"sam": {"enable": True}},
     "SAM every 4th step": {"sam": {"enable": True, "interval": 4}},
-    "LookSAM every 5th step": {"sam": LOOKSAM},
     "mutual learning (same net)": {"mutual_learning": {"enable": True, "auxiliaries": [{}]}},
 }
 # Steps that two passes come round in: a round of less would miss the dear ones.
@@ -56,7 +54,7 @@ def make_side(name: str, backbone: str, size: int, batch: Batch) -> Callable[[],
     task = task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learners = [Learner(m, c, 1) for m, c in zip(task.models, configs, strict=True)]
     frozen = [config.training.freeze_batch_norm] * len(configs)
-    samples = SampleSet((), np.empty(0, np.int64), ("",) * CLASSES, ())
+    samples = Samples((), np.empty(0, np.int64), ("",) * CLASSES, ())
     preprocessing, accelerator = Preprocessing.from_config(config), Accelerator(cpu=True)
     step = TrainStep(task, learners, config, preprocessing, samples, accelerator, frozen)
     ema = ModelEmaV3(task.main) if config.ema.enable else None

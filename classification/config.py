@@ -14,7 +14,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from classification.errors import UserError, nearest, shorten
+from classification.errors import UserError, nearest
 from classification.knobs import KNOBS, Config, Schedule
 from classification.yaml_text import read_setting
 
@@ -43,6 +43,11 @@ RENAMED_VALUES = {
     ("schedule.on_plateau", "anneal"): "decay",
 }
 
+# Knobs that are gone: the value that means the same as their absence, and why.
+REMOVED = {
+    "sam.reuse": (0.0, "LookSAM cost accuracy wherever it was measured; see sam.interval"),
+}
+
 
 def default_config() -> Config:
     """Return a fresh, mutable copy of all defaults."""
@@ -59,63 +64,26 @@ def merge(config: Config, overrides: Mapping[str, Any], where: str = "config") -
     Raises:
         UserError: for unknown keys or values of another type; all of them are listed at once.
     """
-    problems = list(_merge(config, with_new_names(overrides, where), default_config(), where))
+    problems = list(_merge(config, with_new_names(overrides, where), where))
     if problems:
         raise UserError("\n".join(problems))
 
 
-def _merge(
-    node: Any, overrides: Mapping[str, Any], defaults: Mapping[str, Any], where: str
-) -> Iterator[str]:
+def _merge(node: Any, overrides: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[str]:
     for key, value in overrides.items():
         path = f"{where}.{key}"
         if key not in node:
             yield f"{path}: unknown key.{nearest(str(key), node)} Valid: {', '.join(node)}."
         elif isinstance(node[key], CfgNode):
             if isinstance(value, Mapping):
-                yield from _merge(node[key], value, defaults[key], path)
+                yield from _merge(node[key], value, path, f"{prefix}{key}.")
             else:
                 yield f"{path}: expected a section with the keys {', '.join(node[key])}."
         else:
             try:
-                node[key] = _coerce(value, defaults[key])
+                node[key] = KNOBS[f"{prefix}{key}"].read(value)
             except ValueError as error:
                 yield f"{path}: {error}."
-
-
-def _coerce(value: Any, default: Any) -> Any:
-    """Return the value in the default's type; integers pass for floats, nothing else changes.
-
-    A list has as many values as the default, or any number where that is empty.
-    """
-    if isinstance(default, bool) or isinstance(value, bool):
-        expected = isinstance(default, bool) and isinstance(value, bool)
-    elif isinstance(default, float):
-        if isinstance(value, (int, float)) or (isinstance(value, str) and is_number(value)):
-            return float(value)
-        expected = False
-    elif isinstance(default, list):
-        expected = isinstance(value, (list, tuple))
-        if expected and default and len(value) != len(default):
-            raise ValueError(f"expected {len(default)} values, received {shorten(repr(value))}")
-        if expected:
-            return [_coerce(item, default[0]) for item in value] if default else list(value)
-    else:
-        expected = isinstance(value, type(default))
-    if not expected:
-        raise ValueError(
-            f"expected {type(default).__name__} (such as {default!r}), got {shorten(repr(value))}"
-        )
-    return value
-
-
-def is_number(text: str) -> bool:
-    """Return whether a text reads as a float, which YAML 1.1 takes for a string ("1e-3")."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def with_new_names(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -145,6 +113,9 @@ def _entries_with_new_names(
     section: str, entries: Mapping[str, Any], where: str
 ) -> Iterator[tuple[str, Any]]:
     for name, value in entries.items():
+        if f"{section}.{name}" in REMOVED:
+            _check_removed(f"{section}.{name}", value, where)
+            continue
         key = RENAMED.get(f"{section}.{name}", f"{section}.{name}")
         new = key.removeprefix(f"{section}.")
         if new != name and new in entries:
@@ -157,6 +128,21 @@ def _entries_with_new_names(
         yield new, new_value
 
 
+def _check_removed(key: str, value: Any, where: str) -> None:
+    neutral, reason = REMOVED[key]
+    if where and value != neutral:
+        raise UserError(f"{where}.{key}: this setting is gone: {reason}.")
+    if where:
+        _tell_once(f"{where}: {key} is gone and can be left out: {reason}.")
+
+
+def removed_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the removed knobs that a checkpoint's config was trained with, by their keys."""
+    flat = flatten(values)
+    return {key: flat[key] for key, (neutral, _) in REMOVED.items()
+            if flat.get(key, neutral) != neutral}  # fmt: skip
+
+
 @cache
 def _tell_once(text: str) -> None:
     logger.warning(text)
@@ -165,11 +151,17 @@ def _tell_once(text: str) -> None:
 def merge_settings(config: Config, settings: Sequence[Sequence[str]]) -> None:
     """Merge `--set section.key value` pairs; each value is read as YAML."""
     for dotted, text in settings:
-        keys = dotted.split(".")
-        value: Any = read_setting(dotted, text)
-        for key in reversed(keys):
-            value = {key: value}
-        merge(config, value, where="--set")
+        merge(config, nest({dotted: read_setting(dotted, text)}), where="--set")
+
+
+def with_settings(config: Config, settings: Sequence[Sequence[str]]) -> Config:
+    """Return a frozen, checked copy of a config with `--set section.key value` pairs."""
+    copy = config.clone()
+    copy.defrost()
+    merge_settings(copy, settings)
+    validate(copy)
+    copy.freeze()
+    return copy
 
 
 def validate(config: Config, where: str = "config") -> None:
@@ -186,13 +178,16 @@ def find_problems(config: Config) -> Iterator[str]:
         problem = knob.problem(get(config, key))
         if problem:
             yield problem
-    if config.sam.reuse and config.sam.interval == 1:
-        yield "sam.reuse: needs sam.interval above 1, as 5."
     figure = PurePath(config.lr_finder.path_to_savefig)
     if figure.name and figure.suffix.lower() not in FIGURES:
         yield f"lr_finder.path_to_savefig: '{figure}' does not end in {', '.join(FIGURES)}."
     if config.lr_finder.min_lr >= config.lr_finder.max_lr:
         yield "lr_finder.min_lr must be below max_lr."
+    if config.augmentation.augmix_engine == "torchvision" and not config.data.num_workers:
+        yield (
+            "augmentation.augmix_engine: torchvision draws from the process's global generator, "
+            "so it needs loader processes: set data.num_workers."
+        )
     yield from data_problems(config.data.labels, config.data.class_names)
     yield from _schedule_problems(config.schedule)
     for value in config.input.mean:
@@ -201,15 +196,11 @@ def find_problems(config: Config) -> Iterator[str]:
     for value in config.input.std:
         if not 0 < value < math.inf:
             yield f"input.std: {value} must be above 0."
-    for count in config.model.slimnet.filter_counts:
-        if not 1 <= count <= 4096:
-            yield f"model.slimnet.filter_counts: {count} is outside 1 to 4096."
 
 
 def _schedule_problems(schedule: Schedule) -> Iterator[str]:
     milestones = schedule.milestones
-    whole = all(isinstance(epoch, int) and not isinstance(epoch, bool) for epoch in milestones)
-    if not whole or min(milestones, default=1) < 1 or sorted(set(milestones)) != milestones:
+    if min(milestones, default=1) < 1 or sorted(set(milestones)) != milestones:
         yield f"schedule.milestones: expected rising numbers of epochs, got {milestones}."
     elif schedule.name == "multi_step" and not milestones:
         yield "schedule.milestones: multi_step needs at least one, as [15, 19, 22]."
@@ -309,6 +300,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values under keys such as "section.key" as nested dicts."""
+    nested: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *sections, name = dotted.split(".")
+        node = nested
+        for key in sections:
+            node = node.setdefault(key, {})
+        node[name] = value
+    return nested
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

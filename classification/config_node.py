@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_or
 
 from yacs.config import CfgNode
 
-from classification.errors import nearest
+from classification.errors import nearest, shorten
+from classification.yaml_text import is_number
+
+_UNSET: Any = object()
 
 if TYPE_CHECKING:
 
@@ -40,6 +43,7 @@ class Declaration:
     resume: bool
     model: bool
     evaluation: bool
+    fine_tune: Any
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,61 @@ class Knob:
         low, high = self.declared.low, self.declared.high
         return (-math.inf if low is None else low, math.inf if high is None else high)
 
+    @property
+    def is_list(self) -> bool:
+        return get_origin(self.type) is list
+
+    @property
+    def kind(self) -> Any:
+        """Return the type of the value, or of each in a list: bool, int, float, str or dict."""
+        if self.is_list:
+            item = get_args(self.type)[0]
+            return get_origin(item) or item
+        return str if self.choices else self.type
+
+    @property
+    def in_fine_tuning(self) -> dict[str, Any]:
+        """Return {key: value} where the fine-tuning of a compression has a value of its own."""
+        value = self.declared.fine_tune
+        return {} if value is _UNSET else {self.key: value}
+
+    def read(self, value: Any) -> Any:
+        """Return a value in the knob's type; integers pass for floats, nothing else changes.
+
+        A list has as many values as the default, or any number where that is empty.
+
+        Raises:
+            ValueError: it is of another type or length.
+        """
+        default = self.declared.default
+        if not self.is_list:
+            return self._read_one(value, f" (such as {default!r})")
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"expected list (such as {default!r}), got {shorten(repr(value))}")
+        if default and len(value) != len(default):
+            raise ValueError(f"expected {len(default)} values, got {shorten(repr(value))}")
+        if self.kind in (str, dict):  # checked by `data_problems` and `auxiliary_configs`
+            return list(value)
+        return [self._read_one(item) for item in value]
+
+    def _read_one(self, value: Any, such_as: str = "") -> Any:
+        is_bool = isinstance(value, bool)
+        if self.kind is float and not is_bool:
+            if isinstance(value, (int, float)) or (isinstance(value, str) and is_number(value)):
+                return float(value)
+        elif isinstance(value, self.kind) and is_bool == (self.kind is bool):
+            return value
+        raise ValueError(f"expected {self.kind.__name__}{such_as}, got {shorten(repr(value))}")
+
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with a value of the right type, if anything is."""
         if self.choices and value not in self.choices:
             valid = ", ".join(choice or "''" for choice in self.choices)
             return f"{self.key}: '{value}' is not one of {valid}.{nearest(value, self.choices)}"
         low, high = self.range
-        if low > -math.inf and not low <= value <= high:
-            return f"{self.key}: {value} is outside {low:g} to {high:g}."
+        for item in value if self.is_list else [value]:
+            if low > -math.inf and not low <= item <= high:
+                return f"{self.key}: {item} is outside {low:g} to {high:g}."
         return None
 
 
@@ -81,18 +132,21 @@ def knob(
     resume: bool = True,
     model: bool = False,
     evaluation: bool = False,
+    fine_tune: Any = _UNSET,
 ) -> Any:
     """Declare a knob of a `Section`; a string below it says what it does, in Markdown.
 
     Args:
         default: its value unless something else is set.
-        low, high: the range, both included; the choices are those of a Literal.
+        low, high: the range of a number, or of each in a list, both included; the choices are those
+            of a Literal.
         unit: such as pixels; "" for a pure number or a name.
         resume: whether it may change when a run is resumed.
         model: whether it belongs to the trained model, which a compression cannot change.
         evaluation: whether `eval.py --set` may change it.
+        fine_tune: its value in the fine-tuning of a compression, where that has one of its own.
     """
-    return Declaration(default, low, high, unit, resume, model, evaluation)
+    return Declaration(default, low, high, unit, resume, model, evaluation, fine_tune)
 
 
 class Section(_Node):

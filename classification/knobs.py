@@ -1,14 +1,14 @@
 """Every knob of the framework, in one table: type, default, range or choices, unit and meaning.
 
-Checks, `--set`, `--list-settings`, the rules of resuming and docs/config.md are made from it. A
-template's `config:` section overrides these defaults, `--set section.key value` overrides the
-template, and a command line flag overrides both.
+Checks, `--set`, `--list-settings`, the rules of resuming and compressing and docs/config.md are
+made from it. Precedence: command line flag, `--set section.key value`, template, these defaults.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+from classification.checks import FACE_MARGIN, MEGAPIXELS, PIXELS_A_SIDE, VALUE_RANGE
 from classification.config_node import Section, knob
 
 _UP = 1_000_000  # high enough for any count
@@ -23,7 +23,7 @@ class SlimNet(Section):
     """Kernel size of the stem."""
     stem_stride: int = knob(2, 1, 31, unit="pixels", resume=False, model=True)
     """Stride of the stem."""
-    filter_counts: list[int] = knob([16, 32, 48, 64], resume=False, model=True)
+    filter_counts: list[int] = knob([16, 32, 48, 64], 1, 4096, resume=False, model=True)
     """Filters of the four blocks."""
     depth_multiplier: int = knob(1, 1, 64, resume=False, model=True)
     """Maps that a depthwise convolution makes of each channel."""
@@ -35,8 +35,7 @@ class Model(Section):
     backbone: str = knob("tf_efficientnet_lite0", resume=False, model=True)
     """A name of `timm.list_models()`, of a few torchvision models, or `slimnet`."""
     pad_type: Literal["", "same"] = knob("", resume=False, model=True)
-    """Padding of the convolutions: `same` for weights that came from TensorFlow, '' for timm's
-    choice."""
+    """Padding of the convolutions: `same` for weights from TensorFlow, '' for timm's choice."""
     dropout: float = knob(0.2, 0, 0.95, model=True)
     """Before the last layer."""
     head_init: Literal["zero", "linear_probe"] = knob("zero", resume=False, model=True)
@@ -49,8 +48,8 @@ class Model(Section):
 class Input(Section):
     """The network's input."""
 
-    height: int = knob(224, 8, 4096, unit="pixels", model=True)
-    width: int = knob(224, 8, 4096, unit="pixels", model=True)
+    height: int = knob(224, *PIXELS_A_SIDE, unit="pixels", model=True)
+    width: int = knob(224, *PIXELS_A_SIDE, unit="pixels", model=True)
     mean: list[float] = knob([0.485, 0.456, 0.406], model=True)
     """Subtracted from RGB scaled to 0..1."""
     std: list[float] = knob([0.229, 0.224, 0.225], model=True)
@@ -66,9 +65,9 @@ class Data(Section):
     """Share of the free memory for decoded images; 0 = no cache."""
     num_workers: int = knob(0, 0, 256)
     """Loader processes; 0 = threads in the training process, which is best on CPUs."""
-    max_megapixels: float = knob(200.0, 0.001, 100_000, unit="megapixels", model=True)
+    max_megapixels: float = knob(200.0, *MEGAPIXELS, unit="megapixels", model=True)
     """Larger images are refused as bad images."""
-    value_range: int = knob(0, 0, 2**32 - 1, model=True)
+    value_range: int = knob(0, *VALUE_RANGE, model=True)
     """The grey value that is white in images of more than 8 bits, as 4095 of a 12-bit camera; 0 =
     the smallest of 255, 1023, 4095, 16383 and 65535 that holds the training images."""
     labels: list[str] = knob([], evaluation=True)
@@ -87,11 +86,10 @@ class Faces(Section):
     crop: Literal["none", "face", "eyes"] = knob("none", model=True)
     """What of an image the network sees, in training as in prediction; the largest face counts, and
     eyes come from landmarks where the data have them."""
-    margin: float = knob(0.2, 0, 10, model=True)
+    margin: float = knob(0.2, *FACE_MARGIN, model=True)
     """On each side of the crop, as a share of its width or height."""
     no_face: Literal["negative", "whole", "error"] = knob("negative", model=True)
-    """An image without a face gets `negative_class` as its prediction, is seen whole, or is a bad
-    image."""
+    """An image without a face is predicted as `negative_class`, seen whole, or a bad image."""
     negative_class: str = knob("", model=True)
     """A class name; '' = no label at all, of multi-label models."""
 
@@ -121,8 +119,7 @@ class Augmentation(Section):
     rotation_degrees: float = knob(10.0, 0, 180, unit="degrees")
     """Uniform in ± this."""
     affine: float = knob(0.0, 0, 1)
-    """Probability of a shift, a zoom, and a rotation or a shear (one of the two where both are
-    on)."""
+    """Probability of a shift, a zoom, and a rotation or a shear (one, if both are on)."""
     affine_shift: float = knob(0.05, 0, 1)
     """At most, as a share of width and height."""
     affine_zoom: float = knob(0.1, 0, 0.9)
@@ -132,8 +129,7 @@ class Augmentation(Section):
     affine_shear: float = knob(5.0, 0, 80, unit="degrees")
     """Along the width; 0 = none."""
     color_jitter: float = knob(0.0, 0, 1)
-    """Probability of other light (brightness and contrast) or other colors (saturation and hue),
-    one of the two where both are on."""
+    """Probability of other brightness and contrast, or of other saturation and hue, not of both."""
     color_jitter_brightness: float = knob(0.2, 0, 1)
     """The factor is uniform in 1 ± this; 0 = none."""
     color_jitter_contrast: float = knob(0.2, 0, 1)
@@ -152,6 +148,9 @@ class Augmentation(Section):
     """Uniform from this to 100."""
     augmix: float = knob(1.0, 0, 1)
     """Probability of AugMix."""
+    augmix_engine: Literal["fast", "torchvision"] = knob("fast")
+    """Of equal distribution; torchvision's takes four times as long, and needs loader processes
+    (data.num_workers) to stay reproducible."""
     augmix_severity: int = knob(3, 1, 10)
     """Strength of its operations."""
     augmix_width: int = knob(3, 1, 16)
@@ -187,8 +186,7 @@ class Loss(Section):
     clip: float = knob(0.05, 0, 0.99)
     """Of asymmetric: probabilities of false labels below this cost nothing."""
     class_weights: Literal["none", "balanced"] = knob("none")
-    """`balanced`: by the inverse of the class's size as drawn; of each label, true and false count
-    the same."""
+    """`balanced`: by the inverse of the class's size as drawn; a label's true and false alike."""
 
 
 class Optimizer(Section):
@@ -210,22 +208,19 @@ class Optimizer(Section):
 class Sam(Section):
     """Sharpness-aware minimization: a second pass at the worst point nearby."""
 
-    enable: bool = knob(False)
+    enable: bool = knob(False, fine_tune=False)  # twice the cost of steps that hardly move
     rho: float = knob(0.05, 0, 100)
     """Distance to that point, in L2 norm; multiplied by `interval`, up to 10."""
     adaptive: bool = knob(False)
     """ASAM: distances in proportion to each weight; rho is then about 0.5."""
     interval: int = knob(1, 1, 1000)
     """Steps from one second pass to the next."""
-    reuse: float = knob(0.0, 0, 10)
-    """LookSAM's alpha: how much of the last second pass acts in between; 0 = none, else the
-    interval must be above 1."""
 
 
 class MutualLearning(Section):
     """Deep mutual learning: auxiliaries are trained beside the model, each from the others."""
 
-    enable: bool = knob(False, resume=False)
+    enable: bool = knob(False, resume=False, fine_tune=False)  # auxiliaries only teach then
     weight: float = knob(1.0, 0, 100)
     """Of the divergences between the models' predictions."""
     auxiliaries: list[dict[str, Any]] = knob([])
@@ -237,13 +232,12 @@ class Schedule(Section):
     """The learning rate over the training."""
 
     name: Literal["plateau", "cosine", "one_cycle", "exponential", "multi_step"] = knob(
-        "plateau", resume=False
+        "plateau", resume=False, fine_tune="cosine"
     )
     """`exponential` falls after each epoch, `multi_step` after some."""
     monitor: Literal["train_loss", "val_loss", "val_score"] = knob("train_loss")
-    """What must improve, of plateau; val_score is the validation top-1, or the mean accuracy of the
-    labels."""
-    warmup_epochs: float = knob(1.0, 0, 1e4)
+    """What must improve, of plateau; val_score: validation top-1, or the labels' mean accuracy."""
+    warmup_epochs: float = knob(1.0, 0, 1e4, fine_tune=0.0)
     """Linear, at most a third of the epochs; one_cycle has its own."""
     patience: int = knob(5, 1, 10_000)
     """Epochs without improvement before the learning rate falls."""
@@ -266,7 +260,7 @@ class Schedule(Section):
 class EarlyStop(Section):
     """Early stopping, for drops and all schedules but plateau; a decay has its own end."""
 
-    enable: bool = knob(True)
+    enable: bool = knob(True, fine_tune=False)  # a fine-tuning ends when its goal is met
     patience: int = knob(5, 1, 10_000)
     """Epochs without a better validation score, after the drops."""
     patience_steps: int = knob(0, 0, _UP)
@@ -278,7 +272,7 @@ class EarlyStop(Section):
 class LrFinder(Section):
     """A search of the base learning rate before the training."""
 
-    enable: bool = knob(False)
+    enable: bool = knob(False, fine_tune=False)
     mode: Literal["fast_ai", "grid_search", "tpe"] = knob("fast_ai")
     """`fast_ai`: range test; `grid_search`, `tpe`: short trainings by Optuna."""
     min_lr: float = knob(0.001, 1e-12, 1e3)
@@ -309,7 +303,7 @@ class LrFinder(Section):
 class Ema(Section):
     """Exponential moving average of the weights."""
 
-    enable: bool = knob(True)
+    enable: bool = knob(True, fine_tune=False)  # an average of quantizer ranges is not a range
     decay: float = knob(0.999, 0, 0.999999)
     """A step."""
     warmup: bool = knob(True)
@@ -331,12 +325,13 @@ class Training(Section):
     """Epochs from one model/model.pth.tar-N to the next."""
     keep_checkpoints: int = knob(2, 1, 10_000)
     """Latest ones of these kept, besides latest.pth and best.pth."""
-    best_epoch: Literal["last_within_error", "highest"] = knob("last_within_error")
+    best_epoch: Literal["last_within_error", "highest"] = knob(
+        "last_within_error", fine_tune="highest"
+    )
     """Whose weights best.pth has. `last_within_error`: the last epoch within one standard error of
     the best validation score; `highest`: the best one, of equal ones that of the lower loss."""
     freeze_batch_norm: bool = knob(False, resume=False)
-    """Normalise by the statistics of the pretrained weights; models that start from random weights
-    do not."""
+    """Normalize by the statistics of the pretrained weights; random weights have none."""
     precision: Literal["auto", "fp32", "bf16"] = knob("auto")
     """`auto` = bf16 on GPUs that have it."""
     clip_gradient_norm: float = knob(0.0, 0, 1e9)
@@ -362,9 +357,9 @@ class Evaluation(Section):
 class Compression(Section):
     """int8, pruning and their fine-tuning."""
 
-    calibration_images: int = knob(300, 1, _UP)
+    calibration_images: int = knob(300, 1, _UP, resume=False)
     """Of the training set."""
-    preset: Literal["mixed", "performance"] = knob("mixed")
+    preset: Literal["mixed", "performance"] = knob("mixed", resume=False)
     """Asymmetric (`mixed`) or symmetric activations."""
     weight_range: Literal["half", "full"] = knob("half")
     """Of int8 weights. The full range needs a CPU with VNNI, AMX or Arm's dot product; others add
@@ -376,9 +371,9 @@ class Compression(Section):
     comes. -1 = as many as 300 steps take, 3 to 30; 0 = none."""
     lr_factor: float = knob(0.035, 1e-9, 10)
     """Its learning rate, as a multiple of the training's."""
-    ignored_layers: list[str] = knob([])
+    ignored_layers: list[str] = knob([], resume=False)
     """Regular expressions of whole layer names, as `blocks.0.0.conv_dw`, to leave in FP32."""
-    pruned_share: float = knob(0.3, 0.001, 0.99)
+    pruned_share: float = knob(0.3, 0.001, 0.99, resume=False)
     """Of the weights that `--nncf-pruning` sets to zero."""
 
 

@@ -11,17 +11,19 @@ import yaml
 
 from classification.config import (
     AUXILIARY_SECTIONS,
+    REMOVED,
     RENAMED,
     Config,
     default_config,
-    is_number,
     merge,
     merge_settings,
+    nest,
     validate,
     with_new_names,
 )
 from classification.errors import UserError, nearest
-from classification.yaml_text import problem_of, read_yaml_file
+from classification.knobs import KNOBS
+from classification.yaml_text import is_number, problem_of, read_yaml_file
 
 # key -> expected type; a dict is a section, a one-element list is a list of such items.
 SCHEMA: dict[str, Any] = {
@@ -91,17 +93,22 @@ class Template:
             UserError: for unknown keys and for values out of range.
         """
         config = default_config()
-        for key, target in BASIC_KEYS.items():
-            merge(config, _nested(target, self.basic(key)), f"{self.path}: hyper_parameters.basic")
+        basic = {target: self.basic(key) for key, target in BASIC_KEYS.items()}
+        merge(config, nest(basic), f"{self.path}: hyper_parameters.basic")
         merge(config, self.values.get("config") or {}, f"{self.path}: config")
         merge_settings(config, settings)
-        for key, value in flags.items():
-            if value is not None:
-                merge(config, _nested(BASIC_KEYS[key], value), f"--{key.replace('_', '-')}")
+        merge_flags(config, flags)
         overridden = settings or any(value is not None for value in flags.values())
         validate(config, "config" if overridden else f"{self.path}: config")
         config.freeze()
         return config
+
+
+def merge_flags(config: Config, flags: Mapping[str, Any]) -> None:
+    """Merge values for the keys of hyper_parameters.basic; None means "not given"."""
+    for key, value in flags.items():
+        if value is not None:
+            merge(config, nest({BASIC_KEYS[key]: value}), f"--{key.replace('_', '-')}")
 
 
 def load_template(path: str | Path) -> Template:
@@ -207,7 +214,7 @@ def _check_mapping(
     node: yaml.MappingNode, schema: dict[str, Any], where: str
 ) -> Iterator[tuple[int, str]]:
     if where == "config":
-        schema = _whole_config_schema()
+        schema = _config_schema()
     seen: set[str] = set()
     for key_node, value_node in node.value:
         key = str(key_node.value)
@@ -224,27 +231,15 @@ def _check_mapping(
         seen.add(key)
 
 
-def _whole_config_schema() -> dict[str, Any]:
-    schema = _config_schema(default_config())
-    schema["schedule"]["milestones"] = [int]  # its default is empty and tells no type
-    for former, key in RENAMED.items():
-        section, name = key.split(".")
-        schema[section][former.removeprefix(f"{section}.")] = schema[section][name]
+def _config_schema() -> dict[str, Any]:
+    types = {key: [knob.kind] if knob.is_list else knob.kind for key, knob in KNOBS.items()}
+    types |= {former: types[key] for former, key in RENAMED.items()}
+    types |= {key: type(neutral) for key, (neutral, _) in REMOVED.items()}
+    schema = nest(types)
     auxiliary = {key: schema[key] for key in AUXILIARY_SECTIONS}
     auxiliary["initial_weights"] = SCHEMA["initial_weights"]
     schema["mutual_learning"]["auxiliaries"] = [auxiliary]
     return schema
-
-
-def _config_schema(config: Mapping[str, Any]) -> dict[str, Any]:
-    def spec(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return _config_schema(value)
-        if isinstance(value, list):
-            return [type(value[0]) if value else str]
-        return type(value)
-
-    return {key: spec(value) for key, value in config.items()}
 
 
 def _is_null(node: yaml.Node) -> bool:
@@ -258,9 +253,3 @@ def _is_of_type(node: yaml.Node, expected: type) -> bool:
     if expected is float:
         return kind in ("int", "float") or is_number(node.value)
     return kind == {str: "str", int: "int", bool: "bool"}[expected]
-
-
-def _nested(dotted: str, value: Any) -> dict[str, Any]:
-    for key in reversed(dotted.split(".")):
-        value = {key: value}
-    return dict(value)

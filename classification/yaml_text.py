@@ -65,6 +65,15 @@ def read_setting(dotted: str, text: str) -> Any:
         ) from error
 
 
+def is_number(text: str) -> bool:
+    """Return whether a text reads as a float, which YAML 1.1 takes for a string ("1e-3")."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def problem_of(error: yaml.YAMLError) -> str:
     """Return what is wrong and where, in one line."""
     mark = getattr(error, "problem_mark", None)

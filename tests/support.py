@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 
 from classification.config import Config, default_config, merge
+from classification.data.preprocessing import Preprocessing
+from classification.models.model_info import ModelInfo
 
 if TYPE_CHECKING:
     from classification.training.train import TrainResult
@@ -115,6 +117,12 @@ def python_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+def info_of(class_names: Sequence[str]) -> ModelInfo:
+    """Return the facts of a made-up model of these classes."""
+    preprocessing = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3)
+    return ModelInfo(tuple(class_names), preprocessing, parameters=1.0, gflops=1.0)
+
+
 def data_flags(data: dict[str, Path], roles: Sequence[str] = ("train", "val")) -> list[str]:
     """Return --ROLE-data-roots FOLDER for each role."""
     return [text for role in roles for text in (f"--{role}-data-roots", str(data[role]))]
@@ -144,7 +152,7 @@ def tiny_training(config: Any, steps: int) -> dict[str, torch.Tensor]:
 
     from classification.data.loader import Batch
     from classification.data.preprocessing import Preprocessing
-    from classification.data.sample_set import SampleSet
+    from classification.data.samples import Samples
     from classification.training.build import build_task, create_models
     from classification.training.learner import Learner
     from classification.training.step import TrainStep
@@ -153,7 +161,7 @@ def tiny_training(config: Any, steps: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     task = build_task(create_models([config], 3), [config], np.ones(3, np.int64))
     learner = Learner(task.main, config, steps_per_epoch=steps)
-    samples = SampleSet((), np.empty(0, np.int64), ("a", "b", "c"), ())
+    samples = Samples((), np.empty(0, np.int64), ("a", "b", "c"), ())
     preprocessing = Preprocessing.from_config(config)
     step = TrainStep(task, [learner], config, preprocessing, samples, Accelerator(cpu=True))
     step.wrapped.train()

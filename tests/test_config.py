@@ -14,6 +14,8 @@ from classification.config import (
     get,
     merge,
     merge_settings,
+    nest,
+    removed_settings,
     to_dict,
     validate,
 )
@@ -167,7 +169,46 @@ def test_defaults_lie_in_their_ranges_and_have_their_types():
             knob.type, str if knob.choices or knob.type is str else list
         )
         assert type(default) is expected, knob.key
+        assert knob.read(default) == default, knob.key
         assert knob.type not in (int, float) or knob.declared.high is not None, knob.key
+        for value in knob.in_fine_tuning.values():
+            assert knob.read(value) == value and knob.problem(value) is None, knob.key
+
+
+def test_rules_of_fine_tuning_and_of_a_resumed_compression():
+    tuned = {key: value for knob in KNOBS.values() for key, value in knob.in_fine_tuning.items()}
+    assert tuned == {
+        "schedule.name": "cosine",
+        "schedule.warmup_epochs": 0.0,
+        "early_stop.enable": False,
+        "mutual_learning.enable": False,
+        "lr_finder.enable": False,
+        "ema.enable": False,
+        "sam.enable": False,
+        "training.best_epoch": "highest",
+    }
+    fixed = {key for key, knob in KNOBS.items() if not knob.declared.resume}
+    assert {key for key in fixed if key.startswith("compression.")} == {
+        "compression.calibration_images",
+        "compression.preset",
+        "compression.ignored_layers",
+        "compression.pruned_share",
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("schedule.milestones", [1.5], "milestones: expected int, got 1.5"),
+        ("schedule.milestones", [True], "milestones: expected int, got True"),
+        ("model.slimnet.filter_counts", [1, 2, 3, 4.0], "filter_counts: expected int, got 4.0"),
+        ("input.mean", [0, 0, "x"], "mean: expected float, got 'x'"),
+        ("model.slimnet.filter_counts", [1, 2, 3, 0], "filter_counts: 0 is outside 1 to 4096"),
+    ],
+)
+def test_each_value_of_a_list_has_its_type_and_range(key, value, message):
+    with pytest.raises(UserError, match=message):
+        from_dict(nest({key: value}))
 
 
 @pytest.mark.parametrize("former", [*RENAMED, *RENAMED_VALUES])
@@ -227,3 +268,17 @@ def test_every_knob_is_read_by_the_library():
         name = key.rpartition(".")[2]
         if not key.startswith("model.slimnet."):  # passed on by name
             assert re.search(rf"\.{name}\b", code), key
+
+
+def test_removed_knobs(caplog):
+    """In a checkpoint they are nobody's fault; a user is told, or refused where they act."""
+    merge(default_config(), {"sam": {"reuse": 0.0, "rho": 0.1}}, "some template")
+    assert caplog.messages == [
+        "some template: sam.reuse is gone and can be left out: LookSAM cost accuracy wherever it "
+        "was measured; see sam.interval."
+    ]
+    with pytest.raises(UserError, match=r"template\.sam\.reuse: this setting is gone"):
+        merge(default_config(), {"sam": {"reuse": 0.7}}, "template")
+    assert from_dict({"sam": {"reuse": 0.7, "rho": 0.1}}).sam.rho == 0.1
+    assert removed_settings({"sam": {"reuse": 0.7}}) == {"sam.reuse": 0.7}
+    assert removed_settings({"sam": {"reuse": 0}}) == {}

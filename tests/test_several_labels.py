@@ -125,7 +125,7 @@ def test_a_training_beats_the_majority(trained: Path, faces: str, tmp_path: Path
 
     accuracy = multilabel_accuracy(torch.tensor(probabilities), torch.tensor(truth).int(), 4)
     assert figures["label_accuracy"] == pytest.approx(100 * accuracy.item())
-    thresholds = np.array(load_classifier(trained).thresholds)
+    thresholds = np.array(load_classifier(trained).info.thresholds)
     taken = [[name in row["predicted"].split(";") for name in NAMES] for row in rows]
     np.testing.assert_array_equal(taken, probabilities >= thresholds)
     with (tmp_path / "report" / "per_label.csv").open() as file:
@@ -148,7 +148,7 @@ def test_the_course_is_told_by_its_name(trained: Path) -> None:
 
 
 def test_files_say_what_they_are(exported: Path, trained: Path) -> None:
-    thresholds = list(load_classifier(trained).thresholds)
+    thresholds = list(load_classifier(trained).info.thresholds)
     assert len(set(thresholds)) > 1
     model = ov.Core().read_model(exported / "model.xml")
     own = model.get_rt_info("classification").astype(dict)
@@ -190,7 +190,7 @@ def test_predictions_have_the_labels_above_their_thresholds(
     predictor = Predictor(exported / "model.xml")
     found = predictor.predict(samples.paths)
     complete = predictor.predict(samples.paths, threshold=0.0)
-    thresholds = dict(zip(NAMES, load_classifier(trained).thresholds, strict=True))
+    thresholds = dict(zip(NAMES, load_classifier(trained).info.thresholds, strict=True))
     for some, every in zip(found, complete, strict=True):
         values = dict(zip(every.class_names, every.probabilities, strict=True))
         assert set(values) == set(NAMES)
@@ -262,7 +262,9 @@ def test_mixing_smoothing_and_weights_work_together(run: Callable[..., Path]) ->
         ["sam.enable", "true"], ["evaluation.thresholds", "half"],
     )  # fmt: skip
     contents = read_checkpoint(outputs / "best.pth")
-    assert "thresholds" not in contents and load_classifier(outputs / "best.pth").thresholds == ()
+    assert (
+        "thresholds" not in contents and load_classifier(outputs / "best.pth").info.thresholds == ()
+    )
 
 
 def test_the_rate_is_searched_by_the_score(run: Callable[..., Path]) -> None:
@@ -291,7 +293,7 @@ def test_the_start_is_fitted_label_by_label(
     with caplog.at_level("INFO", logger="classification"):
         outputs = run("probed", 1, *probe, ["optimizer.base_learning_rate", "1e-9"],
                       load_weights=trained)  # fmt: skip
-    assert "the last layer starts from a fit" in caplog.text
+    assert "the head starts as a linear probe" in caplog.text
     assert read_checkpoint(outputs / "best.pth")["metrics"]["val_label_accuracy"] > 85
 
 

@@ -89,7 +89,7 @@ def test_the_threshold_has_the_recall_on_validation_and_is_the_largest(
 def test_exported_files_decide_alike(name: str, trained: Path, exported: Path, celeba: str) -> None:
     folder = Path(celeba.removeprefix("celeba:")) / "img_align_celeba"
     threshold = read_checkpoint(trained)["thresholds"][0]
-    assert load_backend(exported / name).thresholds == pytest.approx((threshold,))
+    assert load_backend(exported / name).info.thresholds == pytest.approx((threshold,))
     for prediction in Predictor(exported / name, precision_hint="f32").predict(folder, top_k=2):
         scores = dict(zip(prediction.class_names, prediction.probabilities, strict=True))
         assert (prediction.class_names[0] == "glasses") == (scores["glasses"] >= threshold)
@@ -202,7 +202,7 @@ def test_what_no_threshold_reaches_is_said(
         settings=[*SETTINGS, ["evaluation.thresholds", "precision"]],
         epochs=1,
     ).best
-    assert load_classifier(best).thresholds == (0.5,)
+    assert load_classifier(best).info.thresholds == (0.5,)
     assert "no threshold reaches a precision of 0.95 on the validation images for glasses" in (
         caplog.text
     )

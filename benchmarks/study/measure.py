@@ -139,7 +139,7 @@ def measure_cost(checkpoint: Path) -> dict[str, float]:
     `latency_threads` threads.
     """
     classifier = load_classifier(checkpoint)
-    size = (classifier.preprocessing.height, classifier.preprocessing.width)
+    size = (classifier.info.preprocessing.height, classifier.info.preprocessing.width)
     image, model, milliseconds = torch.rand(1, 3, *size), classifier.model, []
     with torch.inference_mode():
         for _ in range(_WARM_UP + _CALLS):

@@ -76,7 +76,7 @@ def _print_path(path: str) -> None:
 
 def _seconds_of_the_model(predictor: Predictor) -> float:
     """Return the median time of one image in the model, which is warm afterwards."""
-    size = (predictor.backend.preprocessing.height, predictor.backend.preprocessing.width)
+    size = predictor.backend.info.preprocessing.size
     blank = np.zeros((1, *size, 3), dtype=np.uint8)
     times = []
     for _ in range(_WARM_UP + _TIMED):

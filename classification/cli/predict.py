@@ -22,7 +22,7 @@ from classification.cli.prediction_formats import (
 from classification.cli.run import run_command
 from classification.data.faces import NO_FACE
 from classification.data.inventory import Inventory, log_inventories
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.errors import UserError
 from classification.files import open_regular
 from classification.template import Template
@@ -129,9 +129,9 @@ def predict(
         check_writable(path.parent)
     predictor = Predictor(load_weights, precision_hint=precision_hint)
     print(f"{load_weights}: {predictor.backend.precision}", file=sys.stderr)
-    multi_label = predictor.backend.task == MULTI_LABEL
-    if not multi_label and predictor.backend.thresholds:
-        chosen, name = predictor.backend.thresholds[0], predictor.class_names[1]
+    multi_label = predictor.backend.info.task == MULTI_LABEL
+    if not multi_label and predictor.backend.info.thresholds:
+        chosen, name = predictor.backend.info.thresholds[0], predictor.class_names[1]
         print(f"{name} from a probability of {chosen:.4f} on, chosen in training", file=sys.stderr)
     if positive is not None:
         from classification.cli.positives import print_positives
@@ -154,7 +154,7 @@ def predict(
         ):
             out.write(line)
         unsure = ""
-        if multi_label or threshold or (threshold is None and predictor.backend.reject_below):
+        if multi_label or threshold or (threshold is None and predictor.backend.info.reject_below):
             words = "without a label" if multi_label else "not certain"
             unsure = f", {tally['not certain']} {words}"
         by_rule = f", {tally['by rule']} without a face" if tally["by rule"] else ""

@@ -128,11 +128,11 @@ def _compress(plan: Plan, run_folder: RunFolder, inner: RunFolder, command: str)
     keep_freed_memory()
     accelerator = create_accelerator(config, gpu_num=1)
     # A model of some of the folders' classes is compressed with images of those.
-    names = classifier.class_names
+    names = classifier.info.class_names
     read = partial(read_samples, class_names=names, classes=names, data=config.data)
     counts = plan.counts
     train_samples = read(counts["train_data_roots"], counts["train_ann_files"] or "", role="train")
-    check_task(train_samples, classifier.task, plan.weights, "train")
+    check_task(train_samples, classifier.info.task, plan.weights, "train")
     val_samples = read(counts["val_data_roots"], counts["val_ann_files"] or "", role="val")
     data = {"train": fingerprint(train_samples), "val": fingerprint(val_samples)}
     name_other_data(plan, data)
@@ -140,7 +140,7 @@ def _compress(plan: Plan, run_folder: RunFolder, inner: RunFolder, command: str)
 
     with StopSignal() as stop:
         train_store, val_store = open_stores(
-            train_samples, val_samples, classifier.preprocessing, config, accelerator, stop
+            train_samples, val_samples, classifier.info.preprocessing, config, accelerator, stop
         )
         context = Context(
             classifier, config, train_store, val_store, accelerator, stop, data, plan.counts
@@ -150,7 +150,7 @@ def _compress(plan: Plan, run_folder: RunFolder, inner: RunFolder, command: str)
             check_resumed(plan, run, data, _as_it_must_be(run.contents, context))
         if plan.overwrite:
             run_folder.clear()
-        images = calibration_batches(train_store, classifier.preprocessing, config)
+        images = calibration_batches(train_store, classifier.info.preprocessing, config)
         model = classifier.model
         if plan.prune and not (resume and resume["compression"]["method"] == INT8):
             model = _restore(classifier, resume) if resume else _prune(context, images[0])
@@ -190,7 +190,7 @@ def _as_it_must_be(resume: Mapping[str, Any], context: Context) -> dict[str, tup
             context.reference.score,
             resume["compression"][f"reference_{key}"],
         ),
-        "the list of classes": (list(context.classifier.class_names), resume["class_names"]),
+        "the list of classes": (list(context.classifier.info.class_names), resume["class_names"]),
     }
 
 
@@ -203,7 +203,7 @@ def _describe(method: str, model: torch.nn.Module, context: Context) -> dict[str
 
 
 def _restore(classifier: Classifier, resume: Mapping[str, Any]) -> torch.nn.Module:
-    model = create_classifier(classifier.config, len(classifier.class_names))
+    model = create_classifier(classifier.config, len(classifier.info.class_names))
     if resume["compression"]["method"] == INT8:
         model = restore_quantized(model, resume["compression"])
     model.load_state_dict(resume["state_dict"])

@@ -14,12 +14,12 @@ import torch
 from accelerate import Accelerator
 
 from classification.compression.gate import ENOUGH_IMAGES, Verdict, check_rounding, compare
-from classification.compression.size import describe_ir
+from classification.compression.size import uncalibrated
 from classification.config import Config
 from classification.data.store import ImageStore
-from classification.deployment.int8 import int8_path
 from classification.deployment.ir import write_ir
 from classification.deployment.openvino_backend import OpenVINOBackend
+from classification.deployment.openvino_cpu import int8_path
 from classification.deployment.parity import named_images
 from classification.errors import UserError
 from classification.evaluation.score import SCORES, Outcome, ScoreName, judge
@@ -93,11 +93,11 @@ class Context:
 
     def _logits(self, model: torch.nn.Module, store: ImageStore) -> np.ndarray:
         if not len(store):
-            return np.empty((0, len(self.classifier.class_names)), np.float32)
+            return np.empty((0, len(self.classifier.info.class_names)), np.float32)
         logits = compute_logits(
             model,
             store,
-            self.classifier.preprocessing,
+            self.classifier.info.preprocessing,
             batch_size=self.config.evaluation.batch_size,
             accelerator=self.accelerator,
             stop=self.stop,
@@ -117,7 +117,7 @@ class Context:
         """
         classifier = load_classifier(path)
         computed, exported = self.logits(classifier.model), self.exported_logits(classifier)
-        if classifier.precision == "INT8":
+        if classifier.info.precision == "INT8":
             parts = (exported, computed, self.in_float)
             check_rounding(*map(np.concatenate, parts), saturates=int8_path().saturates)
         changed = self._answers(exported.train) != self._answers(self.in_float.train)
@@ -130,10 +130,10 @@ class Context:
         """Run a checkpoint's IR in OpenVINO, float layers in float32."""
         with tempfile.TemporaryDirectory() as folder:
             path, _ = write_ir(
-                classifier.model.cpu(), describe_ir(classifier), Path(folder) / "model.xml"
+                classifier.model.cpu(), uncalibrated(classifier), Path(folder) / "model.xml"
             )
             backend = OpenVINOBackend(path)
-        none = np.empty((0, len(self.classifier.class_names)), np.float32)
+        none = np.empty((0, len(self.classifier.info.class_names)), np.float32)
         stores = (self.val_store, self.joining)
         return Logits(*(np.concatenate([none, *backend.stream(self._batches(s))]) for s in stores))
 

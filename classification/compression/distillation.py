@@ -31,7 +31,7 @@ def teachers_of(classifier: Classifier) -> list[Teacher]:
 
     Of those its checkpoint holds the weights, unless it was made without a training's state.
     """
-    teachers = [Teacher(classifier.model, classifier.preprocessing)]
+    teachers = [Teacher(classifier.model, classifier.info.preprocessing)]
     training = classifier.contents.get("training") or {}
     for i, config in enumerate(auxiliary_configs(classifier.config)):
         prefix = f"auxiliaries.{i}."
@@ -41,7 +41,7 @@ def teachers_of(classifier: Classifier) -> list[Teacher]:
             if name.startswith(prefix)
         }
         if state:
-            auxiliary = create_classifier(config, len(classifier.class_names)).eval()
+            auxiliary = create_classifier(config, len(classifier.info.class_names)).eval()
             auxiliary.load_state_dict(state)
             teachers.append(Teacher(auxiliary, Preprocessing.from_config(config)))
     return teachers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ import torch
 from classification.compression.context import Context, Judged
 from classification.compression.distillation import DistillationTask, teachers_of
 from classification.compression.pruning import keep_zeros
-from classification.config import Config, get, merge_settings, updated, validate
+from classification.config import Config, get, updated, validate, with_settings
 from classification.data.labels import warn_of_another_label
 from classification.data.loader import TrainLoader
 from classification.errors import DivergedError, UserError
 from classification.evaluation.score import Outcome
 from classification.knobs import KNOBS
-from classification.models.checkpoint import describe, read_checkpoint
+from classification.models.checkpoint import checkpoint_head, read_checkpoint
+from classification.models.quantized import INT8
 from classification.training.arguments import remember
 from classification.training.early_stop import EarlyStop
 from classification.training.loop import fit
@@ -31,18 +33,6 @@ logger = logging.getLogger(__name__)
 PATIENCE = 2  # epochs without a better one, once the accuracy is good enough
 USUAL_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 300, 3, 30
 
-# What a fine-tuning of a few epochs at a small rate does in its own way.
-_OWN_WAY: Mapping[str, Any] = {
-    "schedule.name": "cosine",
-    "schedule.warmup_epochs": 0.0,
-    "early_stop.enable": False,  # see `_GoodEnough`
-    "mutual_learning.enable": False,  # auxiliaries teach, but learn no more
-    "lr_finder.enable": False,
-    "ema.enable": False,  # the average of quantizer ranges is no quantizer's range
-    "sam.enable": False,  # twice the cost of steps that hardly move
-    "training.best_epoch": "highest",  # of the compressed model as it comes and the epochs after
-}
-
 
 def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Config:
     """Return the config of the fine-tuning: the training's, at a small rate and a few epochs.
@@ -50,19 +40,18 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
     Raises:
         UserError: a setting is wrong, would change the trained model, or would have no effect.
     """
-    config = trained.clone()
-    config.defrost()
-    merge_settings(config, settings)
+    config = with_settings(trained, settings)
     for key, knob in KNOBS.items():
         if knob.declared.model and get(config, key) != get(trained, key):
             raise UserError(
                 f"--set {key}: belongs to the trained model, which is compressed as it is. "
                 "Train with this setting first."
             )
-    switched_off = {key.split(".")[0] for key, value in _OWN_WAY.items() if value is False}
+    own_way = {k: v for knob in KNOBS.values() for k, v in knob.in_fine_tuning.items()}
+    switched_off = {key.split(".")[0] for key, value in own_way.items() if value is False}
     for key in {key for key, _ in settings}:
-        if key in _OWN_WAY:
-            acts = get(config, key) == _OWN_WAY[key]
+        if key in own_way:
+            acts = get(config, key) == own_way[key]
         else:
             acts = key != "training.epochs" and key.split(".")[0] not in switched_off
         if not acts:
@@ -71,7 +60,7 @@ def fine_tuning_config(trained: Config, settings: Sequence[Sequence[str]]) -> Co
                 "compression of the config for what has, as compression.epochs."
             )
     rate = config.optimizer.base_learning_rate * config.compression.lr_factor
-    config = updated(config, {**_OWN_WAY, "optimizer.base_learning_rate": rate})
+    config = updated(config, {**own_way, "optimizer.base_learning_rate": rate})
     validate(config)
     warn_of_another_label(trained.data.labels, config.data.labels)
     return config
@@ -105,14 +94,9 @@ def save_and_fine_tune(
     """
     goal = context.reference.score - context.config.compression.max_accuracy_drop
     path = folder.path / "best.pth"
-    description = describe(
-        template_name=context.classifier.contents["template_name"],
-        class_names=context.classifier.class_names,
-        config=context.config,
-        task=context.classifier.task,
-        compression=compression,
-        data=context.data,
-    )
+    precision = "INT8" if compression["method"] == INT8 else "FP32"
+    info = replace(context.classifier.info.undecided(), precision=precision)
+    description = checkpoint_head(info, context.config, compression=compression, data=context.data)
     best = EarlyStop(exact=True)
     if resume is None:
         start = context.judge(context.logits(model))
@@ -195,7 +179,7 @@ def _fine_tune(
             loader,
             context.val_store,
             configs=[config],
-            preprocessing=context.classifier.preprocessing,
+            preprocessing=context.classifier.info.preprocessing,
             description=description,
             folder=folder,
             accelerator=context.accelerator,

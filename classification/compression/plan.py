@@ -14,13 +14,12 @@ from classification.compression.layers import matching_layers
 from classification.config import Config, flatten, to_dict
 from classification.data.fingerprint import is_same
 from classification.data.readers import check_outside
-from classification.data.sample_set import MULTI_LABEL
 from classification.errors import UserError
-from classification.evaluation.reject import check_target_accuracy
-from classification.evaluation.thresholds import check_thresholds
+from classification.knobs import KNOBS
 from classification.models.checkpoint import Classifier, load_classifier
 from classification.models.quantized import INT8, PRUNED
 from classification.training.arguments import DATA, effective, remember
+from classification.training.recipe import check_recipe
 from classification.training.resume import (
     Resumed,
     argument_changes,
@@ -33,8 +32,6 @@ from classification.training.run_folder import PRUNED_FOLDER
 logger = logging.getLogger(__name__)
 
 Fingerprints = Mapping[str, Mapping[str, Any]]  # of "train" and "val"
-# Of the compressed model as it came, which is not made again.
-_OF_THE_COMPRESSED = ("calibration_images", "preset", "ignored_layers", "pruned_share")
 
 
 @dataclass(frozen=True)
@@ -88,15 +85,14 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         roots, annotations = counts[f"{role}_data_roots"], counts[f"{role}_ann_files"]
         check_outside(folder, "--save-checkpoints-to", roots or "", annotations or "", role)
     classifier = load_classifier(weights)
-    if classifier.precision == "INT8":
+    if classifier.info.precision == "INT8":
         raise UserError(f"{weights}: is int8 already; give the checkpoint it was made from.")
     settings = counts["settings"]
     if remembered.get("split") and not Path(classifier.config.data.split).is_file():
         settings = [*settings, ["data.split", json.dumps(remembered["split"][0])]]
     config = fine_tuning_config(classifier.config, settings)
     matching_layers(classifier.model, config.compression.ignored_layers)  # typos are found now
-    check_thresholds(config, classifier.class_names, classifier.task)
-    check_target_accuracy(config, multi_label=classifier.task == MULTI_LABEL)
+    check_recipe(config, classifier.info.task, classifier.info.class_names)
     if run and given["overwrite"]:
         raise UserError("--overwrite: begins anew, --resume-from goes on; give one of them.")
     return Plan(
@@ -161,11 +157,12 @@ def check_resumed(
     refused += [f"{words} is {now} (was {then})" for words, (now, then) in found.items()
                 if now != then]  # fmt: skip
     was, now = run.settings, flatten(to_dict(plan.config))
-    fixed = tuple(f"compression.{name}" for name in _OF_THE_COMPRESSED)
     for key in now:
         if now[key] != was.get(key, now[key]):
             text = f"{key} is {now[key]!r} (was {was[key]!r})"
-            (refused if key in fixed else changed).append(text)
+            # The compressed model as it came is not made again.
+            fixed = key.startswith("compression.") and not KNOBS[key].declared.resume
+            (refused if fixed else changed).append(text)
     arguments = remember(plan.counts, plan.folder, plan.config.data.split)
     changed += argument_changes(run.arguments, arguments)
     if refused:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from classification.deployment.ir import write_ir
-from classification.deployment.metadata import Description
+from classification.deployment.metadata import Metadata
 from classification.models.checkpoint import Classifier
 
 
@@ -21,23 +21,16 @@ class Size(NamedTuple):
     xml_bytes: int
 
 
-def describe_ir(classifier: Classifier) -> Description:
+def uncalibrated(classifier: Classifier) -> Metadata:
     """Return what an IR says that is measured and thrown away: its logits are not calibrated."""
-    return Description(
-        class_names=classifier.class_names,
-        preprocessing=classifier.preprocessing,
-        input_format="RGB",
-        precision=classifier.precision,
-        parameters=0.0,
-        gflops=0.0,
-        task=classifier.task,
-    )
+    return Metadata(replace(classifier.info, temperature=1.0), "RGB")
 
 
 def deployed_size(classifier: Classifier) -> Size:
     """Write a classifier as IR into a temporary folder and return what it takes there."""
-    description = replace(describe_ir(classifier), temperature=classifier.temperature)
     with tempfile.TemporaryDirectory() as folder:
-        xml, weights = write_ir(classifier.model.cpu(), description, Path(folder) / "model.xml")
+        xml, weights = write_ir(
+            classifier.model.cpu(), Metadata(classifier.info, "RGB"), Path(folder) / "model.xml"
+        )
         data = weights.read_bytes()
         return Size(len(data), len(gzip.compress(data, mtime=0)), xml.stat().st_size)

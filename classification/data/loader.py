@@ -24,10 +24,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from classification.config import Config
-from classification.data.mixing import mix_batch, mixes
+from classification.data.augment import augment
+from classification.data.mixup import mix_batch, mixes
 from classification.data.sampling import count_repeats, create_draw, mean_counts, plan_epoch
 from classification.data.store import ImageStore, LostError
-from classification.data.transforms import augment
 from classification.errors import UserError, memory_advice
 from classification.knobs import Augmentation
 
@@ -204,7 +204,7 @@ def _load_batch(
 
     `load` takes an index into the store and its position among the indices.
     """
-    size = (store.preprocessing.height, store.preprocessing.width)
+    size = store.preprocessing.size
     images = np.empty((len(indices), *size, 3), dtype=np.uint8)
 
     positions = iter(range(len(indices)))  # shared: each thread takes the next one that is left

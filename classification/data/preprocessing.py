@@ -36,6 +36,11 @@ class Preprocessing:
     faces: FaceCrop | None = None  # None = the whole image
     value_range: int = FULL_RANGE
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return height and width in pixels."""
+        return self.height, self.width
+
     @classmethod
     def from_config(cls, config: Config) -> Preprocessing:
         """Return what a config says; a value range that is still to be found is the full one."""

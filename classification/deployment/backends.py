@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
+from classification.models.model_info import ModelInfo
 
 PRECISION_HINTS = ("f32", "bf16", "f16")
 
@@ -18,16 +18,9 @@ class Backend(Protocol):
     """A model that takes images as `load_image` returns them."""
 
     path: Path
-    class_names: tuple[str, ...]
-    task: str  # multi-class or multi-label
-    thresholds: tuple[float, ...]  # see `named`
-    temperature: float  # that the model's own logits were divided by; 1 = they are its own
-    reject_below: float  # no class is named with a lower probability; 0 = one always is
-    preprocessing: Preprocessing
+    info: ModelInfo
     device: str  # such as "cpu" or "cuda"
     precision: str  # of weights and of computation, in words
-    parameters: float  # millions
-    gflops: float  # of one image
 
     @property
     def threads(self) -> int:

@@ -3,67 +3,50 @@
 An IR carries it as `rt_info`, an ONNX file as `metadata_props`, a TorchScript file as extra files,
 all in two sections: `model_info` for clients that know OpenVINO's Model API, `classification` for
 ours, which loses nothing.
+
+Ours also has the SHA-256 by which a file is known to be whole, and an IR's two files to be a pair:
+in an IR that of its .bin, in an ONNX file its own, taken with zeros in its place. Files of version
+0.1.0 have none, and are read without.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from classification.data.model_schema import (
-    check_class_names,
-    check_preprocessing,
-    check_reject_below,
-    check_task,
-    check_temperature,
-    check_thresholds,
-    number,
-    wrong,
-)
-from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL
+from classification.checks import wrong
 from classification.errors import UserError
+from classification.files import sha256_of
+from classification.models.model_info import ModelInfo
 from classification.version import __version__
 
 MODEL_API_SECTION = "model_info"
 OWN_SECTION = "classification"
+WEIGHTS_KEY = "weights_sha256"  # of an IR
+FILE_KEY = "file_sha256"  # of an ONNX file
+PLACE = "0" * 64  # held for the digest until it is known
 
 
 @dataclass(frozen=True)
-class Description:
-    """One model: what goes in, what comes out, what it costs."""
+class Metadata:
+    """What an exported file says: of the model, and of its own graph."""
 
-    class_names: tuple[str, ...]
-    preprocessing: Preprocessing
-    input_format: str  # order of the input's colour channels: BGR or RGB
-    precision: str  # of the weights: FP32, FP16 or INT8
-    parameters: float  # millions
-    gflops: float  # of one image
-    task: str = MULTI_CLASS
+    info: ModelInfo
+    input_format: str  # order of the input's color channels: BGR or RGB
     embedded: bool = False  # preprocessing and probabilities are part of the graph
-    thresholds: tuple[float, ...] = ()  # see `named`
-    temperature: float = 1.0  # the graph divides the network's logits by it
-    reject_below: float = 0.0  # no class is named with a lower probability; 0 = one always is
+
+    def sections(self) -> dict[str, dict[str, str]]:
+        """Return both sections by name."""
+        return {MODEL_API_SECTION: self.model_api_section(), OWN_SECTION: self.own_section()}
 
     def own_section(self) -> dict[str, str]:
-        """Return what `read_description` reads, as strings."""
-        thresholds = {"thresholds": json.dumps(self.thresholds)} if self.thresholds else {}
+        """Return what `read_metadata` reads, as strings."""
         return {
-            "framework_version": __version__,
-            "class_names": json.dumps(self.class_names, ensure_ascii=False),
-            "preprocessing": json.dumps(self.preprocessing.to_dict()),
+            **replace(self.info, framework_version=__version__).to_strings(),
             "input_format": self.input_format,
-            "precision": self.precision,
-            "parameters": repr(self.parameters),
-            "gflops": repr(self.gflops),
-            "task": self.task,
             "embedded": str(self.embedded),
-            "temperature": repr(self.temperature),
-            "reject_below": repr(self.reject_below),
-            **thresholds,
         }
 
     def model_api_section(self) -> dict[str, str]:
@@ -72,33 +55,34 @@ class Description:
         Its clients hand over BGR pixels of 0..255. Unless the graph does all of that, they stretch
         the image (without the antialiasing of `load_image`), reverse the channels if told to,
         subtract the means and divide by the scales, both in the order of the model's input. They
-        apply softmax to what does not look like probabilities, but for several labels a sigmoid to
-        whatever they get. Labels are separated by blanks, so blanks within one become underscores.
+        apply softmax to what does not look like probabilities, but a sigmoid to whatever they get
+        of multi-label models. Labels are separated by blanks, so blanks within one become
+        underscores.
         """
-        if self.embedded and self.task == MULTI_LABEL:
+        if self.embedded and self.info.multi_label:
             return {}
         return {
             "model_type": "Classification",
-            "labels": " ".join("_".join(name.split()) for name in self.class_names),
-            **(self._embedded_keys() if self.embedded else self._normalisation_keys()),
-            "multilabel": str(self.task == MULTI_LABEL),
+            "labels": " ".join("_".join(name.split()) for name in self.info.class_names),
+            **self._input_keys(),
+            "multilabel": str(self.info.multi_label),
             "hierarchical": "False",
-            "confidence_threshold": "0.5",  # of several labels
+            "confidence_threshold": "0.5",  # of multi-label models
             "output_raw_scores": "True",  # the probabilities of all classes
         }
 
-    def _embedded_keys(self) -> dict[str, str]:
-        return {
-            "embedded_processing": "True",
-            "orig_height": str(self.preprocessing.height),
-            "orig_width": str(self.preprocessing.width),
-        }
+    def pixel_statistics(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of pixels 0..255 in the input's channel order."""
+        step = -1 if self.input_format == "BGR" else 1
+        preprocessing = self.info.preprocessing
+        mean, std = preprocessing.mean[::step], preprocessing.std[::step]
+        return [255 * value for value in mean], [255 * value for value in std]
 
-    def _normalisation_keys(self) -> dict[str, str]:
-        mean = [255 * value for value in self.preprocessing.mean]
-        scale = [255 * value for value in self.preprocessing.std]
-        if self.input_format == "BGR":
-            mean, scale = mean[::-1], scale[::-1]
+    def _input_keys(self) -> dict[str, str]:
+        if self.embedded:
+            height, width = map(str, self.info.preprocessing.size)
+            return {"embedded_processing": "True", "orig_height": height, "orig_width": width}
+        mean, scale = self.pixel_statistics()
         return {
             "mean_values": " ".join(f"{value:.8g}" for value in mean),
             "scale_values": " ".join(f"{value:.8g}" for value in scale),
@@ -108,34 +92,18 @@ class Description:
         }
 
 
-def read_description(values: Mapping[str, str], path: Path) -> Description:
-    """Return the description from the `classification` section of a file.
+def read_metadata(values: Mapping[str, str], path: Path) -> Metadata:
+    """Return the metadata from the `classification` section of a file.
 
     Raises:
         UserError: the section is missing or incomplete, as in files of other programs.
     """
     try:
-        class_names = check_class_names(json.loads(values["class_names"]))
-        task = check_task(values.get("task", MULTI_CLASS))  # older files do not say
-        thresholds = json.loads(values.get("thresholds", "[]"))
-        check_thresholds(thresholds, len(class_names), task)
-        description = Description(
-            class_names=class_names,
-            preprocessing=check_preprocessing(json.loads(values["preprocessing"])),
-            input_format=_one_of("input_format", values["input_format"], ("BGR", "RGB")),
-            precision=_one_of("precision", values["precision"], ("FP32", "FP16", "INT8")),
-            parameters=number("parameters", float(values["parameters"]), 0, math.inf),
-            gflops=number("gflops", float(values["gflops"]), 0, math.inf),
-            task=task,
-            embedded=_one_of("embedded", values.get("embedded", "False"), ("True", "False"))
-            == "True",
-            thresholds=tuple(map(float, thresholds)),
-            temperature=float(values.get("temperature", "1")),
-            reject_below=float(values.get("reject_below", "0")),
-        )
-        check_temperature(description.temperature)
-        check_reject_below(description.reject_below)
-        return description
+        for key in ("parameters", "gflops", "precision"):  # which a checkpoint need not say
+            values[key]
+        embedded = _one_of("embedded", values.get("embedded", "False"), ("True", "False"))
+        input_format = _one_of("input_format", values["input_format"], ("BGR", "RGB"))
+        return Metadata(ModelInfo.from_strings(values), input_format, embedded == "True")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -149,3 +117,55 @@ def _one_of(key: str, value: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise wrong(key, f"one of {', '.join(choices)}", value)
     return value
+
+
+def stamp_ir(path: Path) -> None:
+    """Write the digest of the weights into an .xml where its place is held."""
+    _fill_place(path, _xml_entry(PLACE), _xml_entry(sha256_of(path.with_suffix(".bin"))))
+
+
+def stamp_onnx(path: Path) -> None:
+    """Write a file's own digest into it where its place is held."""
+    _fill_place(path, _onnx_entry(PLACE), _onnx_entry(sha256_of(path)))
+
+
+def check_ir(own_section: Mapping[str, str], weights: bytes, path: Path) -> None:
+    """Raise a UserError unless the weights are those that an .xml was written with."""
+    expected = own_section.get(WEIGHTS_KEY)
+    if expected not in (None, hashlib.sha256(weights).hexdigest()):
+        raise UserError(
+            f"{path}: {path.with_suffix('.bin').name} is not the one that it was exported with: "
+            "the two come from different exports, or are damaged. Export the checkpoint again.\n"
+            "If another program rewrote both and kept our entry, delete the line with "
+            f"{WEIGHTS_KEY} from {path.name}; then they are loaded as they are."
+        )
+
+
+def check_onnx(own_section: Mapping[str, str], contents: bytes, path: Path) -> None:
+    """Raise a UserError unless a file is what was written."""
+    expected = own_section.get(FILE_KEY)
+    if expected is None:
+        return
+    blank = contents.replace(_onnx_entry(expected), _onnx_entry(PLACE))
+    if hashlib.sha256(blank).hexdigest() != expected:
+        raise UserError(
+            f"{path}: is not what was exported, or is damaged. Export the checkpoint again.\n"
+            f"If another program rewrote it and kept our entry, remove '{OWN_SECTION} "
+            f"{FILE_KEY}' from its metadata_props; then it is loaded as it is."
+        )
+
+
+def _fill_place(path: Path, place: bytes, entry: bytes) -> None:
+    contents = path.read_bytes()
+    if contents.count(place) != 1:
+        raise RuntimeError(f"{path}: expected one place for the digest")
+    path.write_bytes(contents.replace(place, entry))
+
+
+def _xml_entry(digest: str) -> bytes:
+    return f'<{WEIGHTS_KEY} value="{digest}" />'.encode()
+
+
+def _onnx_entry(digest: str) -> bytes:
+    """Return the end of a StringStringEntryProto: its key, and the mark and length of the value."""
+    return f"{OWN_SECTION} {FILE_KEY}\x12{chr(len(digest))}{digest}".encode()

@@ -12,16 +12,25 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
-from classification.deployment.identity import check_ir, check_onnx
-from classification.deployment.int8 import full_range_layers, int8_path
-from classification.deployment.metadata import OWN_SECTION, Description, read_description
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.metadata import (
+    OWN_SECTION,
+    Metadata,
+    check_ir,
+    check_onnx,
+    read_metadata,
+)
+from classification.deployment.openvino_cpu import (
+    DEVICE,
+    check_precision,
+    full_range_layers,
+    int8_path,
+    openvino_core,
+)
 from classification.errors import UserError
 from classification.files import read_regular
 
 logger = logging.getLogger(__name__)
 
-DEVICE = "CPU"
 # Images a request. A fixed batch runs up to twice as fast as a dynamic one, and on an idle machine
 # eight images run up to a fifth faster than one or two, and as fast as sixteen.
 REQUEST_SIZE = 8
@@ -37,28 +46,20 @@ class OpenVINOBackend:
             UserError: the file cannot be read, does not say what it expects, or this CPU cannot
                 compute in the wanted precision.
         """
-        _check_precision(precision_hint)
-        model, description = read_exported(path)
+        check_precision(precision_hint)
+        model, metadata = read_exported(path)
         self._exported = model.clone()
-        self._model = with_pixel_input(model, description)
+        self._model = with_pixel_input(model, metadata)
         self._precision = {"INFERENCE_PRECISION_HINT": precision_hint}
         self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
-        self.path = path
-        self.class_names = description.class_names
-        self.task, self.thresholds = description.task, description.thresholds
-        self.temperature = description.temperature
-        self.reject_below = description.reject_below
-        self.preprocessing = description.preprocessing
-        self.embedded = description.embedded
+        self.path, self.info, self.embedded = path, metadata.info, metadata.embedded
         self.device = DEVICE.lower()
         kind = "ONNX" if path.suffix == ".onnx" else "IR"
-        self.precision = f"{description.precision} {kind} on {self.device}, computing in "
-        if description.precision == "INT8":
+        self.precision = f"{metadata.info.precision} {kind} on {self.device}, computing in "
+        if metadata.info.precision == "INT8":
             _warn_of_overflow(model, path)
             self.precision += f"int8 ({int8_path()}), float layers in "
         self.precision += precision_hint
-        self.parameters = description.parameters
-        self.gflops = description.gflops
 
     @property
     def threads(self) -> int:
@@ -95,7 +96,10 @@ class OpenVINOBackend:
             for request in requests:
                 size = len(request.images)
                 if size not in idle:
-                    idle[size] = _infer_requests(self.compiled(size, "THROUGHPUT"))
+                    compiled = self.compiled(size, "THROUGHPUT")
+                    # Twice what runs at once, so that a core finds its next request waiting.
+                    count = 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+                    idle[size] = [compiled.create_infer_request() for _ in range(count)]
                 while not idle[size]:
                     yield _finish(running, idle)
                 infer_request = idle[size].pop()
@@ -116,16 +120,16 @@ class OpenVINOBackend:
         """
         key = (batch_size, hint)
         if key not in self._compiled:
-            size = (self.preprocessing.height, self.preprocessing.width)
+            size = self.info.preprocessing.size
             self._compiled[key] = self._compile(self._model.clone(), [batch_size, *size, 3], hint)
         return self._compiled[key]
 
     def compiled_as_exported(self, batch_size: int, hint: str) -> ov.CompiledModel:
-        """Return the file's model as it is, from [batch_size, 3, H, W] float32; compiled anew.
+        """Return the file's model as it is, from [batch_size, 3, H, W] float32; compiled each time.
 
         Only for a file without embedded preprocessing; see `compiled`.
         """
-        size = (self.preprocessing.height, self.preprocessing.width)
+        size = self.info.preprocessing.size
         return self._compile(self._exported.clone(), [batch_size, 3, *size], hint)
 
     def _compile(self, model: ov.Model, shape: list[int], hint: str) -> ov.CompiledModel:
@@ -158,12 +162,6 @@ def _requests(batches: Iterable[np.ndarray]) -> Iterator[_Request]:
             yield _Request(images, num_images, ends_batch=start + size >= len(batch))
 
 
-def _infer_requests(compiled: ov.CompiledModel) -> list[ov.InferRequest]:
-    # Twice what runs at once, so that a core finds its next request waiting.
-    count = 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-    return [compiled.create_infer_request() for _ in range(count)]
-
-
 def _finish(
     running: deque[tuple[ov.InferRequest, _Request]], idle: dict[int, list[ov.InferRequest]]
 ) -> tuple[np.ndarray, bool]:
@@ -176,63 +174,42 @@ def _finish(
     return logits, request.ends_batch
 
 
-def default_precision() -> str:
-    """Return the precision that OpenVINO computes float models in here, unless told: f32, bf16."""
-    hint: ov.Type = openvino_core().get_property(DEVICE, "INFERENCE_PRECISION_HINT")
-    return str(hint.to_string())
-
-
 def _warn_of_overflow(model: ov.Model, path: Path) -> None:
     """Warn of an int8 model that this CPU computes wrongly, as some of version 0.1.0 are."""
     layers = full_range_layers(model)
     if layers and int8_path().saturates:
         logger.warning(
             "%s: %d of its int8 layers use the full range of weights, and this CPU (no VNNI) adds "
-            "their products in 16 bits, which overflow: its answers are not those of the model. "
+            "their products in 16 bits, which overflow: the predictions are not the model's. "
             "Compress the FP32 checkpoint again, with compression.weight_range half, and export.",
             path,
             len(layers),
         )
 
 
-def _check_precision(precision_hint: str) -> None:
-    """Refuse what OpenVINO would quietly compute in float32."""
-    names = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
-    capabilities = openvino_core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
-    if names[precision_hint] not in capabilities:
-        possible = [hint for hint, name in names.items() if name in capabilities]
-        raise UserError(
-            f"--precision-hint: this {DEVICE} cannot compute in {precision_hint}, only in "
-            f"{', '.join(possible)}."
-        )
+def with_pixel_input(model: ov.Model, metadata: Metadata) -> ov.Model:
+    """Return the model from [N, H, W, 3] uint8 RGB to logits; normalisation joins its graph.
 
-
-def with_pixel_input(model: ov.Model, description: Description) -> ov.Model:
-    """Return the model from [N, H, W, 3] uint8 RGB to logits; normalisation joins its graph."""
-    if description.embedded:
-        return _with_rgb_input_and_logits(model)
+    Of a graph with embedded preprocessing the probabilities are dropped.
+    """
+    if metadata.embedded:
+        probabilities = model.get_results()[0].input_value(0).get_node()
+        model = ov.Model([probabilities.input_value(0)], model.get_parameters())
     processor = PrePostProcessor(model)
-    processor.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    processor.input().model().set_layout(ov.Layout("NCHW"))
-    steps = processor.input().preprocess().convert_element_type(ov.Type.f32)
-    steps.mean([255 * value for value in description.preprocessing.mean])
-    steps.scale([255 * value for value in description.preprocessing.std])
-    if description.input_format == "BGR":
-        steps.reverse_channels()
+    pixels = processor.input()
+    pixels.tensor().set_layout(ov.Layout("NHWC"))
+    if not metadata.embedded:
+        pixels.tensor().set_element_type(ov.Type.u8)
+        pixels.model().set_layout(ov.Layout("NCHW"))
+        steps = pixels.preprocess().convert_element_type(ov.Type.f32)
+        steps.mean([255 * value for value in metadata.info.preprocessing.mean])
+        steps.scale([255 * value for value in metadata.info.preprocessing.std])
+    if metadata.embedded or metadata.input_format == "BGR":
+        pixels.preprocess().reverse_channels()
     return processor.build()
 
 
-def _with_rgb_input_and_logits(model: ov.Model) -> ov.Model:
-    """Turn round the colours and drop the probabilities of a graph with embedded preprocessing."""
-    probabilities = model.get_results()[0].input_value(0).get_node()
-    model = ov.Model([probabilities.input_value(0)], model.get_parameters())
-    processor = PrePostProcessor(model)
-    processor.input().tensor().set_layout(ov.Layout("NHWC"))
-    processor.input().preprocess().reverse_channels()
-    return processor.build()
-
-
-def read_exported(path: Path) -> tuple[ov.Model, Description]:
+def read_exported(path: Path) -> tuple[ov.Model, Metadata]:
     """Return the graph of an IR or ONNX file as it is, and what the file says of it.
 
     Raises:
@@ -246,7 +223,7 @@ def read_exported(path: Path) -> tuple[ov.Model, Description]:
     if path.suffix == ".xml":
         file = path.with_suffix(".bin")
         if not file.is_file():
-            raise UserError(f"{path}: its weights are missing: there is no {file.name} beside it.")
+            raise UserError(f"{path}: its weights are missing: there is no {file.name} next to it.")
         weights = _read(file)
     try:
         model = openvino_core().read_model(contents, weights)
@@ -254,13 +231,13 @@ def read_exported(path: Path) -> tuple[ov.Model, Description]:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{path}: OpenVINO cannot read this model: {reason}") from error
     own = _own_section(model)
-    description = read_description(own, path)
-    _check_interface(model, description, path)
+    metadata = read_metadata(own, path)
+    _check_interface(model, metadata, path)
     if path.suffix == ".xml":
         check_ir(own, weights, path)
     else:
         check_onnx(own, contents, path)
-    return model, description
+    return model, metadata
 
 
 def _read(path: Path) -> bytes:
@@ -285,13 +262,13 @@ def _own_section(model: ov.Model) -> dict[str, str]:
     }
 
 
-def _check_interface(model: ov.Model, description: Description, path: Path) -> None:
-    size = (description.preprocessing.height, description.preprocessing.width)
-    expected_input = ov.PartialShape([-1, -1, -1, 3] if description.embedded else [-1, 3, *size])
-    expected_output = ov.PartialShape([-1, len(description.class_names)])
+def _check_interface(model: ov.Model, metadata: Metadata, path: Path) -> None:
+    size = metadata.info.preprocessing.size
+    expected_input = ov.PartialShape([-1, -1, -1, 3] if metadata.embedded else [-1, 3, *size])
+    expected_output = ov.PartialShape([-1, len(metadata.info.class_names)])
     shapes = [port.partial_shape for port in (*model.inputs, *model.outputs)]
     if shapes != [expected_input, expected_output]:
         raise UserError(
             f"{path}: its inputs and outputs are {', '.join(map(str, shapes))}, where its "
-            f"description promises {expected_input} and {expected_output}. Export it again."
+            f"metadata promises {expected_input} and {expected_output}. Export it again."
         )

@@ -11,7 +11,6 @@ import torch
 
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.models.checkpoint import load_classifier
-from classification.models.complexity import measure_complexity
 
 
 class TorchBackend:
@@ -19,17 +18,10 @@ class TorchBackend:
 
     def __init__(self, path: Path) -> None:
         classifier = load_classifier(path)
-        self.path, self.classifier = path, classifier
-        self.class_names = classifier.class_names
-        self.task, self.thresholds = classifier.task, classifier.thresholds
-        self.preprocessing = classifier.preprocessing
+        self.path, self.classifier, self.info = path, classifier, classifier.info
         self.config = classifier.config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.precision = f"{classifier.precision} checkpoint on {self.device}, computing in f32"
-        size = (self.preprocessing.height, self.preprocessing.width)
-        self.parameters, self.gflops = measure_complexity(classifier.model, *size)
-        self.temperature = classifier.temperature
-        self.reject_below = classifier.reject_below
+        self.precision = f"{self.info.precision} checkpoint on {self.device}, computing in f32"
         self._model = classifier.calibrated().to(self.device).to(memory_format=torch.channels_last)
 
     @property
@@ -38,7 +30,7 @@ class TorchBackend:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return logits [N, C] float32 of images [N, H, W, 3] uint8 RGB."""
-        return torch_logits(self._model, images, self.preprocessing)
+        return torch_logits(self._model, images, self.info.preprocessing)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the logits of each batch in order; PyTorch uses all cores for each of them."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classification.deployment.probabilities import sigmoid, softmax
+from classification.models.decision import sigmoid, softmax
 
 BINS = 15  # of equal width, as in the paper
 _RANGE = (1 / 50, 50.0)  # temperatures

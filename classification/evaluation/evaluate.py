@@ -15,15 +15,14 @@ from classification.config import (
     Config,
     check_effective,
     default_config,
-    merge_settings,
-    validate,
+    updated,
+    with_settings,
 )
 from classification.data.faces import check_negative_class, no_face_logits
 from classification.data.fingerprint import fingerprint, is_same
 from classification.data.labels import check_task, warn_of_another_label
 from classification.data.readers import check_outside, read_samples
-from classification.data.sample_set import MULTI_LABEL, SampleSet
-from classification.data.source import ROLES
+from classification.data.samples import MULTI_LABEL, ROLES, Samples
 from classification.data.store import ImageStore, LostError, cache_budget, open_store, usable_cores
 from classification.deployment.backends import Backend, load_backend
 from classification.errors import UserError
@@ -97,20 +96,22 @@ def evaluate(
     samples = read_samples(
         test_data_roots,
         test_ann_files,
-        class_names=backend.class_names,
+        class_names=backend.info.class_names,
         classes=classes or None,
         role="test",
         roles=roles,
         data=config.data,
     )
-    check_task(samples, backend.task, weights, "test")
-    check_negative_class(backend.preprocessing.faces, backend.class_names, backend.task)
+    check_task(samples, backend.info.task, weights, "test")
+    check_negative_class(
+        backend.info.preprocessing.faces, backend.info.class_names, backend.info.task
+    )
     if not len(samples):
         raise UserError(f"The test data hold no image of the classes {', '.join(classes or ())}.")
     with progress_bar("reading images") as progress:
         store = open_store(
             samples,
-            backend.preprocessing,
+            backend.info.preprocessing,
             on_bad_image=config.data.on_bad_image,
             cache_bytes=cache_budget(config.data.cache_fraction),
             progress=progress,
@@ -124,22 +125,18 @@ def evaluate(
         logits = compute_logits(backend, store, config.evaluation.batch_size, progress)
         seconds = time.perf_counter() - started
     store = _without_lost(store)
-    limits = (*backend.thresholds, backend.reject_below)
+    limits = (*backend.info.thresholds, backend.info.reject_below)
     measured, logits = with_no_face(samples, store, logits, limits)
-    metrics, per_class = measure(logits, measured, backend.thresholds)
+    metrics, per_class = measure(logits, measured, backend.info.thresholds)
     evaluation = Evaluation(
         weights=weights,
+        info=backend.info,
         precision=backend.precision,
-        parameters=backend.parameters,
-        gflops=backend.gflops,
         samples=measured,
         logits=logits,
         metrics=metrics,
         per_class=per_class,
-        thresholds=backend.thresholds,
-        sources=measure_sources(logits, measured, backend.thresholds),
-        temperature=backend.temperature,
-        reject_below=backend.reject_below,
+        sources=measure_sources(logits, measured, backend.info.thresholds),
         model_answers=len(store),
         seconds=seconds,
         threads=backend.threads,
@@ -166,7 +163,7 @@ def evaluate(
     return evaluation.figures()
 
 
-def _name_known_data(weights: Path, backend: Backend, samples: SampleSet) -> None:
+def _name_known_data(weights: Path, backend: Backend, samples: Samples) -> None:
     """Say where a checkpoint is tested on the images that it was made by."""
     classifier = getattr(backend, "classifier", None)
     known = classifier.contents.get("data") if classifier is not None else None
@@ -184,7 +181,7 @@ def _name_known_data(weights: Path, backend: Backend, samples: SampleSet) -> Non
 
 
 def measure(
-    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
+    logits: np.ndarray, samples: Samples, thresholds: Sequence[float] = ()
 ) -> tuple[Metrics, PerClass] | tuple[LabelMetrics, PerLabel]:
     """Return the headline figures and those of each class, or of each of several labels."""
     targets = samples.targets
@@ -196,7 +193,7 @@ def measure(
 
 
 def measure_sources(
-    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
+    logits: np.ndarray, samples: Samples, thresholds: Sequence[float] = ()
 ) -> tuple[SourceFigures, ...]:
     """Return the figures of each source, in order; none where there is one only."""
     names = np.asarray(samples.sources)
@@ -214,14 +211,12 @@ def measure_sources(
 
 def _evaluation_config(backend: Backend, settings: Sequence[Sequence[str]]) -> Config:
     """Return a checkpoint's config, or the defaults, with the settings."""
-    config: Config = (getattr(backend, "config", None) or default_config()).clone()
-    config.defrost()
-    trained = list(config.data.labels)
-    if backend.task == MULTI_LABEL and not trained:
-        config.data.labels = ["all"]  # those that the model has
-    merge_settings(config, settings)
+    start: Config = getattr(backend, "config", None) or default_config()
+    trained = start.data.labels
+    if backend.info.task == MULTI_LABEL and not trained:
+        start = updated(start, {"data.labels": ["all"]})  # those that the model has
+    config = with_settings(start, settings)
     check_effective(settings, SETTINGS, "an evaluation")
-    validate(config)
     warn_of_another_label(trained, config.data.labels)
     return config
 
@@ -252,8 +247,8 @@ def compute_logits(
 
 
 def with_no_face(
-    samples: SampleSet, store: ImageStore, logits: np.ndarray, thresholds: Sequence[float] = ()
-) -> tuple[SampleSet, np.ndarray]:
+    samples: Samples, store: ImageStore, logits: np.ndarray, thresholds: Sequence[float] = ()
+) -> tuple[Samples, np.ndarray]:
     """Add the images without a face, which are of the negative class by rule, as in predict.
 
     Args:

@@ -11,10 +11,10 @@ from PIL import Image
 
 from classification.data.decode import DecodeError, decode
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.store import ImageStore
-from classification.deployment.probabilities import sigmoid, softmax
 from classification.evaluation.metrics import answers
+from classification.models.decision import sigmoid, softmax
 from classification.pages.render import jpeg_uri
 
 MOST = 12  # images of a gallery
@@ -40,14 +40,14 @@ class Gallery:
 
 
 def choose_galleries(
-    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
+    logits: np.ndarray, samples: Samples, thresholds: Sequence[float] = ()
 ) -> list[Gallery]:
     """Return the wrong, the least certain and the right images to show.
 
     Args:
         logits: [N, C] float32, calibrated.
         samples: N images.
-        thresholds: the model's, see `deployment.probabilities.named`.
+        thresholds: the model's, see `decision.predicted`.
     """
     if samples.multi_label:
         return _label_galleries(logits, samples.targets > 0.5, thresholds)
@@ -197,7 +197,7 @@ def _image(
 
 
 def _in_words(
-    logits: np.ndarray, samples: SampleSet, index: int, thresholds: Sequence[float]
+    logits: np.ndarray, samples: Samples, index: int, thresholds: Sequence[float]
 ) -> tuple[str, str]:
     names = samples.class_names
     if samples.multi_label:

@@ -70,11 +70,11 @@ def page_values(
 ) -> dict[str, Any]:
     """Return what the page's template is given."""
     galleries, no_heat = show_galleries(
-        choose_galleries(evaluation.model_logits, store.samples, evaluation.thresholds),
+        choose_galleries(evaluation.model_logits, store.samples, evaluation.info.thresholds),
         evaluation.model_logits,
         store,
         None if classifier is None else classifier.model,
-        evaluation.thresholds,
+        evaluation.info.thresholds,
     )
     samples = evaluation.samples
     kind = "labels" if samples.multi_label else "classes"
@@ -119,9 +119,9 @@ def _figures(evaluation: Evaluation) -> list[dict[str, str]]:
     shown += _positive_figures(evaluation)
     error = f"{evaluation.reliability.error:.2f} %"
     shown.append({"name": "Calibration error (ECE)", "value": error, "interval": ""})
-    if evaluation.reject_below:
+    if evaluation.info.reject_below:
         accuracy, coverage = answered(
-            evaluation.logits, evaluation.samples.targets, evaluation.reject_below
+            evaluation.logits, evaluation.samples.targets, evaluation.info.reject_below
         )
         shown += [
             {"name": "Accuracy of the answers given", "value": _percent(accuracy), "interval": ""},
@@ -192,7 +192,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 def _precision_notes(precision: str) -> list[str]:
     """Say where other clients of OpenVINO get other answers."""
-    from classification.deployment.openvino_backend import default_precision
+    from classification.deployment.openvino_cpu import default_precision
 
     theirs = default_precision()
     if theirs == "f32" or not precision.endswith(" f32"):
@@ -206,7 +206,7 @@ def _precision_notes(precision: str) -> list[str]:
 
 def _confusion(evaluation: Evaluation) -> dict[str, Any]:
     names = evaluation.samples.class_names
-    matrix = confusion(evaluation.logits, evaluation.samples.targets, evaluation.thresholds)
+    matrix = confusion(evaluation.logits, evaluation.samples.targets, evaluation.info.thresholds)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     mistakes = matrix.copy()
     np.fill_diagonal(mistakes, 0)
@@ -243,10 +243,10 @@ def _classes(evaluation: Evaluation) -> dict[str, Any]:
 def _calibration(evaluation: Evaluation) -> dict[str, Any]:
     before, after = evaluation.reliability_before, evaluation.reliability
     targets = evaluation.samples.targets
-    shown = [plots.reliability_plot(before, after, evaluation.temperature)]
+    shown = [plots.reliability_plot(before, after, evaluation.info.temperature)]
     words = [_temperature_words(evaluation, before, after)]
     if not evaluation.samples.multi_label:
-        threshold = evaluation.reject_below
+        threshold = evaluation.info.reject_below
         point = None
         if threshold:
             accuracy, coverage = answered(evaluation.logits, targets, threshold)
@@ -261,15 +261,15 @@ def _calibration(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _temperature_words(evaluation: Evaluation, before: Reliability, after: Reliability) -> str:
-    if evaluation.temperature == 1:
+    if evaluation.info.temperature == 1:
         return (
             f"The probabilities are as the network gives them: the expected calibration error is "
             f"{after.error:.2f} %. A training fits a temperature; this model has none."
         )
-    how = "too sure" if evaluation.temperature > 1 else "not sure enough"
+    how = "too sure" if evaluation.info.temperature > 1 else "not sure enough"
     return (
         f"On the validation images the network by itself was {how}, so its outputs are divided "
-        f"by a temperature of {evaluation.temperature:.3f}, everywhere where probabilities are "
+        f"by a temperature of {evaluation.info.temperature:.3f} wherever probabilities are "
         "given. These images also chose the epoch. On the images of this report the "
         f"expected calibration error is {before.error:.2f} % without and {after.error:.2f} % with "
         "it. If they are other images, they chose nothing, and the figures hold for new ones; if "
@@ -285,10 +285,10 @@ def _thresholds(evaluation: Evaluation) -> dict[str, Any] | None:
     words = f"From which probability on an image counts as {curves.what}, and what that costs."
     if evaluation.samples.multi_label:
         words = "One threshold for all labels, all answers taken together."
-        if evaluation.thresholds:
+        if evaluation.info.thresholds:
             words += " The model has a threshold of its own for each; see the table of labels."
     else:
-        in_force = evaluation.thresholds[0] if evaluation.thresholds else 0.5
+        in_force = evaluation.info.thresholds[0] if evaluation.info.thresholds else 0.5
     shown = [
         plots.threshold_plot(curves.table, in_force, curves.what),
         plots.precision_recall_plot(curves, in_force),
@@ -353,8 +353,8 @@ def _cost(evaluation: Evaluation, classifier: Classifier | None) -> list[list[st
         reading = f"{evaluation.in_memory} from memory, the others read and decoded"
     threads = f", {evaluation.threads} threads" if evaluation.threads else ""
     return [
-        ["Parameters", f"{evaluation.parameters:.3f} million"],
-        ["Computation", f"{evaluation.gflops:.3f} GFLOPs an image"],
+        ["Parameters", f"{evaluation.info.parameters:.3f} million"],
+        ["Computation", f"{evaluation.info.gflops:.3f} GFLOPs an image"],
         ["Size of the file", f"{size / 1e6:.2f} MB ({files})"],
         ["Speed of this evaluation", f"{count / seconds:.1f} images/s ({reading})"],
         ["Computed as", f"{evaluation.precision}{threads}"],

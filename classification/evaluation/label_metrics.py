@@ -12,9 +12,9 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from classification.data.sample_set import MULTI_LABEL
-from classification.deployment.probabilities import named, sigmoid
+from classification.data.samples import MULTI_LABEL
 from classification.evaluation.metrics import average_precision, check_finite, percent_of
+from classification.models.decision import predicted, sigmoid
 
 
 class LabelMetrics(TypedDict):
@@ -77,7 +77,7 @@ def compute_label_metrics(
         labels_without_positives=np.flatnonzero(table.n == 0).tolist(),
     )
     if table.accuracy_at_threshold is not None and table.f1_at_threshold is not None:
-        answers = named(sigmoid(logits), MULTI_LABEL, thresholds)
+        answers = predicted(sigmoid(logits), MULTI_LABEL, thresholds)
         metrics["label_accuracy_at_thresholds"] = float(table.accuracy_at_threshold.mean())
         metrics["macro_f1_at_thresholds"] = _mean(table.f1_at_threshold)
         metrics["micro_f1_at_thresholds"] = _micro_f1(answers, truth)

@@ -8,9 +8,9 @@ from typing import TypedDict
 
 import numpy as np
 
-from classification.data.sample_set import MULTI_CLASS
-from classification.deployment.probabilities import named, softmax
+from classification.data.samples import MULTI_CLASS
 from classification.errors import UserError
+from classification.models.decision import predicted, softmax
 
 
 class Metrics(TypedDict):
@@ -83,7 +83,7 @@ def answers(logits: np.ndarray, thresholds: Sequence[float] = ()) -> np.ndarray:
     """Return the class that is named for each of logits [N, C], [N] int64; see `named`."""
     if not len(thresholds):
         return logits.argmax(axis=1)
-    return named(softmax(logits), MULTI_CLASS, thresholds).argmax(axis=1)
+    return predicted(softmax(logits), MULTI_CLASS, thresholds).argmax(axis=1)
 
 
 def confusion(

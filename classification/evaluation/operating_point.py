@@ -1,6 +1,6 @@
 """Figures of a task of two classes, of which the second is the positive one.
 
-It is named from the model's threshold on, see `deployment.probabilities.named`.
+It is named from the model's threshold on, see `decision.predicted`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TypedDict
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from classification.deployment.probabilities import softmax
 from classification.evaluation.bootstrap import number_groups
 from classification.evaluation.metrics import answers
+from classification.models.decision import softmax
 
 DRAWS = 10_000
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from classification.config import Config
-from classification.deployment.probabilities import softmax
 from classification.errors import UserError
 from classification.evaluation.thresholds import rule_of
+from classification.models.decision import softmax
 
 
 class Reject(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.evaluation import tables
 from classification.evaluation.calibration import Reliability, reliability
 from classification.evaluation.label_metrics import LabelMetrics
@@ -30,6 +30,7 @@ from classification.evaluation.operating_point import (
 from classification.evaluation.reject import answered
 from classification.evaluation.score import SCORES
 from classification.files import write_bytes, write_text
+from classification.models.model_info import ModelInfo
 
 if TYPE_CHECKING:
     from classification.evaluation.bootstrap import Interval
@@ -56,17 +57,13 @@ class Evaluation:
     """A model's outputs for a test set, and what follows from them."""
 
     weights: Path
+    info: ModelInfo  # its temperature has divided the logits already
     precision: str  # in words: stored and computed in which format, on which device
-    parameters: float  # millions (Mp)
-    gflops: float  # of one image
-    samples: SampleSet
+    samples: Samples
     logits: np.ndarray  # [N, C] float32
     metrics: Metrics | LabelMetrics
     per_class: tables.PerName
-    thresholds: tuple[float, ...] = ()  # the model's; see `named`
     sources: tuple[SourceFigures, ...] = ()  # none where all images are of one source
-    temperature: float = 1.0  # that the logits are divided by already
-    reject_below: float = 0.0  # probability below which the model gives no answer
     model_answers: int = 0  # of the N the first ones, which the model has seen; rules the rest
     seconds: float = 0.0  # that the model took for them, with what it had to wait for
     threads: int = 0  # that computed; 0 = not known
@@ -87,7 +84,7 @@ class Evaluation:
         """Return the bounds of the headline figures, which take a while."""
         from classification.evaluation.bootstrap import intervals
 
-        return intervals(self.logits, self.samples, self.thresholds)
+        return intervals(self.logits, self.samples, self.info.thresholds)
 
     @cached_property
     def reliability(self) -> Reliability:
@@ -97,12 +94,13 @@ class Evaluation:
     @cached_property
     def reliability_before(self) -> Reliability:
         """Return the same without the temperature."""
-        raw = self.model_logits * self.temperature
+        raw = self.model_logits * self.info.temperature
         return reliability(raw, self.samples.targets[: self.model_answers])
 
     def figures(self) -> dict[str, float]:
         """Return the headline figures, parameters and GFLOPs."""
-        positive, costs = self.positive(), {"parameters": self.parameters, "gflops": self.gflops}
+        positive = self.positive()
+        costs = {"parameters": self.info.parameters, "gflops": self.info.gflops}
         return {**_scores(self.metrics), **(_scores(positive) if positive else {}), **costs}
 
     def positive(self) -> PositiveFigures | None:
@@ -110,7 +108,7 @@ class Evaluation:
         if len(self.samples.class_names) != 2 or self.samples.multi_label:
             return None
         samples = self.samples
-        return positive_figures(self.logits, samples.targets, self.thresholds, samples.groups)
+        return positive_figures(self.logits, samples.targets, self.info.thresholds, samples.groups)
 
     def classes_without_samples(self) -> list[str]:
         """Return the names of classes without samples, or labels without positives, in order."""
@@ -137,8 +135,10 @@ KEYS = frozenset(
 def metric_entries(evaluation: Evaluation) -> list[Metric]:
     """Return the entries of `metrics.yaml`."""
     costs = [
-        Metric(key="size", display_name="Size", unit="Mp", value=evaluation.parameters),
-        Metric(key="complexity", display_name="Complexity", unit="GFLOPs", value=evaluation.gflops),
+        Metric(key="size", display_name="Size", unit="Mp", value=evaluation.info.parameters),
+        Metric(
+            key="complexity", display_name="Complexity", unit="GFLOPs", value=evaluation.info.gflops
+        ),
     ]
     scores = score_entries(evaluation.metrics, evaluation.per_class.n)
     return costs + scores + _positive_entries(evaluation)
@@ -274,7 +274,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
     names = samples.class_names
     table = "per_label.csv" if samples.multi_label else "per_class.csv"
     texts = {
-        "predictions.csv": tables.predictions_csv(samples, logits, evaluation.thresholds),
+        "predictions.csv": tables.predictions_csv(samples, logits, evaluation.info.thresholds),
         table: tables.per_class_csv(names, evaluation.per_class),
         "metrics.json": json.dumps(_summary(evaluation), indent=2) + "\n",
     }
@@ -282,7 +282,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
         parts = {part.source: part.per_class for part in evaluation.sources}
         texts["per_source.csv"] = tables.per_source_csv(names, parts)
     if not samples.multi_label:  # labels do not exclude each other
-        matrix = confusion(logits, samples.targets, evaluation.thresholds)
+        matrix = confusion(logits, samples.targets, evaluation.info.thresholds)
         texts["confusion.csv"] = tables.confusion_csv(names, matrix)
         write_bytes(folder / "confusion.png", draw_confusion(matrix, names))
         _write_curves(folder, evaluation)
@@ -316,7 +316,7 @@ def _summary(evaluation: Evaluation) -> Mapping[str, Any]:
         "metrics": _defined(evaluation.figures()),
         "intervals_95": {name: list(bounds) for name, bounds in evaluation.intervals.items()},
         "calibration": {
-            "temperature": evaluation.temperature,
+            "temperature": evaluation.info.temperature,
             "expected_calibration_error": evaluation.reliability.error,
             "expected_calibration_error_before": evaluation.reliability_before.error,
         },
@@ -329,13 +329,13 @@ def _summary(evaluation: Evaluation) -> Mapping[str, Any]:
 
 
 def _reject_summary(evaluation: Evaluation) -> dict[str, Any]:
-    if not evaluation.reject_below:
+    if not evaluation.info.reject_below:
         return {}
     accuracy, coverage = answered(
-        evaluation.logits, evaluation.samples.targets, evaluation.reject_below
+        evaluation.logits, evaluation.samples.targets, evaluation.info.reject_below
     )
     figures = {"accuracy": 100 * accuracy, "coverage": 100 * coverage}
-    return {"reject": {"threshold": evaluation.reject_below, **_defined(figures)}}
+    return {"reject": {"threshold": evaluation.info.reject_below, **_defined(figures)}}
 
 
 def _scores(metrics: Metrics | LabelMetrics | PositiveFigures) -> dict[str, float]:

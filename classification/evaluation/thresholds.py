@@ -1,7 +1,7 @@
 """Choosing the probability from which on a class is named, on validation images.
 
 Each of several labels has a threshold of its own; of two classes the second has one. What a model
-does with them says `deployment.probabilities.named`.
+does with them says `decision.predicted`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from classification.config import Config
-from classification.data.sample_set import MULTI_LABEL
-from classification.deployment.probabilities import sigmoid, softmax
+from classification.data.samples import MULTI_LABEL
 from classification.errors import UserError
 from classification.knobs import Evaluation
+from classification.models.decision import sigmoid, softmax
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from classification.data import model_schema as schema
-from classification.data.sample_set import MULTI_CLASS
+from classification import checks
 from classification.errors import UserError
+from classification.models.model_info import ModelInfo
 from classification.models.quantized import INT8, PRUNED
 from classification.version import __version__
 
@@ -22,7 +22,6 @@ REQUIRED = ("format_version", "class_names", "preprocessing", "config", "compres
 _TRAINING: dict[str, Any] = {
     "task": Mapping,
     "ema": (Mapping, type(None)),
-    "step": Mapping,
     "learners": list,
     "early_stop": Mapping,
     "history": list,
@@ -45,20 +44,19 @@ def check_contents(contents: Mapping[str, Any], path: Path) -> None:
         missing = [key for key in REQUIRED if key not in contents]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")
-        version = schema.count("format_version", contents["format_version"], low=1)
+        version = checks.count("format_version", contents["format_version"], low=1)
         if version > FORMAT_VERSION:
-            writer = schema.shown(contents.get("framework_version"))
+            writer = checks.shown(contents.get("framework_version"))
             raise UserError(
                 f"{path}: written by framework {writer}, newer than this {__version__}. Update the "
                 "framework."
             )
-        _check_answers(contents)
-        schema.check_preprocessing(contents["preprocessing"])
-        schema.mapping("config", contents["config"])
+        info_of(contents)
+        checks.mapping("config", contents["config"])
         _check_compression(contents["compression"])
         check_tensors("state_dict", contents["state_dict"])
         for key in ("epoch", "step"):
-            schema.count(key, contents.get(key, 0))
+            checks.count(key, contents.get(key, 0))
         _check_data(contents.get("data"))
         _check_training(contents.get("training"))
     except ValueError as error:
@@ -68,22 +66,29 @@ def check_contents(contents: Mapping[str, Any], path: Path) -> None:
         ) from error
 
 
-def _check_answers(contents: Mapping[str, Any]) -> None:
-    names = schema.check_class_names(contents["class_names"])
-    task = schema.check_task(contents.get("task", MULTI_CLASS))
-    schema.check_thresholds(contents.get("thresholds", ()), len(names), task)
-    schema.check_temperature(contents.get("temperature", 1.0))
-    reject = schema.mapping("reject", contents.get("reject", {"threshold": 0.0}))
-    schema.check_reject_below(reject.get("threshold", 0.0))
+def info_of(contents: Mapping[str, Any]) -> ModelInfo:
+    """Return what a checkpoint says of its model, whose fields are entries of their own.
+
+    The reject threshold of version 0.1 stands with the figures by which it was chosen.
+
+    Raises:
+        ValueError: an entry is wrong.
+    """
+    reject = checks.mapping("reject", contents.get("reject", {}))
+    below = {"reject_below": reject["threshold"]} if "threshold" in reject else {}
+    thresholds = contents.get("thresholds", [])
+    if isinstance(thresholds, list):  # None: no threshold reached the target
+        thresholds = [0.5 if each is None else each for each in thresholds]
+    return ModelInfo.from_dict({**contents, **below, "thresholds": thresholds})
 
 
 def _check_compression(value: Any) -> None:
     if value is None:
         return
-    compression = schema.mapping("compression", value, required=("method",))
+    compression = checks.mapping("compression", value, required=("method",))
     if compression["method"] not in (INT8, PRUNED):
         expected = f"one of {INT8}, {PRUNED}"
-        raise schema.wrong("compression.method", expected, compression["method"])
+        raise checks.wrong("compression.method", expected, compression["method"])
     if compression["method"] == INT8:
         config = compression.get("nncf_config")
         try:
@@ -91,10 +96,10 @@ def _check_compression(value: Any) -> None:
         except (TypeError, ValueError, RecursionError):
             is_json = False
         if not is_json:
-            raise schema.wrong("compression.nncf_config", "NNCF's config in JSON", config)
+            raise checks.wrong("compression.nncf_config", "NNCF's config in JSON", config)
     images = compression.get("images", [])  # of version 0.1.0 there are none
     if not isinstance(images, list) or not all(map(_is_pair, images)):
-        raise schema.wrong("compression.images", "a path and a SHA-256 each", images)
+        raise checks.wrong("compression.images", "a path and a SHA-256 each", images)
 
 
 def _is_pair(value: Any) -> bool:
@@ -103,9 +108,9 @@ def _is_pair(value: Any) -> bool:
 
 def check_tensors(where: str, value: Any) -> None:
     """Raise a ValueError unless these are tensors of real numbers by name."""
-    for name, tensor in schema.mapping(where, value).items():
+    for name, tensor in checks.mapping(where, value).items():
         if not isinstance(tensor, torch.Tensor):
-            raise schema.wrong(f"{where} '{name[:80]}'", "a tensor", tensor)
+            raise checks.wrong(f"{where} '{name[:80]}'", "a tensor", tensor)
         if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
             kind = f"{tensor.dtype}, {tensor.layout}"
             raise ValueError(f"{where} '{name[:80]}': expected plain real numbers, got {kind}")
@@ -113,40 +118,40 @@ def check_tensors(where: str, value: Any) -> None:
 
 def _check_data(value: Any) -> None:
     """Check what tells the images that a model was made from, which version 0.1.0 did not say."""
-    for role, images in schema.mapping("data", {} if value is None else value).items():
+    for role, images in checks.mapping("data", {} if value is None else value).items():
         where = f"data.{role}"
-        entry = schema.mapping(where, images, required=("images", "sha256", "order"))
-        schema.count(f"{where}.images", entry["images"])
+        entry = checks.mapping(where, images, required=("images", "sha256", "order"))
+        checks.count(f"{where}.images", entry["images"])
         for key in ("sha256", "order"):
             if not isinstance(entry[key], str):
-                raise schema.wrong(f"{where}.{key}", "a digest", entry[key])
+                raise checks.wrong(f"{where}.{key}", "a digest", entry[key])
 
 
 def _check_arguments(value: Any) -> None:
     """Check what a run was started with, which version 0.1.0 did not say."""
-    arguments = schema.mapping("training.arguments", {} if value is None else value)
+    arguments = checks.mapping("training.arguments", {} if value is None else value)
     if not arguments:
         return
     for key in _PATHS:
         paths = arguments.get(key)
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-            raise schema.wrong(f"training.arguments.{key}", "paths", paths)
+            raise checks.wrong(f"training.arguments.{key}", "paths", paths)
     if not isinstance(arguments.get("folder"), str):
-        raise schema.wrong("training.arguments.folder", "a path", arguments.get("folder"))
+        raise checks.wrong("training.arguments.folder", "a path", arguments.get("folder"))
     settings = arguments.get("settings")
     if not isinstance(settings, list) or not all(map(_is_pair, settings)):
-        raise schema.wrong("training.arguments.settings", "keys and values", settings)
+        raise checks.wrong("training.arguments.settings", "keys and values", settings)
 
 
 def _check_training(value: Any) -> None:
     if value is None:
         return
-    training = schema.mapping("training", value, required=(*_TRAINING, *_COUNTS))
+    training = checks.mapping("training", value, required=(*_TRAINING, *_COUNTS))
     for key, kind in _TRAINING.items():
         if not isinstance(training[key], kind):
-            raise schema.wrong(f"training.{key}", "the state of a training", training[key])
+            raise checks.wrong(f"training.{key}", "the state of a training", training[key])
     _check_arguments(training.get("arguments"))
     for key in _COUNTS:
-        schema.count(f"training.{key}", training[key])
+        checks.count(f"training.{key}", training[key])
     if not all(isinstance(entry, Mapping) for entry in training["history"]):
         raise ValueError("training.history: expected figures of each epoch")

@@ -8,9 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from classification.data.sample_set import MULTI_LABEL
-from classification.deployment.naming import name_classes
-from classification.deployment.probabilities import to_probabilities
+from classification.models.decision import decide, to_probabilities
 from classification.serving.bodies import Upload, find_image, receive_body
 from classification.serving.models import ServedModel
 from classification.serving.problems import Problem, json_response
@@ -52,11 +50,11 @@ def classify_routes(service: Service) -> APIRouter:
                 return upload[0].data
 
             with service.places():
-                logits, by_rule = await service.image_logits(chosen, image)
+                logits, is_fallback = await service.image_logits(chosen, image)
         if not np.isfinite(logits).all():
             raise Problem(500, "the model's output is not a finite number")
-        probabilities = to_probabilities(logits[None], chosen.backend.task)[0]
-        named = answer(chosen, probabilities, top_k, threshold, by_rule)
+        probabilities = to_probabilities(logits[None], chosen.backend.info.task)[0]
+        named = answer(chosen, probabilities, top_k, threshold, is_fallback)
         return json_response({"file": upload[0].name, **named})
 
     router.add_api_route(
@@ -75,13 +73,13 @@ def answer(
     probabilities: np.ndarray,
     top_k: int | None,
     threshold: float | None,
-    by_rule: bool,
+    is_fallback: bool,
 ) -> dict[str, Any]:
     """Return the fields of an answer; `predicted` is None when no class is named."""
-    backend = model.backend
-    names = backend.class_names
-    top_k = top_k or (len(names) if backend.task == MULTI_LABEL else TOP_K)
-    best, reason = name_classes(backend, probabilities, top_k, threshold, by_rule=by_rule)
+    info = model.backend.info
+    names = info.class_names
+    top_k = top_k or (len(names) if info.multi_label else TOP_K)
+    best, reason = decide(info, probabilities, top_k, threshold, is_fallback=is_fallback)
     first = int(best[0]) if len(best) else None
     return {
         "predicted": first,

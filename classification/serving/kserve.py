@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request
 from PIL import Image
 from starlette.responses import Response
 
-from classification.deployment.probabilities import to_probabilities
+from classification.models.decision import to_probabilities
 from classification.serving.bodies import receive_body
 from classification.serving.models import ServedModel
 from classification.serving.problems import json_response
@@ -68,7 +68,7 @@ def kserve_routes(service: Service) -> APIRouter:
 
     async def model_metadata(name: str) -> Response:
         """The tensors of a model."""
-        return json_response(describe(service.model(name)))
+        return json_response(model_metadata_of(service.model(name)))
 
     async def model_ready(name: str) -> Response:
         """Whether a model is loaded."""
@@ -93,10 +93,10 @@ def kserve_routes(service: Service) -> APIRouter:
     return router
 
 
-def describe(model: ServedModel) -> dict[str, Any]:
-    """Return the metadata of a model."""
+def model_metadata_of(model: ServedModel) -> dict[str, Any]:
+    """Return the metadata of a model, with its `ModelInfo` whole."""
     datatype, shape = input_tensor(model)
-    classes = len(model.backend.class_names)
+    classes = len(model.backend.info.class_names)
     return {
         "name": model.name,
         "versions": [VERSION],
@@ -105,6 +105,7 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "outputs": [
             {"name": output, "datatype": "FP32", "shape": [-1, classes]} for output in OUTPUTS
         ],
+        "info": model.backend.info.to_dict(),
     }
 
 
@@ -112,7 +113,12 @@ def input_tensor(model: ServedModel) -> tuple[str, list[int]]:
     """Return datatype and shape of the input; -1 is any length."""
     if model.backend.embedded:
         return "UINT8", [-1, -1, -1, 3]
-    return "FP32", [-1, 3, model.backend.preprocessing.height, model.backend.preprocessing.width]
+    return "FP32", [
+        -1,
+        3,
+        model.backend.info.preprocessing.height,
+        model.backend.info.preprocessing.width,
+    ]
 
 
 async def answer_infer(service: Service, model: ServedModel, request: Request) -> Response:
@@ -130,13 +136,13 @@ async def answer_infer(service: Service, model: ServedModel, request: Request) -
             asked = await service.in_thread(parse)
             with service.places(len(asked.items) - 1):
                 logits = await _all_logits(service, model, asked.items)
-    probabilities = to_probabilities(logits, model.backend.task).astype(np.float32)
+    probabilities = to_probabilities(logits, model.backend.info.task).astype(np.float32)
     outputs = {"logits": logits, "probabilities": probabilities}
     head = {"model_name": model.name, "model_version": VERSION}
     if asked.id is not None:
         head["id"] = asked.id
     values = [(output, outputs[output.name]) for output in asked.outputs]
-    return build_response(head, values, model.backend.class_names)
+    return build_response(head, values, model.backend.info.class_names)
 
 
 async def _all_logits(
@@ -171,6 +177,6 @@ async def _all_logits(
 
 def _resized(image: np.ndarray, model: ServedModel) -> np.ndarray:
     """Return [H, W, 3] RGB of [h, w, 3] BGR, resized as `load_image` does."""
-    preprocessing = model.backend.preprocessing
+    preprocessing = model.backend.info.preprocessing
     rgb = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
     return np.asarray(rgb.resize((preprocessing.width, preprocessing.height), resample=2))

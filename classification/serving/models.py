@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from classification.deployment.naming import check_faces
 from classification.deployment.openvino_backend import OpenVINOBackend
 from classification.errors import UserError
+from classification.models.decision import check_faces
 from classification.serving.batching import Batcher, Compile, OnBatch
 from classification.serving.settings import Settings
 
@@ -24,7 +24,7 @@ class ServedModel:
     def __init__(self, name: str, path: Path, settings: Settings) -> None:
         self.name = name
         self.backend = OpenVINOBackend(path, settings.precision_hint)
-        check_faces(self.backend)
+        check_faces(self.backend.info)
         self.on_batch: OnBatch = lambda size, seconds: None
         self._max_batch = settings.max_batch
         self._lock = threading.Lock()

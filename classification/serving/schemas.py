@@ -86,6 +86,7 @@ class ModelMetadata(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    info: dict[str, Any] = Field(description="all that the file says of the model")
 
 
 class ModelReady(BaseModel):

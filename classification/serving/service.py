@@ -14,7 +14,7 @@ import numpy as np
 
 from classification.data.faces import NoFaceError
 from classification.data.store import usable_cores
-from classification.deployment.naming import logits_by_rule
+from classification.models.decision import fallback_logits
 from classification.serving.batching import Batcher, Waiting, deliver
 from classification.serving.budgets import ByteBudget, PixelBudget
 from classification.serving.images import decode_image
@@ -82,14 +82,14 @@ class Service:
         Raises:
             Problem: there is no answer.
         """
-        preprocessing = model.backend.preprocessing
+        preprocessing = model.backend.info.preprocessing
         try:
             logits = await self.run(
                 model.batcher,
                 lambda: decode_image(data(), preprocessing, self.settings, self._pixels),
             )
         except NoFaceError as error:
-            rule = logits_by_rule(error, model.backend)
+            rule = fallback_logits(error, model.backend.info)
             if rule is None:
                 raise Problem(422, str(error)) from error
             return rule, True

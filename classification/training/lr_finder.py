@@ -118,10 +118,10 @@ def with_rates(configs: Sequence[Config], rates: Sequence[float]) -> list[Config
     """Return the configs with these base rates; in the main one stand the auxiliaries', too."""
     changed = [
         updated(config, {"optimizer.base_learning_rate": rate})
-        for config, rate in zip(configs, rates, strict=True)
+        for config, rate in zip(configs, rates, strict=False)
     ]
     if len(configs) > 1:
-        pairs = zip(changed[0].mutual_learning.auxiliaries, rates[1:], strict=True)
+        pairs = zip(changed[0].mutual_learning.auxiliaries, rates[1:], strict=False)
         own = [_with_rate(section, rate) for section, rate in pairs]
         changed[0] = updated(changed[0], {"mutual_learning.auxiliaries": own})
     return changed

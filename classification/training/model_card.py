@@ -15,7 +15,7 @@ from classification.data.store import ImageStore
 from classification.evaluation.score import ScoreName
 from classification.files import write_text
 from classification.models.checkpoint import Classifier, load_classifier
-from classification.models.complexity import measure_complexity
+from classification.models.classifier import measure_complexity
 from classification.pages.render import render
 
 CARD = "MODEL_CARD.md"
@@ -58,7 +58,7 @@ def write_card(
         backbone=config.model.backbone,
         width=config.input.width,
         height=config.input.height,
-        names=classifier.class_names,
+        names=classifier.info.class_names,
         several=train.multi_label,
         kind="labels" if train.multi_label else "classes",
         counts=list(zip(train.class_names, train.counts(), val.counts(), strict=True)),
@@ -91,14 +91,14 @@ def _data_lines(stores: Sequence[ImageStore]) -> list[str]:
 
 
 def _figures(classifier: Classifier, name: ScoreName) -> list[tuple[str, str]]:
-    contents, preprocessing = classifier.contents, classifier.preprocessing
+    contents, preprocessing = classifier.contents, classifier.info.preprocessing
     metrics = contents["metrics"]
     error = f" ± {metrics['val_error']:.2f}" if "val_error" in metrics else ""
     size = measure_complexity(classifier.model, preprocessing.height, preprocessing.width)
     rows = [
         (f"{name.words} (± its standard error)", f"{metrics[f'val_{name.key}']:.2f}{error} %"),
         ("cross-entropy before calibration", f"{metrics['val_loss']:.4f} nats"),
-        ("temperature that the outputs are divided by", f"{classifier.temperature:.3f}"),
+        ("temperature that the outputs are divided by", f"{classifier.info.temperature:.3f}"),
     ]
     if "reject" in contents:
         reject = contents["reject"]
@@ -119,11 +119,11 @@ def _limits(classifier: Classifier) -> list[str]:
         "The figures hold for images like the validation images: of the same cameras, places, "
         "people and times. Other images can be answered wrongly with high confidence."
     ]
-    if classifier.task == "multi-class":
+    if classifier.info.task == "multi-class":
         limits.append(
             "An image of none of the classes is given one of them all the same, save where it "
             "falls below the threshold above."
-            if classifier.reject_below
+            if classifier.info.reject_below
             else "An image of none of the classes is given one of them all the same; see "
             "`evaluation.target_accuracy` for a reject option."
         )
@@ -131,10 +131,10 @@ def _limits(classifier: Classifier) -> list[str]:
         "Probabilities are calibrated on the validation images by one temperature; they are not "
         "calibrated for each class, nor for other kinds of images."
     )
-    if classifier.preprocessing.faces is not None:
+    if classifier.info.preprocessing.faces is not None:
         limits.append(
-            f"Only the {classifier.preprocessing.faces.part} is seen, where the detector finds it; "
-            "it misses more of those that are turned, covered or small."
+            f"Only the {classifier.info.preprocessing.faces.part} is seen, where it is found; the "
+            "detector misses more of those that are turned, covered or small."
         )
     return limits
 

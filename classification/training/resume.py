@@ -14,19 +14,19 @@ from classification.config import (
     auxiliary_configs,
     flatten,
     from_dict,
-    merge,
     merge_settings,
+    removed_settings,
     to_dict,
     validate,
     with_new_names,
 )
 from classification.data.fingerprint import is_same
-from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, SampleSet
+from classification.data.samples import MULTI_CLASS, MULTI_LABEL, Samples
 from classification.errors import UserError
 from classification.evaluation.score import SCORES
 from classification.knobs import KNOBS
 from classification.models.checkpoint import read_checkpoint
-from classification.template import BASIC_KEYS, Template
+from classification.template import BASIC_KEYS, Template, merge_flags
 from classification.training.arguments import DATA, relocated
 from classification.training.early_stop import EarlyStop
 from classification.training.run_folder import PRUNED_FOLDER, RunFolder
@@ -114,10 +114,7 @@ def config_of(run: Resumed, settings: Sequence[Sequence[str]], **flags: Any) -> 
     config = run.config.clone()
     config.defrost()
     merge_settings(config, settings)
-    for key, value in flags.items():
-        if value is not None:
-            section, name = BASIC_KEYS[key].split(".")
-            merge(config, {section: {name: value}}, f"--{key.replace('_', '-')}")
+    merge_flags(config, flags)
     split, here = run.arguments.get("split"), config.data.split
     if split and here == run.config.data.split and not Path(here).is_file():
         config.data.split = split[0]
@@ -128,7 +125,7 @@ def config_of(run: Resumed, settings: Sequence[Sequence[str]], **flags: Any) -> 
 
 def check_resumable(
     run: Resumed,
-    train: SampleSet,
+    train: Samples,
     configs: Sequence[Config],
     data: Mapping[str, Mapping[str, Any]],
     arguments: Mapping[str, Any],
@@ -190,6 +187,8 @@ def _setting_changes(
     run: Resumed, configs: Sequence[Config], task: str
 ) -> Iterator[tuple[str, Any, Any, bool]]:
     """Yield each changed setting, its value now and before, and whether it must not change."""
+    for key, value in removed_settings(run.contents["config"]).items():
+        yield key, "gone from this version", value, True
     pairs = [("", run.settings, flatten(to_dict(configs[0])))]
     old, new = auxiliary_configs(run.config), configs[1:]
     if old and new and len(old) != len(new):
@@ -202,6 +201,7 @@ def _setting_changes(
         for key in now:
             if _meant(before, key, task) != _meant(now, key, task):
                 fixed = key in before and not KNOBS[key].declared.resume
+                fixed &= not key.startswith("compression.")  # these are fixed for compress.py
                 yield f"{where}{key}", now[key], before.get(key), fixed
 
 

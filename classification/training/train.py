@@ -13,20 +13,19 @@ from typing import Any
 from accelerate import Accelerator
 
 from classification.config import Config, auxiliary_configs, updated
-from classification.data.faces import FaceCrop, check_negative_class
 from classification.data.fingerprint import fingerprint
 from classification.data.listing import listing
 from classification.data.loader import TrainLoader
 from classification.data.overlap import check_overlap
 from classification.data.preprocessing import Preprocessing
 from classification.data.readers import read_samples, split_paths
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
-from classification.evaluation.reject import check_target_accuracy
 from classification.evaluation.score import SCORES, ScoreName, log_answers
-from classification.evaluation.thresholds import check_thresholds
-from classification.models.checkpoint import describe, read_checkpoint
+from classification.models.checkpoint import checkpoint_head, read_checkpoint
+from classification.models.classifier import measure_complexity
+from classification.models.model_info import ModelInfo
 from classification.progress import progress_bar
 from classification.template import Template
 from classification.training.build import (
@@ -36,19 +35,18 @@ from classification.training.build import (
     frozen_batch_norms,
     load_start_weights,
 )
-from classification.training.head_start import start_heads
 from classification.training.interruption import StopSignal
 from classification.training.loop import FitResult, fit
-from classification.training.losses import check_loss
+from classification.training.lp_ft import initialize_heads
 from classification.training.lr_finder import (
     Search,
     find_learning_rate,
     with_base_rate,
 )
 from classification.training.model_card import command_of, write_card
-from classification.training.optimizer import check_optimizer
 from classification.training.plan import Plan, make_plan
 from classification.training.random_state import seed_everything
+from classification.training.recipe import check_recipe
 from classification.training.resume import (
     Resumed,
     check_resumable,
@@ -82,8 +80,8 @@ class TrainResult:
 class _Data:
     """The images that were found, and the fingerprints of "train" and "val"."""
 
-    train: SampleSet
-    val: SampleSet
+    train: Samples
+    val: Samples
     fingerprints: Mapping[str, Mapping[str, Any]]
 
 
@@ -146,7 +144,7 @@ def train(
         return _train(plan, folder)
 
 
-def _read_data(plan: Plan, configs: Sequence[Config]) -> _Data:
+def _read_data(plan: Plan) -> _Data:
     """Find the images and check that the recipe fits them."""
     counts, config = plan.counts, plan.config
     read = partial(read_samples, classes=counts["classes"], data=config.data)
@@ -158,12 +156,7 @@ def _read_data(plan: Plan, configs: Sequence[Config]) -> _Data:
         class_names=names,
         role="val",
     )
-    for each in configs:
-        check_loss(each, multi_label=train.multi_label)
-        check_optimizer(each)
-    check_thresholds(config, names, train.task)
-    check_target_accuracy(config, multi_label=train.multi_label)
-    check_negative_class(FaceCrop.from_config(config), names, train.task)
+    check_recipe(config, train.task, names)
     return _Data(train, val, {"train": fingerprint(train), "val": fingerprint(val)})
 
 
@@ -199,7 +192,7 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
     """Read the data, choose a learning rate, train, and describe the result."""
     config, accelerator, run = plan.config, plan.accelerator, plan.run
     configs = [config, *auxiliary_configs(config)]
-    data = _read_data(plan, configs)
+    data = _read_data(plan)
     names, task_name = data.train.class_names, data.train.task
     seed_everything(config.training.seed)
     starts: list[Start] = []
@@ -246,7 +239,7 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
         if run is None:
             to_fit = [i for i, start in enumerate(starts) if start.pretrained and start.new_head]
             chosen = [(models[i], configs[i]) for i in to_fit]
-            start_heads(chosen, train_store, accelerator, stop)
+            initialize_heads(chosen, train_store, accelerator, stop)
         if plan.searches:
             search = Search(
                 task, configs, loader, val_store, preprocessing, accelerator, stop, frozen
@@ -269,11 +262,15 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
             val_store,
             configs=configs,
             preprocessing=preprocessing,
-            description=describe(
-                template_name=run.contents["template_name"] if run else plan.template.name,
-                class_names=names,
-                config=configs[0],
-                task=task_name,
+            description=checkpoint_head(
+                ModelInfo(
+                    names,
+                    preprocessing,
+                    task_name,
+                    **measure_complexity(models[0], *preprocessing.size)._asdict(),
+                    template_name=run.contents["template_name"] if run else plan.template.name,
+                ),
+                configs[0],
                 data=data.fingerprints,
             ),
             folder=folder,
@@ -309,8 +306,8 @@ def _write_card(
 
 
 def open_stores(
-    train_samples: SampleSet,
-    val_samples: SampleSet,
+    train_samples: Samples,
+    val_samples: Samples,
     preprocessing: Preprocessing,
     config: Config,
     accelerator: Accelerator,

@@ -18,14 +18,11 @@ from classification.cli.predict import main
 from classification.data.preprocessing import Preprocessing
 from classification.deployment import predictor as predictor_module
 from classification.errors import Interrupted, UserError
+from classification.models.model_info import ModelInfo
 
 
 class ColourBackend:
-    task = "multi-class"
-    thresholds = ()
-    reject_below = 0.0
-    class_names = ("red", "green, dark", "blau ü")
-    preprocessing = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
+    info = ModelInfo(("red", "green, dark", "blau ü"), Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3))
     precision = "FP32 stub"
 
     def stream(self, batches):

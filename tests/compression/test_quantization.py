@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,15 @@ from torch import nn
 from classification.compression.bias_correction import correct_biases
 from classification.compression.layers import matching_layers, weighted_layers
 from classification.compression.quantization import calibration_indices, quantize
-from classification.compression.size import deployed_size, describe_ir
+from classification.compression.size import deployed_size, uncalibrated
 from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
-from classification.deployment.int8 import stored_weights
 from classification.deployment.ir import convert_to_ir
+from classification.deployment.openvino_cpu import stored_weights
 from classification.errors import UserError
 from classification.models.checkpoint import Classifier
 from classification.models.classifier import create_classifier
+from classification.models.model_info import ModelInfo
 from classification.models.quantized import (
     describe_quantized,
     restore_quantized,
@@ -28,7 +30,6 @@ from classification.models.quantized import (
 from classification.template import load_template
 
 PATHS = sorted((ROOT / "model_templates").glob("*/*/template.yaml"))
-INT8_CONTENTS = {"compression": {"method": "int8"}}
 # They stand for the others in the quick run.
 QUICK = ("custom-classification/mobilenet_v3_small", "eyeglasses/mnasnet0_5")
 
@@ -58,18 +59,11 @@ def test_int8_weights_are_3_4_times_smaller_and_of_the_half_range(path: Path) ->
     config = load_template(path).config([["input.height", str(side)], ["input.width", str(side)]])
     model = create_classifier(config, 20).eval()
     int8 = quantize(model, [torch.randn(2, 3, side, side)], config)
-    preprocessing = Preprocessing.from_config(config)
-    names = tuple(map(str, range(20)))
-    sizes = [
-        deployed_size(Classifier(m, names, preprocessing, config, contents))
-        for m, contents in (
-            (model, {"compression": None, "state_dict": model.state_dict()}),
-            (int8, INT8_CONTENTS),
-        )
-    ]
-    exported = convert_to_ir(
-        int8, describe_ir(Classifier(int8, names, preprocessing, config, INT8_CONTENTS))
-    )
+    info = ModelInfo(tuple(map(str, range(20))), Preprocessing.from_config(config))
+    plain = Classifier(model, info, config, {})
+    small = Classifier(int8, replace(info, precision="INT8"), config, {})
+    sizes = [deployed_size(plain), deployed_size(small)]
+    exported = convert_to_ir(int8, uncalibrated(small))
     stored = stored_weights(exported)
     assert {name for name, w in stored.items() if w.min() < -64 or w.max() > 63} == set()
     assert sum(w.size for w in stored.values()) == sum(

@@ -11,17 +11,19 @@ import torch
 from PIL import Image
 
 from classification.compression.quantization import quantize
-from classification.compression.size import describe_ir
 from classification.config import Config, default_config
+from classification.data.preprocessing import Preprocessing
 from classification.deployment.export import export
 from classification.deployment.ir import write_ir
+from classification.deployment.metadata import Metadata
 from classification.models.checkpoint import (
     Classifier,
-    describe,
+    checkpoint_head,
     load_classifier,
     write_checkpoint,
 )
 from classification.models.classifier import create_classifier
+from classification.models.model_info import ModelInfo
 from classification.models.quantized import describe_quantized
 
 # Neither sorted nor plain, and another mean and deviation for each colour: order must be kept.
@@ -58,9 +60,8 @@ def tiny_model(config: Config, seed: int) -> torch.nn.Module:
 def save(
     path: Path, model: torch.nn.Module, config: Config, compression: dict | None = None
 ) -> Path:
-    contents = describe(
-        template_name="tiny", class_names=CLASS_NAMES, config=config, compression=compression
-    )
+    info = ModelInfo(CLASS_NAMES, Preprocessing.from_config(config), template_name="tiny")
+    contents = checkpoint_head(info, config, compression=compression)
     state = {"selected": "raw", "epoch": 1, "step": 1, "metrics": {}, "training": None}
     state |= {"temperature": TEMPERATURE, "reject": {"threshold": 0.1}}
     write_checkpoint(path, {**contents, **state, "state_dict": model.state_dict()})
@@ -88,8 +89,8 @@ def full_range(config: Config, checkpoint: Path, tmp_path_factory: pytest.TempPa
     config.compression.weight_range = "full"
     folder = tmp_path_factory.mktemp("full range")
     classifier = load_classifier(quantized(checkpoint, config, folder))
-    description = replace(describe_ir(classifier), input_format="BGR", temperature=TEMPERATURE)
-    return write_ir(classifier.model, description, folder / "model.xml")[0]
+    info = replace(classifier.info, temperature=TEMPERATURE)
+    return write_ir(classifier.model, Metadata(info, "BGR"), folder / "model.xml")[0]
 
 
 def quantized(checkpoint: Path, config: Config, folder: Path) -> Path:

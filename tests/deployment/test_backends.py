@@ -9,7 +9,7 @@ import openvino as ov
 import pytest
 
 from classification.deployment.backends import load_backend
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.errors import UserError
 
 
@@ -20,12 +20,12 @@ def backend(request, checkpoint, exported):
 
 
 def test_describes_the_model(backend, config):
-    assert backend.class_names[0] == "zebra crossing"
-    assert backend.preprocessing.std == (0.2, 0.25, 0.31)
+    assert backend.info.class_names[0] == "zebra crossing"
+    assert backend.info.preprocessing.std == (0.2, 0.25, 0.31)
     assert backend.device == "cpu"
     assert backend.precision.endswith("on cpu, computing in f32")
-    assert backend.parameters == pytest.approx(0.1, abs=0.05)
-    assert backend.gflops > 0
+    assert backend.info.parameters == pytest.approx(0.1, abs=0.05)
+    assert backend.info.gflops > 0
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 13])
@@ -50,7 +50,7 @@ def test_the_model_as_exported_is_the_one_that_was_loaded(exported, config, tmp_
     for name in ("model.xml", "model.bin"):
         shutil.copy(exported / name, tmp_path)
     backend = load_backend(tmp_path / "model.xml", precision_hint="f32")
-    size = (backend.preprocessing.height, backend.preprocessing.width)
+    size = (backend.info.preprocessing.height, backend.info.preprocessing.width)
     planes = np.random.default_rng(0).normal(size=(1, 3, *size)).astype(np.float32)
     core = openvino_core()
     read = core.read_model(exported / "model.xml")
@@ -147,7 +147,7 @@ def test_unknown_kind(tmp_path):
 
 def test_missing_weights(copied):
     (copied / "model.bin").unlink()
-    with pytest.raises(UserError, match=r"no model\.bin beside it"):
+    with pytest.raises(UserError, match=r"no model\.bin next to it"):
         load_backend(copied / "model.xml")
 
 
@@ -175,5 +175,5 @@ def test_description_that_does_not_fit_the_graph(copied):
     model = openvino_core().read_model(copied / "model.xml")
     model.set_rt_info(json.dumps(["only", "three", "names"]), ["classification", "class_names"])
     ov.save_model(model, copied / "other.xml")
-    with pytest.raises(UserError, match=r"its description promises .*\[\?,3\]"):
+    with pytest.raises(UserError, match=r"its metadata promises .*\[\?,3\]"):
         load_backend(copied / "other.xml")

@@ -7,8 +7,9 @@ import torch
 from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
 from classification.deployment.ir import convert_to_ir
-from classification.deployment.metadata import Description
+from classification.deployment.metadata import Metadata
 from classification.models.classifier import create_classifier
+from classification.models.model_info import ModelInfo
 
 
 def operations(loss: str) -> Counter:
@@ -18,7 +19,7 @@ def operations(loss: str) -> Counter:
     model = create_classifier(config, 3).eval()
     torch.nn.init.normal_(model.get_classifier().weight)
     preprocessing = Preprocessing.from_config(config)
-    described = Description(("a", "b", "c"), preprocessing, "BGR", "FP32", 1.0, 1.0)
+    described = Metadata(ModelInfo(("a", "b", "c"), preprocessing), "BGR")
     return Counter(op.get_type_name() for op in convert_to_ir(model, described).get_ops())
 
 

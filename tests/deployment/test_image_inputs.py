@@ -20,6 +20,7 @@ from classification.data.preprocessing import Preprocessing, load_image
 from classification.deployment import predictor as predictor_module
 from classification.deployment.predictor import Predictor
 from classification.errors import UserError
+from classification.models.model_info import ModelInfo
 
 PREPROCESSING = Preprocessing(6, 8, (0.0,) * 3, (1.0,) * 3)
 
@@ -32,11 +33,7 @@ def noise(height: int, width: int, channels: int = 3, *, seed: int = 0) -> np.nd
 class RecordingBackend:
     """Remembers the pixels that it was shown."""
 
-    task = "multi-class"
-    thresholds = ()
-    reject_below = 0.0
-    class_names = ("a", "b")
-    preprocessing = PREPROCESSING
+    info = ModelInfo(("a", "b"), PREPROCESSING)
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
@@ -410,7 +407,8 @@ def test_images_in_memory_are_read_ahead_by_their_size(
 
 def test_too_many_pixels(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     few = replace(PREPROCESSING, max_megapixels=1e-4)
-    monkeypatch.setattr(predictor.backend, "preprocessing", few)
+    info = replace(predictor.backend.info, preprocessing=few)
+    monkeypatch.setattr(predictor.backend, "info", info)
     pixels = noise(11, 10)
     for image in (pixels, Image.fromarray(pixels)):
         assert predictor.predict(image)[0].error == (

@@ -23,7 +23,7 @@ def figures(exported, classifier, images):
     """Return a function that compares a file of the session with the model as it is by then."""
 
     def figures(name: str = "model.xml") -> Parity:
-        described = export_module._describe(classifier, [name], "fp32", "BGR")
+        described = export_module._metadata(classifier, [name], "fp32", "BGR")
         return compare(exported / name, described[name], classifier, images)
 
     return figures
@@ -38,7 +38,7 @@ def test_figures(figures, expected_logits):
 
 
 def test_a_small_change_of_the_weights_is_noticed(figures, classifier):
-    classifier.model.get_classifier().bias.data[1] += 0.01 * classifier.temperature
+    classifier.model.get_classifier().bias.data[1] += 0.01 * classifier.info.temperature
     result = figures()
     assert not result.passed
     assert result.max_difference == pytest.approx(0.01, abs=1e-4)
@@ -82,7 +82,9 @@ def test_no_float_file_may_change_an_answer(tmp_path, precision):
 
 @pytest.mark.parametrize(("same", "passed"), [(20, True), (18, True), (17, False), (15, False)])
 def test_few_answers_of_an_int8_file_may_change(tmp_path, same, passed):
-    result = Parity(tmp_path, "INT8", 20, same, 1e-3, 1e-3, deviation=2.0, same_answers=same / 20)
+    result = Parity(
+        tmp_path, "INT8", 20, same, 1e-3, 1e-3, deviation=2.0, same_predictions=same / 20
+    )
     assert result.passed is passed
 
 
@@ -96,10 +98,10 @@ def test_what_rounding_decides_is_no_other_answer():
 def test_photographs_and_noise(classifier):
     images, what = comparison_images(classifier)
     assert what == "cuts of two photographs and of noise"
-    for image, other in zip(images, photographs(classifier.preprocessing), strict=True):
+    for image, other in zip(images, photographs(classifier.info.preprocessing), strict=True):
         np.testing.assert_array_equal(image, other)
     assert len({image.shape for image in images}) == 3
-    images = resize(images, classifier.preprocessing)
+    images = resize(images, classifier.info.preprocessing)
     assert images.shape == (20, 40, 32, 3) and images.dtype == np.uint8
     assert len(np.unique(images.reshape(20, -1), axis=0)) == 20
     # Neighbours in photographs resemble each other, in noise they do not.

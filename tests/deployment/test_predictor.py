@@ -13,10 +13,11 @@ from classification.data.preprocessing import Preprocessing
 from classification.deployment import predictor as predictor_module
 from classification.deployment.backends import load_backend
 from classification.deployment.predictor import Predictor
-from classification.deployment.probabilities import softmax
 from classification.deployment.torch_backend import torch_logits
 from classification.errors import UserError
 from classification.models.checkpoint import load_classifier, read_checkpoint
+from classification.models.decision import softmax
+from classification.models.model_info import ModelInfo
 
 COLOURS = {"red": (250, 10, 30), "green": (20, 240, 10), "blue": (5, 15, 255)}
 
@@ -24,11 +25,7 @@ COLOURS = {"red": (250, 10, 30), "green": (20, 240, 10), "blue": (5, 15, 255)}
 class ColourBackend:
     """Logits are the mean red, green and blue of an image, in units of 100."""
 
-    task = "multi-class"
-    thresholds = ()
-    reject_below = 0.0
-    class_names = ("red", "green", "blue")
-    preprocessing = Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3)
+    info = ModelInfo(("red", "green", "blue"), Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3))
 
     def __init__(self):
         self.batch_sizes = []
@@ -170,9 +167,9 @@ def test_threshold(predictor, tmp_path):
 def test_a_given_threshold_replaces_that_of_two_classes(predictor, tmp_path):
     """Raising it leaves classes out; it never turns one into the other."""
     path = paint(tmp_path / "a.png", "red")  # 0.85 against 0.15
-    predictor.backend.class_names = ("red", "green")
+    predictor.backend.info = replace(predictor.backend.info, class_names=("red", "green"))
     predictor.backend.logits = lambda images: np.tile(np.log([[0.85, 0.15]]), (len(images), 1))
-    predictor.backend.thresholds = (0.1,)
+    predictor.backend.info = replace(predictor.backend.info, thresholds=(0.1,))
     given = (None, 0, 0.1, 0.5, 0.9)
     named = [predictor.predict(path, threshold=threshold)[0].class_names for threshold in given]
     assert named == [("green",), ("red",), ("red",), ("red",), ()]
@@ -181,7 +178,7 @@ def test_a_given_threshold_replaces_that_of_two_classes(predictor, tmp_path):
 def test_the_models_own_reject_option(predictor, tmp_path):
     Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "0 sure.png")
     Image.new("RGB", (8, 8), (200, 190, 0)).save(tmp_path / "1 unsure.png")
-    predictor.backend.reject_below = 0.6
+    predictor.backend.info = replace(predictor.backend.info, reject_below=0.6)
     sure, unsure = predictor.predict(tmp_path, top_k=3)
     assert len(sure.class_names) == 3 and sure.reason is None  # also those below 0.6
     assert (unsure.class_names, unsure.reason, unsure.error) == ((), "not_certain", None)
@@ -204,7 +201,7 @@ def test_folder_with_a_real_model(exported, tmp_path):
     from classification.data.preprocessing import load_image
 
     for prediction, path in zip(predictions, sorted(tmp_path.iterdir()), strict=True):
-        image = load_image(path, predictor.backend.preprocessing)
+        image = load_image(path, predictor.backend.info.preprocessing)
         logits = predictor.backend.logits(image[None])[0]
         order = np.argsort(-logits)
         assert prediction.path == str(path)
@@ -225,9 +222,11 @@ def test_folder_with_a_real_model(exported, tmp_path):
 def test_without_a_face_a_rule_decides(monkeypatch, tmp_path, task, negative, no_face, expected):
     """The model is not asked, and good images around are answered as ever."""
     backend = ColourBackend()
-    backend.task = task
+    backend.info = replace(backend.info, task=task)
     crop = FaceCrop("face", 0.2, no_face, negative)
-    backend.preprocessing = replace(ColourBackend.preprocessing, faces=crop)
+    backend.info = replace(
+        backend.info, preprocessing=replace(ColourBackend.info.preprocessing, faces=crop)
+    )
 
     def load_image(path, preprocessing, **_):
         if "no_face" in str(path):
@@ -250,7 +249,9 @@ def test_without_a_face_a_rule_decides(monkeypatch, tmp_path, task, negative, no
 def test_the_negative_class_of_a_file_must_be_one_of_its_classes(monkeypatch):
     backend = ColourBackend()
     crop = FaceCrop("face", 0.2, "negative", "purple")
-    backend.preprocessing = replace(ColourBackend.preprocessing, faces=crop)
+    backend.info = replace(
+        backend.info, preprocessing=replace(ColourBackend.info.preprocessing, faces=crop)
+    )
     monkeypatch.setattr(predictor_module, "load_backend", lambda *_, **__: backend)
     with pytest.raises(UserError, match="'purple' is no class"):
         Predictor("model.xml")
@@ -260,10 +261,10 @@ def test_the_negative_class_of_a_file_must_be_one_of_its_classes(monkeypatch):
 def test_files_know_how_sure_an_answer_must_be(name, exported, checkpoint, images):
     backend = load_backend(exported / name, precision_hint="f32")
     contents = read_checkpoint(checkpoint)
-    assert backend.temperature == contents["temperature"] != 1
-    assert backend.reject_below == contents["reject"]["threshold"] > 0
+    assert backend.info.temperature == contents["temperature"] != 1
+    assert backend.info.reject_below == contents["reject"]["threshold"] > 0
     classifier = load_classifier(checkpoint)
-    raw = torch_logits(classifier.model, images, classifier.preprocessing)
+    raw = torch_logits(classifier.model, images, classifier.info.preprocessing)
     np.testing.assert_allclose(
         softmax(backend.logits(images)), softmax(raw / contents["temperature"]), atol=1e-5
     )

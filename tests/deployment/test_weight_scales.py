@@ -12,11 +12,11 @@ from openvino import opset13 as opset
 from classification.compression.quantization import quantize
 from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
-from classification.deployment.ir import write_ir
-from classification.deployment.metadata import Description
-from classification.deployment.openvino_core import openvino_core
-from classification.deployment.weight_scales import move_scales_behind
+from classification.deployment.ir import move_scales_behind, write_ir
+from classification.deployment.metadata import Metadata
+from classification.deployment.openvino_cpu import openvino_core
 from classification.models.classifier import create_classifier
+from classification.models.model_info import ModelInfo
 
 RNG = np.random.default_rng(0)
 
@@ -76,7 +76,7 @@ def test_a_model_with_attention_compiles_to_the_same_again_and_again(tmp_path: P
     torch.nn.init.normal_(network.get_classifier().weight)
     quantized = quantize(network, [torch.randn(8, 3, 64, 64)], config)
     preprocessing = Preprocessing.from_config(config)
-    description = Description(("a", "b", "c"), preprocessing, "RGB", "INT8", 1.0, 1.0)
+    description = Metadata(ModelInfo(("a", "b", "c"), preprocessing, precision="INT8"), "RGB")
     path, _ = write_ir(quantized, description, tmp_path / "model.xml")
     image = RNG.standard_normal((8, 3, 64, 64)).astype(np.float32)
     results = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,15 @@ import pytest
 from PIL import Image
 
 from classification.data.preprocessing import Preprocessing
+from classification.models.model_info import ModelInfo
 
 COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 BRIGHTNESS = 40.0  # of a full channel, as a logit
+
+
+INFO = ModelInfo(
+    tuple(COLORS), Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3), parameters=1.25, gflops=0.5
+)
 
 
 @dataclass
@@ -21,18 +27,9 @@ class ColorBackend:
     """Stands for any backend: the logit of a colour is the mean of its channel."""
 
     path: Path
-    class_names: tuple[str, ...] = tuple(COLORS)
-    preprocessing: Preprocessing = field(
-        default_factory=lambda: Preprocessing(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    )
+    info: ModelInfo = INFO
     device: str = "CPU"
     precision: str = "FP32 on CPU"
-    parameters: float = 1.25
-    gflops: float = 0.5
-    task: str = "multi-class"
-    thresholds: tuple[float, ...] = ()
-    temperature: float = 1.0
-    reject_below: float = 0.0
     threads: int = 1
     precision_hint: str | None = None
 

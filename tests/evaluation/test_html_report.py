@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from support import run_python
+from support import info_of, run_python
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.deployment.export import export
 from classification.evaluation.evaluate import evaluate
 from classification.evaluation.threshold_curves import figures_at, threshold_curves
@@ -143,7 +145,10 @@ def test_a_report_of_an_exported_file_does_without_pytorch(trained, data, tmp_pa
 
 
 def test_the_reject_option_is_shown(color_backend, weights, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(color_backend, "__init__", _with(color_backend, reject_below=0.9))
+    sure = replace(color_backend.info, reject_below=0.9)
+    monkeypatch.setattr(
+        "classification.evaluation.evaluate.load_backend", partial(color_backend, info=sure)
+    )
     evaluate(weights, test_data_roots=images, save_output_to=tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert summary["reject"] == {
@@ -151,15 +156,6 @@ def test_the_reject_option_is_shown(color_backend, weights, images, tmp_path, mo
     }  # fmt: skip
     text = Page(tmp_path / "out" / "report.html").text
     assert "no answer below a probability of 0.9000" in " ".join(text.split())
-
-
-def _with(backend, **values):
-    plain = backend.__init__
-
-    def init(self, *arguments, **others):
-        plain(self, *arguments, **others, **values)
-
-    return init
 
 
 def test_names_cannot_break_the_page(color_backend, weights, tmp_path, write_images):
@@ -184,10 +180,10 @@ def test_many_classes_and_images_stay_small(weights, tmp_path):
     logits[np.arange(900), targets] += 3
     image = tmp_path / "noise.png"
     Image.fromarray(rng.integers(0, 256, (400, 300, 3), dtype=np.uint8)).save(image)
-    samples = SampleSet((image,) * 900, targets, names, ("s",) * 900)
+    samples = Samples((image,) * 900, targets, names, ("s",) * 900)
     metrics, per_class = measure(logits, samples)
     evaluation = Evaluation(
-        weights, "FP32", 1.0, 1.0, samples, logits, metrics, per_class,
+        weights, info_of(names), "FP32", samples, logits, metrics, per_class,
         model_answers=900, seconds=1.0,
     )  # fmt: skip
     html_report.write_page(tmp_path, evaluation, _Store(samples), None)
@@ -221,15 +217,15 @@ def test_threshold_curves_are_of_two_classes_and_of_labels():
     path = (Path("x"),) * 50
     labels = (rng.random((50, 3)) < 0.4).astype(np.float32)
     logits = rng.normal(0, 1, (50, 3)).astype(np.float32)
-    several = SampleSet(path, labels, ("a", "b", "c"), ("s",) * 50)
+    several = Samples(path, labels, ("a", "b", "c"), ("s",) * 50)
     got = threshold_curves(logits, several)
     half = (logits >= 0).ravel()
     hits = (half & (labels.ravel() > 0.5)).sum()
     assert got.at(0.5)["precision"] == pytest.approx(hits / half.sum())
     assert got.at(0.5)["recall"] == pytest.approx(hits / labels.sum())
     assert (
-        threshold_curves(logits, SampleSet(path, labels.argmax(1), ("a", "b", "c"), ("s",) * 50))
+        threshold_curves(logits, Samples(path, labels.argmax(1), ("a", "b", "c"), ("s",) * 50))
         is None
     )
-    one_class = SampleSet(path, np.zeros(50, np.int64), ("a", "b"), ("s",) * 50)
+    one_class = Samples(path, np.zeros(50, np.int64), ("a", "b"), ("s",) * 50)
     assert threshold_curves(logits[:, :2], one_class) is None

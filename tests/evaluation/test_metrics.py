@@ -8,7 +8,6 @@ import torch
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_average_precision
 
-from classification.deployment.probabilities import softmax
 from classification.errors import UserError
 from classification.evaluation.metrics import (
     average_precisions,
@@ -17,6 +16,7 @@ from classification.evaluation.metrics import (
     per_class_table,
     target_ranks,
 )
+from classification.models.decision import softmax
 
 NUM_CLASSES = 7
 

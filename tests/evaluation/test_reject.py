@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from classification.config import default_config
-from classification.deployment.probabilities import softmax
 from classification.errors import UserError
 from classification.evaluation.reject import (
     answered,
@@ -14,6 +13,7 @@ from classification.evaluation.reject import (
     choose_reject,
     coverage_curve,
 )
+from classification.models.decision import softmax
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classification.data.sample_set import SampleSet
-from classification.deployment.probabilities import softmax
+from classification.data.samples import Samples
 from classification.evaluation.metrics import average_precisions, per_class_table
 from classification.evaluation.tables import (
     as_plain_text,
@@ -19,6 +18,7 @@ from classification.evaluation.tables import (
     per_class_view,
     predictions_csv,
 )
+from classification.models.decision import softmax
 
 NAMES = ("cat, black", "[red]dog", "eule 鳥", "unseen")
 TARGETS = np.array([0, 0, 1, 2, 2])
@@ -59,7 +59,7 @@ def test_confusion_csv_has_true_classes_in_rows():
 
 def test_predictions_csv_is_enough_to_recompute_the_figures():
     paths = tuple(Path(f"folder, {i}/bild ü{i}.png") for i in range(5))
-    samples = SampleSet(paths, TARGETS, NAMES, ("x", "x", "x", "y", "y"))
+    samples = Samples(paths, TARGETS, NAMES, ("x", "x", "x", "y", "y"))
     got = rows(predictions_csv(samples, LOGITS))
     assert [row["path"] for row in got] == [str(path) for path in paths]
     assert [row["target"] for row in got] == [NAMES[i] for i in TARGETS]

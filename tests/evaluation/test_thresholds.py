@@ -9,7 +9,6 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from classification.config import Config, default_config, merge
-from classification.deployment.probabilities import named, sigmoid, softmax
 from classification.errors import UserError
 from classification.evaluation.thresholds import (
     check_thresholds,
@@ -17,6 +16,7 @@ from classification.evaluation.thresholds import (
     choose_thresholds,
     log_thresholds,
 )
+from classification.models.decision import predicted, sigmoid, softmax
 
 RULES = {"best_f1": f1_score, "precision": precision_score, "recall": recall_score}
 
@@ -90,7 +90,7 @@ def test_labels_have_one_each_and_two_classes_one() -> None:
     targets = labels[:, 0].astype(np.int64)
     (chosen,) = choose_thresholds(logits, targets, evaluation)
     assert chosen == choose_threshold(softmax(logits)[:, 1], targets == 1, "recall", 0.7)
-    assert recall_score(targets, named(softmax(logits), "multi-class", [chosen])[:, 1]) >= 0.7
+    assert recall_score(targets, predicted(softmax(logits), "multi-class", [chosen])[:, 1]) >= 0.7
 
 
 def test_unless_it_is_said_labels_have_the_best_f1_and_classes_the_most_probable() -> None:
@@ -105,10 +105,10 @@ def test_unless_it_is_said_labels_have_the_best_f1_and_classes_the_most_probable
 
 def test_what_is_named() -> None:
     probabilities = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
-    assert named(probabilities, "multi-class").tolist() == [[1, 0], [1, 0], [0, 1]]
-    assert named(probabilities, "multi-class", [0.4]).tolist() == [[1, 0], [0, 1], [0, 1]]
-    assert named(probabilities, "multi-label").tolist() == [[1, 0], [1, 0], [0, 1]]
-    assert named(probabilities, "multi-label", [0.7, 0.2]).tolist() == [[1, 1], [0, 1], [0, 1]]
+    assert predicted(probabilities, "multi-class").tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert predicted(probabilities, "multi-class", [0.4]).tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert predicted(probabilities, "multi-label").tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert predicted(probabilities, "multi-label", [0.7, 0.2]).tolist() == [[1, 1], [0, 1], [0, 1]]
 
 
 def test_more_than_two_classes_have_none() -> None:

@@ -152,14 +152,14 @@ def ask(path: Path, work: Path) -> dict[str, Any]:
     return {
         "class_names": list(predictor.class_names),
         "precision": backend.precision.split()[0],
-        "thresholds": list(backend.thresholds),
-        "reject_below": backend.reject_below,
-        "temperature": backend.temperature,
+        "thresholds": list(backend.info.thresholds),
+        "reject_below": backend.info.reject_below,
+        "temperature": backend.info.temperature,
         "predicted": {name_of(p): [list(p.class_names), p.reason] for p in shown},
         "probabilities": {
             name_of(p): dict(zip(p.class_names, p.probabilities, strict=True)) for p in every
         },
-        "preprocessing": asdict(backend.preprocessing),
+        "preprocessing": asdict(backend.info.preprocessing),
         "figures": {k: v for k, v in figures.items() if isinstance(v, (int, float))},
     }
 

@@ -17,7 +17,7 @@ from classification.compression.pruning import share_of_zeros
 from classification.config import flatten, to_dict, with_new_names
 from classification.data import face_detection
 from classification.data.split_file import read_split
-from classification.deployment.int8 import int8_path
+from classification.deployment.openvino_cpu import int8_path
 from classification.models.checkpoint import load_classifier
 from classification.template import load_template
 from study.page import build_page
@@ -114,9 +114,9 @@ def test_an_old_run_goes_on(work: Path) -> None:
 def test_old_checkpoints_are_loaded_whole(name: str) -> None:
     classifier = load_classifier(FILES / name)
     assert classifier.config.model.backbone == "slimnet"
-    assert classifier.precision == ANSWERS["files"][name]["precision"]
-    assert classifier.temperature == ANSWERS["files"][name]["temperature"] != 1
-    if classifier.precision == "FP32":
+    assert classifier.info.precision == ANSWERS["files"][name]["precision"]
+    assert classifier.info.temperature == ANSWERS["files"][name]["temperature"] != 1
+    if classifier.info.precision == "FP32":
         zeros = share_of_zeros(classifier.model)
         assert zeros == pytest.approx(0.3 if name == "pruned.pth" else 0.0, abs=0.02)
 

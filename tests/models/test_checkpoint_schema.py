@@ -13,15 +13,16 @@ from support import differences
 
 from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
-from classification.deployment.metadata import Description, read_description
+from classification.deployment.metadata import Metadata, read_metadata
 from classification.errors import UserError
 from classification.models.checkpoint import (
-    describe,
+    checkpoint_head,
     load_classifier,
     read_checkpoint,
     write_checkpoint,
 )
 from classification.models.classifier import create_classifier
+from classification.models.model_info import ModelInfo
 from classification.models.weights import load_initial_weights
 from classification.training.resume import read_resumable
 
@@ -36,7 +37,9 @@ def whole() -> dict[str, Any]:
     config.model.backbone = "test_efficientnet"
     torch.manual_seed(0)
     return {
-        **describe(template_name="tiny", class_names=NAMES, config=config),
+        **checkpoint_head(
+            ModelInfo(NAMES, Preprocessing.from_config(config), template_name="tiny"), config
+        ),
         "state_dict": create_classifier(config, 2).state_dict(),
         "selected": "raw",
         "epoch": 1,
@@ -141,10 +144,10 @@ def test_the_whole_one_is_read(whole: Any, tmp_path: Path) -> None:
     path = tmp_path / "best.pth"
     write_checkpoint(path, whole)
     classifier = load_classifier(path)
-    assert (classifier.temperature, classifier.thresholds) == (1.5, (0.3,))
+    assert (classifier.info.temperature, classifier.info.thresholds) == (1.5, (0.3,))
     as_initial(path)
     write_checkpoint(path, {**whole, "thresholds": [None]})
-    assert load_classifier(path).thresholds == (0.5,)
+    assert load_classifier(path).info.thresholds == (0.5,)
     for key in ("temperature", "thresholds", "reject", "task", "framework_version"):
         write_checkpoint(path, changed(whole, key, GONE))
         load_classifier(path)
@@ -192,7 +195,9 @@ def test_one_bit_is_seen_unless_nothing_hangs_on_it(whole: Any, tmp_path: Path) 
 
 
 PREPROCESSING = Preprocessing(20, 30, (0.5, 0.25, 0.125), (0.2, 0.4, 0.8))
-OWN = Description(("b", "a"), PREPROCESSING, "BGR", "FP32", 1.25, 0.5).own_section()
+OWN = Metadata(
+    ModelInfo(("b", "a"), PREPROCESSING, parameters=1.25, gflops=0.5), "BGR"
+).own_section()
 GARBLED = [
     *(("class_names", text) for text in (
         '"ab"', "[1, 2]", "[]", "null", "{}", '["a", "a"]', '["a", ""]', "[" * 100_000, "3", "[")),
@@ -213,6 +218,6 @@ GARBLED = [
 
 @pytest.mark.parametrize(("key", "text"), GARBLED)
 def test_garbled_metadata_are_one_line(key: str, text: str, tmp_path: Path) -> None:
-    read_description(OWN, tmp_path)
+    read_metadata(OWN, tmp_path)
     path = tmp_path / "model.xml"
-    assert "does not say" in refused(lambda path: read_description({**OWN, key: text}, path), path)
+    assert "does not say" in refused(lambda path: read_metadata({**OWN, key: text}, path), path)

@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from classification.config import default_config
+from classification.data.preprocessing import Preprocessing
 from classification.errors import UserError
-from classification.models.checkpoint import describe
+from classification.models.checkpoint import checkpoint_head
+from classification.models.model_info import ModelInfo
 from classification.models.weights import load_initial_weights, read_weights
 
 BACKBONE = "mobilenetv3_small_050"  # the smallest of timm with this layout
@@ -21,8 +23,10 @@ def network(num_classes: int, seed: int = 0, backbone: str = BACKBONE) -> torch.
 
 
 def checkpoint(model: torch.nn.Module, class_names: list[str], **more) -> dict:
-    contents = describe(
-        template_name="tiny", class_names=tuple(class_names), config=default_config()
+    config = default_config()
+    contents = checkpoint_head(
+        ModelInfo(tuple(class_names), Preprocessing.from_config(config), template_name="tiny"),
+        config,
     )
     return {**contents, "state_dict": model.state_dict(), **more}
 

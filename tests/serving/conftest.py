@@ -12,9 +12,11 @@ from serving_support import Server, running_server
 
 from classification import export
 from classification.config import default_config
+from classification.data.preprocessing import Preprocessing
 from classification.deployment.predictor import Prediction, Predictor
-from classification.models.checkpoint import describe, write_checkpoint
+from classification.models.checkpoint import checkpoint_head, write_checkpoint
 from classification.models.classifier import create_classifier
+from classification.models.model_info import ModelInfo
 from classification.serving.app import create_app
 from classification.serving.models import ServedModel, load_models
 from classification.serving.settings import Settings
@@ -35,7 +37,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(15):
             model(torch.randn(16, 3, 40, 32))
         model.get_classifier().weight.normal_(std=0.5)
-    contents = describe(template_name="tiny", class_names=CLASS_NAMES, config=config)
+    contents = checkpoint_head(
+        ModelInfo(CLASS_NAMES, Preprocessing.from_config(config), template_name="tiny"), config
+    )
     state = {"selected": "raw", "epoch": 1, "step": 1, "metrics": {}, "training": None}
     folder = tmp_path_factory.mktemp("served é")
     checkpoint = folder / "best.pth"

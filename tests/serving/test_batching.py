@@ -13,7 +13,7 @@ import pytest
 from openvino import opset13 as opset
 
 from classification.data.faces import NoFaceError
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.serving import service as service_module
 from classification.serving.batching import Batcher, Waiting
 from classification.serving.problems import Problem
@@ -155,7 +155,7 @@ def test_an_image_without_a_face(models, monkeypatch, rule: np.ndarray | None) -
         raise NoFaceError("no face was found")
 
     monkeypatch.setattr(service_module, "decode_image", no_face)
-    monkeypatch.setattr(service_module, "logits_by_rule", lambda *arguments: rule)
+    monkeypatch.setattr(service_module, "fallback_logits", lambda *arguments: rule)
     answer = Service(models, Settings()).image_logits(models["ir"], lambda: b"")
     if rule is None:
         with pytest.raises(Problem, match="no face") as raised:

@@ -14,8 +14,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from serving_support import encoded
 
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.preprocessing import Preprocessing
+from classification.data.samples import MULTI_LABEL
 from classification.deployment.predictor import Prediction
+from classification.models.model_info import ModelInfo
 from classification.serving import service as service_module
 from classification.serving.app import create_app
 from classification.serving.classify import answer
@@ -98,12 +100,13 @@ def test_a_parameter_out_of_range_is_422(client: TestClient, image: Path, query:
 
 
 def test_several_labels_have_thresholds_of_their_own() -> None:
-    backend = SimpleNamespace(
-        class_names=tuple("abcdefg"),
+    info = ModelInfo(
+        tuple("abcdefg"),
+        Preprocessing(8, 8, (0.0,) * 3, (1.0,) * 3),
         task=MULTI_LABEL,
-        reject_below=0.0,
         thresholds=(0.9, 0.2, 0.5, 0, 0, 0, 1),
     )
+    backend = SimpleNamespace(info=info)
     model = SimpleNamespace(name="several", backend=backend)
     probabilities = np.array([0.8, 0.3, 0.5, 0.01, 0.02, 0.03, 0.99])
 
@@ -114,9 +117,9 @@ def test_several_labels_have_thresholds_of_their_own() -> None:
     assert named(2, None, False) == "cb"
     assert named(None, 0.4, False) == "gac"
     assert named(None, None, True) == ""
-    backend.thresholds = ()
+    backend.info = replace(info, thresholds=())
     assert named(None, None, False) == "gac"
-    backend.task, backend.reject_below = "multi-class", 0.995
+    backend.info = replace(info, task="multi-class", thresholds=(), reject_below=0.995)
     rejected = answer(model, probabilities, 3, None, False)
     assert (rejected["classes"], rejected["predicted"]) == ([], None)
     assert rejected["reason"] == "not_certain"

@@ -17,10 +17,13 @@ from classification.compression.gate import check_rounding
 from classification.data.image_files import image_paths
 from classification.data.preprocessing import load_image
 from classification.deployment.backends import load_backend
-from classification.deployment.int8 import full_range_layers, int8_path, stored_weights
-from classification.deployment.openvino_core import openvino_core
-from classification.models.classifier import create_classifier
-from classification.models.complexity import measure_complexity
+from classification.deployment.openvino_cpu import (
+    full_range_layers,
+    int8_path,
+    openvino_core,
+    stored_weights,
+)
+from classification.models.classifier import create_classifier, measure_complexity
 from classification.template import Template, load_template
 from classification.training.schedule import create_schedule
 from study.measure import fp16_bytes
@@ -264,7 +267,9 @@ def check_int8(fp32: Path, int8: Path, exported: Path, folder: Path) -> None:
     weights = stored_weights(model)
     assert len(weights) >= 10 and full_range_layers(model) == []
     backend = load_backend(int8)
-    images = np.stack([load_image(path, backend.preprocessing) for path in image_paths(folder)])
+    images = np.stack(
+        [load_image(path, backend.info.preprocessing) for path in image_paths(folder)]
+    )
     computed, in_float = backend.logits(images), load_backend(fp32).logits(images)
     results = [load_backend(exported).logits(images)]
     if QEMU is not None and not int8_path().saturates:

@@ -48,10 +48,10 @@ def test_trained_exported_and_resumed(
     backend = load_backend(tmp_path / "export" / "model.xml")
     image = data["train"] / "bright" / "1.png"
     np.testing.assert_array_equal(
-        load_image(image, backend.preprocessing),
-        load_image(image, load_classifier(best).preprocessing),
+        load_image(image, backend.info.preprocessing),
+        load_image(image, load_classifier(best).info.preprocessing),
     )
-    assert load_image(image, backend.preprocessing).max() > 200
+    assert load_image(image, backend.info.preprocessing).max() > 200
     # A resume goes by what was found, whatever the images are now.
     for path in data["train"].rglob("*.png"):
         with Image.open(path) as stored:

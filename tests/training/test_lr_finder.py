@@ -58,7 +58,7 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
 
     from classification.data.loader import Batch
     from classification.data.preprocessing import normalize
-    from classification.data.sample_set import SampleSet
+    from classification.data.samples import Samples
     from classification.training.step import TrainStep
     from classification.training.task import SingleTask
 
@@ -80,7 +80,7 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
                 yield [Batch(x, y, torch.arange(6), 6)]
 
     task = SingleTask(model, nn.CrossEntropyLoss())
-    samples = SampleSet((), np.empty(0, np.int64), ("a", "b", "c"), ())
+    samples = Samples((), np.empty(0, np.int64), ("a", "b", "c"), ())
     before = copy.deepcopy(task.state_dict())
     state = torch.get_rng_state()
     counted: list[int] = []
@@ -299,8 +299,8 @@ def test_a_place_for_tensorboard_is_looked_for_before_the_search(
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("lr_finder.path_to_savefig", "search.doc", "ends in none of .png"),
-        ("sam.reuse", "0.7", "needs sam.interval above 1"),
+        ("lr_finder.path_to_savefig", "search.doc", "does not end in .png"),
+        ("sam.reuse", "0.7", "this setting is gone: LookSAM"),
     ],
 )
 def test_what_could_not_be_done_is_said_before_the_search(

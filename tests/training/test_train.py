@@ -158,7 +158,7 @@ def test_several_roots_and_a_subset_of_classes(
         save_checkpoints_to=tmp_path / "o",
         epochs=1,
     )
-    assert load_classifier(result.best).class_names == ("blue", "red")
+    assert load_classifier(result.best).info.class_names == ("blue", "red")
     assert json.loads((tmp_path / "o" / "metrics.jsonl").read_text())["images"] == 2 * (9 + 2)
 
 
