@@ -80,6 +80,7 @@ setup(
             "mypy",  # types
             "pandas",  # the tables of benchmarks/study
             "types-PyYAML",
+            "pandas",  # tables of benchmarks/study
             "import-linter",  # direction of the imports
             "onnxruntime",  # an independent reader of exported ONNX
             "openvino-model-api",  # an independent client of exported IRs

@@ -180,9 +180,9 @@ def sweep(results: Sequence[Mapping[str, Any]], command: str) -> str:
         for variant in grid.variants:
             cells: list[Key] = [cell for cell in grid.cells if cell[1:] == (data_set, variant)]
             rows = []
-            for cell in sorted(cells, key=lambda cell: grid.mean(*cell, "fp16_mib")):
+            for cell in sorted(cells, key=lambda cell: grid.mean(cell, "fp16_mib")):
                 start = ", ".join(sorted(grid.cells[cell]["initial_weights"].unique()))
-                costs = [figure(grid.mean(*cell, key)) for key in SWEEP_COSTS]
+                costs = [figure(grid.mean(cell, key)) for key in SWEEP_COSTS]
                 scores = [grid.mean_and_spread(cell, key) for key in SWEEP_SCORES]
                 rows.append([cell[0], start, *costs, *scores])
             if rows:

@@ -22,6 +22,7 @@ from classification.data.loader import eval_batches
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.readers import read_samples
 from classification.data.store import open_store
+from classification.evaluation.linear_probe import Embedding
 from classification.evaluation.metrics import compute_metrics
 from classification.models.classifier import create_classifier, measure_complexity
 from classification.models.weights import load_initial_weights
@@ -71,11 +72,10 @@ def extract_features(
     samples = read_samples(root, annotations, class_names=names)
     preprocessing = Preprocessing.from_config(config)
     store = open_store(samples, preprocessing, on_bad_image=config.data.on_bad_image)
-    parts = []
+    embed, parts = Embedding(model), []
     with torch.inference_mode():
         for batch in eval_batches(store, config.evaluation.batch_size):
-            maps = model.forward_features(normalize(batch.images, preprocessing))  # type: ignore[operator]
-            parts.append(model.forward_head(maps, pre_logits=True).numpy())  # type: ignore[operator]
+            parts.append(embed(normalize(batch.images, preprocessing)).numpy())
     return np.concatenate(parts), store.samples.targets
 
 

@@ -33,7 +33,6 @@ class Grid:
         self.cells: dict[Key, pd.DataFrame] = dict(
             iter(frame.groupby(["template", "data_set", "variant"]))
         )
-        self._frame = frame
         self._means: dict[str, dict[Key, float]] = {}
         self.templates = sorted(frame["template"].unique(), key=str.lower)
         self.data_sets = sorted(frame["data_set"].unique(), key=str.lower)
@@ -41,23 +40,23 @@ class Grid:
         self.probes = sorted(frame["variant"][is_probe].unique())
         self.variants = sorted(set(frame["variant"]) - set(self.probes), key=_variant_order)
 
-    def mean(self, template: str, data_set: str, variant: str, key: str) -> float:
+    def mean(self, cell: Key, key: str) -> float:
         """Return the mean of a figure over the seeds."""
         if key not in self._means:
             self._means[key] = {
-                cell: fmean(frame[key].astype(float)) if key in frame else math.nan
-                for cell, frame in self.cells.items()
+                name: fmean(frame[key].astype(float)) if key in frame else math.nan
+                for name, frame in self.cells.items()
             }
-        return self._means[key].get((template, data_set, variant), math.nan)
+        return self._means[key].get(cell, math.nan)
 
     def average(self, template: str, variant: str, key: str) -> float:
         """Return the mean over all data sets of the means over the seeds."""
-        return fmean(self.mean(template, data_set, variant, key) for data_set in self.data_sets)
+        return fmean(self.mean((template, name, variant), key) for name in self.data_sets)
 
     def mean_and_spread(self, cell: Key, key: str) -> str:
         """Return "mean ± sample standard deviation"; a single measurement has no spread."""
         spread = self.cells[cell][key].std()
-        mean = figure(self.mean(*cell, key))
+        mean = figure(self.mean(cell, key))
         return mean if math.isnan(spread) else f"{mean} ± {spread:.2f}"
 
     def seeds(self, cell: Key) -> tuple[int, ...]:
@@ -140,8 +139,9 @@ def pivot(grid: Grid) -> str:
         header += [f"{title}, {name}" for name in compared] + ["difference"] * both
     rows, notes = [], []
     for template in grid.templates:
-        of_template = grid._frame[grid._frame["template"] == template]
-        row = [template, span(of_template["gflops"]), span(of_template["parameters"])]
+        frames = [frame for cell, frame in grid.cells.items() if cell[0] == template]
+        sizes = [pd.concat(frames)[key] for key in ("gflops", "parameters")]
+        row = [template, *map(span, sizes)]
         missing = grid.missing(template, compared)
         for key in AVERAGED.values():
             means = [grid.average(template, name, key) for name in compared]
@@ -171,7 +171,7 @@ def rivals(grid: Grid) -> str:
     for template in grid.templates:
         above: dict[str, float] = {}
         for data_set in grid.data_sets:
-            scores = {name: grid.mean(template, data_set, name, SCORE) for name in names}
+            scores = {name: grid.mean((template, data_set, name), SCORE) for name in names}
             known = {name: score for name, score in scores.items() if not math.isnan(score)}
             if known.keys() | optional == set(names) and len(known) > 1:
                 above[data_set] = known.pop(RECIPE) - max(known.values())
@@ -208,7 +208,7 @@ def set_table(grid: Grid, data_set: str) -> str:
     if any(known(result, "search_seconds") for result in results):
         times.append("search_seconds")
     # As the table shows them, so that what looks equal is equal.
-    shown = {(cell, key): round(grid.mean(*cell, key), 2)
+    shown = {(cell, key): round(grid.mean(cell, key), 2)
              for cell in cells for key in OF_ONE_SET.values()}  # fmt: skip
     best = {key: max(shown[cell, key] for cell in cells) for key in OF_ONE_SET.values()}
     rows = []
@@ -217,8 +217,8 @@ def set_table(grid: Grid, data_set: str) -> str:
         for key in OF_ONE_SET.values():
             text = grid.mean_and_spread(cell, key)
             row.append(f"**{text}**" if shown[cell, key] == best[key] else text)
-        row.append(figure(grid.mean(*cell, "epochs"), 0))
-        rows.append(row + [figure(grid.mean(*cell, key) / 60, 1) for key in times])
+        row.append(figure(grid.mean(cell, "epochs"), 0))
+        rows.append(row + [figure(grid.mean(cell, key) / 60, 1) for key in times])
     header = ["template", "variant", "n", *OF_ONE_SET, "epochs", *(MINUTES[key] for key in times)]
     first = results[0]
     sizes = "" if not known(first, "images") else (
@@ -260,7 +260,7 @@ def _ablation(grid: Grid, template: str, reference: str, variants: Sequence[str]
     for variant in variants:
         row = [variant]
         for data_set in grid.data_sets:
-            own, base = (grid.mean(template, data_set, v, SCORE) for v in (variant, reference))
+            own, base = (grid.mean((template, data_set, v), SCORE) for v in (variant, reference))
             gain = math.nan if variant == reference else own - base
             row.append(figure(own) + ("" if math.isnan(gain) else f" ({difference(gain)})"))
         if missing := grid.missing(template, list(dict.fromkeys([variant, reference]))):
@@ -268,8 +268,8 @@ def _ablation(grid: Grid, template: str, reference: str, variants: Sequence[str]
             notes.append(_incomplete(variant, missing))
             continue
         time = fmean(
-            grid.mean(template, data_set, variant, seconds)
-            / max(grid.mean(template, data_set, reference, seconds), 1e-9)
+            grid.mean((template, data_set, variant), seconds)
+            / max(grid.mean((template, data_set, reference), seconds), 1e-9)
             for data_set in grid.data_sets
         )
         gained = NOTHING if variant == reference else _gain(grid, template, variant, reference)
@@ -289,7 +289,7 @@ def _gain(grid: Grid, template: str, variant: str, reference: str) -> str:
     The images that a seed sets apart are the same on both sides, so that their effect cancels.
     """
     pairs = [[(template, name, v) for v in (variant, reference)] for name in grid.data_sets]
-    gain = difference(fmean(grid.mean(*a, SCORE) - grid.mean(*b, SCORE) for a, b in pairs))
+    gain = difference(fmean(grid.mean(a, SCORE) - grid.mean(b, SCORE) for a, b in pairs))
     seeds = {grid.seeds(cell) for pair in pairs for cell in pair}
     if len(seeds) > 1 or len(next(iter(seeds))) < 2:
         return gain

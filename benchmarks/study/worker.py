@@ -18,26 +18,23 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from classification.errors import Interrupted, UserError
-from classification.files import check_writable
-from classification.locks import open_locked
 from classification.signals import ending_signals, handle, restore
 from classification.training.interruption import StopSignal
 from study.job import Job
+from study.storage import open_storage
 
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # of workers at one job, before it counts as failed
-_SQLITE_WAIT_SECONDS = 60  # for another process's write
 _LIVE = (TrialState.RUNNING, TrialState.WAITING)
 Measure = Callable[[Job], Mapping[str, Any]]
 AfterJob = Callable[[Job, bool], None]  # given whether the job is done, not failed
@@ -80,7 +77,7 @@ class StudyJobs:
         self._retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_DEATHS - 1)
         self._stale_after = stale_after
         self.study = optuna.create_study(
-            storage=_open_storage(
+            storage=open_storage(
                 location,
                 heartbeat_interval=heartbeat,
                 grace_period=stale_after,
@@ -331,46 +328,6 @@ def _state_of(trials: Sequence[FrozenTrial]) -> JobState:
         return JobState(job, "lost", last)
     message = f"its worker died {deaths} times, perhaps for lack of memory"
     return JobState(job, "failed", last, message)
-
-
-def _open_storage(location: str, **heartbeats: Any) -> RDBStorage:
-    if "://" not in location:
-        check_writable(Path(location).parent)
-    url = location if "://" in location else f"sqlite:///{location}"
-    try:
-        if not url.startswith("sqlite"):
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, **heartbeats)
-        # Two processes that create the tables at once trip over each other.
-        with open_locked(Path(f"{url.partition('///')[2]}.lock"), wait=True)[0]:
-            options = {"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}}
-            return _lock_whole_transactions(RDBStorage(url, engine_kwargs=options, **heartbeats))
-    except Exception as error:  # of any database's driver; a file that is no database
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"--storage {location}: cannot be opened ({type(error).__name__}: {reason}). Expected "
-            "an SQLite file such as results/study.db, or a URL such as "
-            "postgresql://USER@HOST/NAME whose driver is installed."
-        ) from error
-
-
-def _lock_whole_transactions(storage: RDBStorage) -> RDBStorage:
-    """Let every transaction of SQLite begin with the write lock.
-
-    Python's driver takes it at the first write only, so that two processes could read that a trial
-    is waiting and then both set it to running. SQLite has no SELECT ... FOR UPDATE.
-    """
-    from sqlalchemy import event
-
-    def leave_transactions_to_us(connection: Any, record: Any) -> None:
-        connection.isolation_level = None
-
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    storage.engine.dispose()  # connections made so far
-    event.listen(storage.engine, "connect", leave_transactions_to_us)
-    event.listen(storage.engine, "begin", begin)
-    return storage
 
 
 @contextlib.contextmanager

@@ -262,3 +262,12 @@ def test_two_workers_share_and_a_failing_job_stops_nothing(
     signal.signal(signal.SIGTERM, before)
     assert code == 1 and "4 failed jobs wait again" in capsys.readouterr().out
     assert results(folder) == found
+
+
+def test_a_study_of_an_earlier_version_is_not_begun_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "study.journal").touch()
+    assert runpy.run_path(str(TOOL))["main"](["list", "--work-dir", str(folder)]) == 2
+    assert "a study of an earlier version" in capsys.readouterr().err
+    assert not (folder / "study.db").exists()
