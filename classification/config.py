@@ -43,6 +43,11 @@ RENAMED_VALUES = {
     ("schedule.on_plateau", "anneal"): "decay",
 }
 
+# Knobs that are gone: the value that means the same as their absence, and why.
+REMOVED = {
+    "sam.reuse": (0.0, "LookSAM cost accuracy wherever it was measured; see sam.interval"),
+}
+
 
 def default_config() -> Config:
     """Return a fresh, mutable copy of all defaults."""
@@ -145,6 +150,9 @@ def _entries_with_new_names(
     section: str, entries: Mapping[str, Any], where: str
 ) -> Iterator[tuple[str, Any]]:
     for name, value in entries.items():
+        if f"{section}.{name}" in REMOVED:
+            _check_removed(f"{section}.{name}", value, where)
+            continue
         key = RENAMED.get(f"{section}.{name}", f"{section}.{name}")
         new = key.removeprefix(f"{section}.")
         if new != name and new in entries:
@@ -155,6 +163,21 @@ def _entries_with_new_names(
         elif where and new_value != value:
             _tell_once(f"{where}: {key}: '{value}' is now called '{new_value}'; it still works.")
         yield new, new_value
+
+
+def _check_removed(key: str, value: Any, where: str) -> None:
+    neutral, reason = REMOVED[key]
+    if where and value != neutral:
+        raise UserError(f"{where}.{key}: this setting is gone: {reason}.")
+    if where:
+        _tell_once(f"{where}: {key} is gone and can be left out: {reason}.")
+
+
+def removed_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the removed knobs that a checkpoint's config was trained with, by their keys."""
+    flat = flatten(values)
+    return {key: flat[key] for key, (neutral, _) in REMOVED.items()
+            if flat.get(key, neutral) != neutral}  # fmt: skip
 
 
 @cache
@@ -186,13 +209,16 @@ def find_problems(config: Config) -> Iterator[str]:
         problem = knob.problem(get(config, key))
         if problem:
             yield problem
-    if config.sam.reuse and config.sam.interval == 1:
-        yield "sam.reuse: needs sam.interval above 1, as 5."
     figure = PurePath(config.lr_finder.path_to_savefig)
     if figure.name and figure.suffix.lower() not in FIGURES:
         yield f"lr_finder.path_to_savefig: '{figure}' does not end in {', '.join(FIGURES)}."
     if config.lr_finder.min_lr >= config.lr_finder.max_lr:
         yield "lr_finder.min_lr must be below max_lr."
+    if config.augmentation.augmix_engine == "torchvision" and not config.data.num_workers:
+        yield (
+            "augmentation.augmix_engine: torchvision draws from the process's global generator, "
+            "so it needs loader processes: set data.num_workers."
+        )
     yield from data_problems(config.data.labels, config.data.class_names)
     yield from _schedule_problems(config.schedule)
     for value in config.input.mean:

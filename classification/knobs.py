@@ -153,6 +153,9 @@ class Augmentation(Section):
     """Uniform from this to 100."""
     augmix: float = knob(1.0, 0, 1)
     """Probability of AugMix."""
+    augmix_engine: Literal["fast", "torchvision"] = knob("fast")
+    """Of equal distribution; torchvision's takes four times as long, and needs loader processes
+    (data.num_workers) to stay reproducible."""
     augmix_severity: int = knob(3, 1, 10)
     """Strength of its operations."""
     augmix_width: int = knob(3, 1, 16)
@@ -218,9 +221,6 @@ class Sam(Section):
     """ASAM: distances in proportion to each weight; rho is then about 0.5."""
     interval: int = knob(1, 1, 1000)
     """Steps from one second pass to the next."""
-    reuse: float = knob(0.0, 0, 10)
-    """LookSAM's alpha: how much of the last second pass acts in between; 0 = none, else the
-    interval must be above 1."""
 
 
 class MutualLearning(Section):

@@ -11,6 +11,7 @@ import yaml
 
 from classification.config import (
     AUXILIARY_SECTIONS,
+    REMOVED,
     RENAMED,
     Config,
     default_config,
@@ -227,6 +228,9 @@ def _check_mapping(
 def _whole_config_schema() -> dict[str, Any]:
     schema = _config_schema(default_config())
     schema["schedule"]["milestones"] = [int]  # its default is empty and tells no type
+    for key, (neutral, _) in REMOVED.items():
+        section, name = key.split(".")
+        schema[section][name] = type(neutral)
     for former, key in RENAMED.items():
         section, name = key.split(".")
         schema[section][former.removeprefix(f"{section}.")] = schema[section][name]

@@ -14,6 +14,7 @@ from classification.config import (
     get,
     merge,
     merge_settings,
+    removed_settings,
     to_dict,
     validate,
 )
@@ -227,3 +228,17 @@ def test_every_knob_is_read_by_the_library():
         name = key.rpartition(".")[2]
         if not key.startswith("model.slimnet."):  # passed on by name
             assert re.search(rf"\.{name}\b", code), key
+
+
+def test_removed_knobs(caplog):
+    """In a checkpoint they are nobody's fault; a user is told, or refused where they act."""
+    merge(default_config(), {"sam": {"reuse": 0.0, "rho": 0.1}}, "some template")
+    assert caplog.messages == [
+        "some template: sam.reuse is gone and can be left out: LookSAM cost accuracy wherever it "
+        "was measured; see sam.interval."
+    ]
+    with pytest.raises(UserError, match=r"template\.sam\.reuse: this setting is gone"):
+        merge(default_config(), {"sam": {"reuse": 0.7}}, "template")
+    assert from_dict({"sam": {"reuse": 0.7, "rho": 0.1}}).sam.rho == 0.1
+    assert removed_settings({"sam": {"reuse": 0.7}}) == {"sam.reuse": 0.7}
+    assert removed_settings({"sam": {"reuse": 0}}) == {}

@@ -153,7 +153,7 @@ def _check_crop(value: Any) -> None:
 
 
 def check_task(value: Any) -> str:
-    """Return whether the model tells classes or several labels."""
+    """Return the task: multi-class or multi-label."""
     if value not in TASKS:
         raise wrong("task", f"one of {', '.join(TASKS)}", value)
     return str(value)

@@ -16,6 +16,7 @@ from classification.config import (
     from_dict,
     merge,
     merge_settings,
+    removed_settings,
     to_dict,
     validate,
     with_new_names,
@@ -190,6 +191,8 @@ def _setting_changes(
     run: Resumed, configs: Sequence[Config], task: str
 ) -> Iterator[tuple[str, Any, Any, bool]]:
     """Yield each changed setting, its value now and before, and whether it must not change."""
+    for key, value in removed_settings(run.contents["config"]).items():
+        yield key, "gone from this version", value, True
     pairs = [("", run.settings, flatten(to_dict(configs[0])))]
     old, new = auxiliary_configs(run.config), configs[1:]
     if old and new and len(old) != len(new):

@@ -16,7 +16,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from support import ROOT, make_class_folders
 
-from classification.audit import label_errors
 from classification.audit.check import check
 from classification.audit.facts import look_at
 from classification.audit.features import extract_features, load_embedding
@@ -26,6 +25,7 @@ from classification.audit.likeness import find_alike, group, likeness_of
 from classification.data.preprocessing import load_image
 from classification.data.readers import read_samples
 from classification.deployment.backends import load_backend
+from classification.evaluation import linear_probe
 from classification.models.checkpoint import load_classifier
 
 
@@ -207,16 +207,19 @@ def test_copies_do_not_vouch_for_each_other(monkeypatch: pytest.MonkeyPatch) -> 
     """Images of one group are never judged by a model that was fitted to one of them."""
     fitted: list[set[int]] = []
 
-    class Spy(label_errors.LogisticRegression):
+    class Spy(linear_probe.LogisticRegression):
         def fit(self, x: np.ndarray, y: np.ndarray) -> Spy:
             fitted.append({int(row[0] * 1000) for row in x})
             return super().fit(x, y)
 
-        def predict_proba(self, x: np.ndarray) -> np.ndarray:
-            assert not fitted[-1] & {int(row[0] * 1000) for row in x}
-            return super().predict_proba(x)
+    logits = linear_probe.LinearProbe.logits
 
-    monkeypatch.setattr(label_errors, "LogisticRegression", Spy)
+    def judge(self: linear_probe.LinearProbe, x: np.ndarray) -> np.ndarray:
+        assert not fitted[-1] & {int(row[0] * 1000) for row in x}
+        return logits(self, x)
+
+    monkeypatch.setattr(linear_probe, "LogisticRegression", Spy)
+    monkeypatch.setattr(linear_probe.LinearProbe, "logits", judge)
     groups = np.repeat(np.arange(20), 3)
     features = np.stack([groups, np.random.default_rng(0).normal(size=60)], 1).astype(np.float32)
     probabilities = out_of_fold(features, groups % 2, groups, 2)

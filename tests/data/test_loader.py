@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from classification.config import Config, default_config
+from classification.data.augment import augment
 from classification.data.loader import Batch, TrainLoader, eval_batches
 from classification.data.preprocessing import Preprocessing
 from classification.data.samples import Samples
 from classification.data.sampling import plan_epoch
 from classification.data.store import ImageStore, open_store
-from classification.data.transforms import augment
 from classification.errors import UserError
 
 NUM_IMAGES = 19

@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import WeightedRandomSampler
 
 from classification.config import Config, default_config
+from classification.data.augment import augment
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
 from classification.data.samples import Samples
@@ -25,7 +26,6 @@ from classification.data.sampling import (
     rarity,
 )
 from classification.data.store import open_store
-from classification.data.transforms import augment
 from classification.training.label_losses import balanced_label_weights
 
 FILL = (128, 128, 128)

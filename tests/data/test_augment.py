@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from support import augmentation_of, noise
 
 from classification.config import default_config
-from classification.data.transforms import augment
+from classification.data.augment import augment
 
 FILL = (1, 2, 3)
 

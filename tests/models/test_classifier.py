@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from classification.models.complexity import measure_complexity
+from classification.models.classifier import measure_complexity
 
 
 def test_by_hand():

@@ -10,8 +10,7 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 from support import augmentation_of, noise
 
-from classification.data.camera import affine, blur, jitter, jpeg
-from classification.data.transforms import augment
+from classification.data.augment import affine, augment, blur, color_jitter, jpeg
 
 FILL = (1, 2, 3)
 
@@ -66,12 +65,12 @@ def test_a_shear_moves_rows_by_the_tangent() -> None:
 
 def test_light_and_colour_are_pillows() -> None:
     options = augmentation_of()
-    light = jitter(make_image(), options, Fixed(1.0, 0.0))
+    light = color_jitter(make_image(), options, Fixed(1.0, 0.0))
     expected = ImageEnhance.Contrast(ImageEnhance.Brightness(make_image()).enhance(1.2)).enhance(
         0.8
     )
     np.testing.assert_array_equal(np.asarray(light), np.asarray(expected))
-    colour = jitter(make_image(), options, Fixed(0.0, 0.5, second=True))
+    colour = color_jitter(make_image(), options, Fixed(0.0, 0.5, second=True))
     expected = ImageEnhance.Color(make_image()).enhance(0.7)
     assert np.abs(np.asarray(colour, float) - np.asarray(expected, float)).mean() < 3
 
@@ -80,7 +79,8 @@ def test_one_of_two_by_chance() -> None:
     rng = np.random.default_rng(0)
     grey = Image.new("RGB", (4, 4), (90, 90, 90))  # which colours do not change
     changed = [
-        jitter(grey, augmentation_of(), rng).getpixel((0, 0)) != (90, 90, 90) for _ in range(400)
+        color_jitter(grey, augmentation_of(), rng).getpixel((0, 0)) != (90, 90, 90)
+        for _ in range(400)
     ]
     assert 0.4 < np.mean(changed) < 0.6
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from support import noise
 
-from classification.data.geometry import flip, rotate
+from classification.data.augment import flip, rotate
 from classification.data.preprocessing import Preprocessing, normalize
 
 FILL = (124, 16, 250)

@@ -12,14 +12,14 @@ from openvino import opset13 as opset
 
 from classification.deployment import openvino_backend
 from classification.deployment.backends import load_backend
-from classification.deployment.int8 import (
+from classification.deployment.openvino_cpu import (
     HALF_RANGE,
     Int8Path,
     full_range_layers,
     int8_path,
+    openvino_core,
     stored_weights,
 )
-from classification.deployment.openvino_core import openvino_core
 
 
 def read(path: Path) -> ov.Model:

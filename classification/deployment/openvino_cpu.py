@@ -1,4 +1,4 @@
-"""How a CPU computes int8, and which weights come out right on every one of them.
+"""OpenVINO on this CPU: its one core, its precisions, and which int8 weights come out right.
 
 Without VNNI, x86 multiplies 8-bit activations by 8-bit weights in pairs and adds each pair in 16
 bits (`vpmaddubsw`), which saturates: 255 * 127 * 2 = 64,770, and 32,767 is the most. Weights of
@@ -14,11 +14,42 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
-from classification.deployment.openvino_core import openvino_core
+from classification.errors import UserError
 
+DEVICE = "CPU"
 HALF_RANGE = (-64, 63)
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 _PASSED = ("Convert", "Multiply", "Subtract", "Reshape", "FakeQuantize")
+
+
+@cache
+def openvino_core() -> ov.Core:
+    """Return the core that everything here reads and compiles models with; it is never destroyed.
+
+    The first model that a core compiles on the CPU gives the calling thread a stack of its own for
+    signal handlers. OpenVINO 2026.4 puts the former one back when the core goes. Where two cores
+    overlap and the older goes first, that one is freed memory, and the next signal (Ctrl-C, or a
+    loader process that ends) kills the program with a segmentation fault.
+    """
+    return ov.Core()
+
+
+def default_precision() -> str:
+    """Return the precision that OpenVINO computes float models in here, unless told: f32, bf16."""
+    hint: ov.Type = openvino_core().get_property(DEVICE, "INFERENCE_PRECISION_HINT")
+    return str(hint.to_string())
+
+
+def check_precision(precision_hint: str) -> None:
+    """Refuse what OpenVINO would quietly compute in float32."""
+    names = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+    capabilities = openvino_core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    if names[precision_hint] not in capabilities:
+        possible = [hint for hint, name in names.items() if name in capabilities]
+        raise UserError(
+            f"--precision-hint: this {DEVICE} cannot compute in {precision_hint}, only in "
+            f"{', '.join(possible)}."
+        )
 
 
 class Int8Path(NamedTuple):
@@ -46,7 +77,7 @@ def int8_path() -> Int8Path:
     scaled = opset.multiply(opset.convert(weights, "f32"), np.ones((channels, 1, 1, 1), np.float32))
     layer = opset.convolution(quantized, scaled, [1, 1], [0, 0], [0, 0], [1, 1])
     model = ov.Model([opset.relu(layer)], [image])
-    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(model, DEVICE, {"INFERENCE_PRECISION_HINT": "f32"})
     largest = compiled(np.full(image.shape, 255, np.float32))[0]
     exact = 255 * 127 * channels * side * side
     kernels = [

@@ -13,8 +13,7 @@ from torch.nn.functional import grid_sample
 from torchvision.transforms import RandomResizedCrop
 
 from classification.config import Config, default_config
-from classification.data.random_crop import draw_box, random_crop
-from classification.data.transforms import augment
+from classification.data.augment import augment, draw_box, random_crop
 
 FILL = (1, 2, 3)
 

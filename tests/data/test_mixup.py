@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from classification.config import Config, default_config
 from classification.data.loader import Batch, TrainLoader
-from classification.data.mixing import cutmix, draw_box, mix_batch, mixes, mixup
+from classification.data.mixup import cutmix, draw_box, mix_batch, mixes, mixup
 from classification.data.preprocessing import Preprocessing
 from classification.data.samples import Samples
 from classification.data.store import ImageStore, open_store

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from torchvision.transforms import AugMix, InterpolationMode, autoaugment
 
-from classification.data.distortions import DISTORTIONS, distort
+from classification.data.augmix import OPERATIONS, apply
 
 FILL = (124, 116, 104)
 EXACT = ("TranslateX", "TranslateY", "Rotate", "Posterize", "Solarize", "AutoContrast", "Equalize")
@@ -23,7 +23,7 @@ def make_image(width: int, height: int) -> Image.Image:
 
 def torchvision_distort(image: Image.Image, name: str, level: int) -> np.ndarray:
     magnitudes, signed = AugMix()._augmentation_space(10, (image.height, image.width))[name]
-    assert signed == DISTORTIONS[name].signed
+    assert signed == OPERATIONS[name].signed
     magnitude = float(magnitudes[abs(level)]) if magnitudes.ndim else 0.0
     magnitude = -magnitude if level < 0 else magnitude
     result = autoaugment._apply_op(
@@ -33,16 +33,16 @@ def torchvision_distort(image: Image.Image, name: str, level: int) -> np.ndarray
 
 
 def test_names_and_order() -> None:
-    assert list(DISTORTIONS) == list(AugMix()._augmentation_space(10, (8, 8)))
+    assert list(OPERATIONS) == list(AugMix()._augmentation_space(10, (8, 8)))
 
 
-@pytest.mark.parametrize("name", DISTORTIONS)
+@pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("size", [(60, 45), (45, 60), (81, 81)])
 def test_equals_torchvision(name: str, size: tuple[int, int]) -> None:
     image = make_image(*size)
-    lowest, highest = (-9 if DISTORTIONS[name].signed else 0), (7 if name == "Posterize" else 9)
+    lowest, highest = (-9 if OPERATIONS[name].signed else 0), (7 if name == "Posterize" else 9)
     for level in range(lowest, highest + 1):
-        ours = np.asarray(distort(image, [(name, level)], FILL), dtype=int)
+        ours = np.asarray(apply(image, [(name, level)], FILL), dtype=int)
         difference = np.abs(ours - torchvision_distort(image, name, level))
         if name.startswith("Shear"):
             # Ours blends the first and the last moved pixel of a line with the fill colour.
@@ -63,9 +63,7 @@ def test_shear_blends_neighbours_and_fills_from_outside() -> None:
             left = int(position)
             share = position - left
             expected[y, x] = (1 - share) * padded[y, left] + share * padded[y, left + 1]
-    result = np.asarray(
-        distort(Image.fromarray(pixels.astype(np.uint8)), [("ShearX", 5)], (0, 0, 0))
-    )
+    result = np.asarray(apply(Image.fromarray(pixels.astype(np.uint8)), [("ShearX", 5)], (0, 0, 0)))
     assert np.abs(result - expected).max() <= 1
 
 
@@ -73,12 +71,12 @@ def test_shear_blends_neighbours_and_fills_from_outside() -> None:
 def test_sharpness_equals_pillow(level: int) -> None:
     image = make_image(33, 20)
     expected = ImageEnhance.Sharpness(image).enhance(1 + 0.9 * level / 9)
-    np.testing.assert_array_equal(distort(image, [("Sharpness", level)], FILL), expected)
+    np.testing.assert_array_equal(apply(image, [("Sharpness", level)], FILL), expected)
 
 
 @pytest.mark.parametrize("level", [8, 9])
 def test_posterize_keeps_one_bit_at_least(level: int) -> None:
-    values = np.unique(np.asarray(distort(make_image(60, 45), [("Posterize", level)], FILL)))
+    values = np.unique(np.asarray(apply(make_image(60, 45), [("Posterize", level)], FILL)))
     assert values.tolist() == [0, 128]
 
 
@@ -87,7 +85,7 @@ def test_chain_is_applied_in_order() -> None:
     chain = [("TranslateX", 9), ("Equalize", 0), ("ShearY", -3)]
     expected = image
     for step in chain:
-        expected = distort(expected, [step], FILL)
-    np.testing.assert_array_equal(distort(image, chain, FILL), expected)
-    assert not np.array_equal(distort(image, chain[::-1], FILL), expected)
-    assert distort(image, [], FILL) is image
+        expected = apply(expected, [step], FILL)
+    np.testing.assert_array_equal(apply(image, chain, FILL), expected)
+    assert not np.array_equal(apply(image, chain[::-1], FILL), expected)
+    assert apply(image, [], FILL) is image
