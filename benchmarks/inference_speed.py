@@ -36,7 +36,7 @@ from common import describe_run, make_images, print_table, write_json, write_mar
 from classification import compress, evaluate, export
 from classification.config import Config, get, updated
 from classification.data.preprocessing import Preprocessing, load_image, normalize
-from classification.data.store import usable_cores
+from classification.data.threads import usable_cores
 from classification.deployment.openvino_backend import (
     DEVICE,
     OpenVINOBackend,

@@ -29,7 +29,7 @@ from common import describe_run, make_images, print_table, summary, write_json
 
 from classification.data.image_files import find_images
 from classification.data.preprocessing import load_image
-from classification.data.store import usable_cores
+from classification.data.threads import usable_cores
 from classification.deployment.predictor import Predictor
 
 # Reports its peak memory in kB; what the parent is told of it (ru_maxrss) begins with the parent's.

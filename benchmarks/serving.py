@@ -35,7 +35,7 @@ from common import describe_run, make_images, print_table, summary, write_json
 
 from classification.data.image_files import find_images
 from classification.data.preprocessing import load_image
-from classification.data.store import usable_cores
+from classification.data.threads import usable_cores
 from classification.deployment.backends import Backend, load_backend
 
 CLIENTS = 16

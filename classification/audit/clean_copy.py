@@ -13,7 +13,7 @@ from classification.audit.clean_plan import Decision, cleaned
 from classification.audit.json_report import check_replaceable
 from classification.data.listing import printable
 from classification.data.spreadsheet import csv_text
-from classification.data.store import usable_cores
+from classification.data.threads import usable_cores
 from classification.errors import UserError
 from classification.files import write_bytes
 from classification.version import __version__

@@ -18,7 +18,7 @@ from classification.data.decode import DecodeError, decode, open_image, orientat
 from classification.data.image_files import find_images
 from classification.data.notes import Notes, is_dark
 from classification.data.readers.shards import INDEX
-from classification.data.store import usable_cores
+from classification.data.threads import usable_cores
 from classification.errors import UserError
 
 KEPT_FORMATS = ("JPEG", "PNG")

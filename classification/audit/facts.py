@@ -13,7 +13,7 @@ from classification.audit.findings import Item
 from classification.audit.likeness import Likeness, likeness_of
 from classification.data.decode import DecodeError, decode, open_image
 from classification.data.notes import Notes
-from classification.data.store import usable_cores
+from classification.data.threads import usable_cores
 
 # Larger JPEGs are decoded at a fraction of their size, which still reads all of the file.
 _DECODED_SIDE = 128  # pixels

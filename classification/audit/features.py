@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from classification.audit.findings import Item
 from classification.config import default_config
 from classification.data.decode import DecodeError
 from classification.data.preprocessing import Preprocessing, load_image, normalize
-from classification.data.store import usable_cores
+from classification.data.threads import decode_ahead
 from classification.evaluation.linear_probe import Embedding
 from classification.models.checkpoint import load_classifier
 from classification.models.classifier import create_classifier
@@ -73,19 +73,16 @@ def extract_features(
 
     parts, places = [], []
     keep_freed_memory()
-    starts = range(0, len(items), _BATCH_SIZE)
-    with ThreadPoolExecutor(usable_cores()) as pool, torch.inference_mode():
-        ahead = [pool.submit(load, item) for item in items[:_BATCH_SIZE]]
-        for start in starts:
-            now, after = ahead, items[start + _BATCH_SIZE : start + 2 * _BATCH_SIZE]
-            ahead = [pool.submit(load, item) for item in after]
-            images = [future.result() for future in now]
+    loaded = decode_ahead(load, items, _BATCH_SIZE)
+    with torch.inference_mode():
+        for start in range(0, len(items), _BATCH_SIZE):
+            images = list(islice(loaded, _BATCH_SIZE))
             places += [start + i for i, image in enumerate(images) if image is not None]
             good = [image for image in images if image is not None]
             if good:
                 batch = torch.from_numpy(np.stack(good)).permute(0, 3, 1, 2)
                 parts.append(embedding(normalize(batch, preprocessing)).float().numpy())
             if progress:
-                progress(start + len(now), len(items))
+                progress(start + len(images), len(items))
     features = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
     return features, np.array(places, dtype=np.int64)

@@ -104,8 +104,7 @@ class Context:
         )
         if logits is None:
             raise self._interruption()
-        if store.lost:
-            raise UserError("Images were lost on the way; compress again without them.")
+        _check_complete(store)
         return logits
 
     def judge_checkpoint(self, path: Path) -> Judged:
@@ -144,11 +143,11 @@ class Context:
         return named_images([path for path in chosen.paths if path.is_file()])
 
     def _batches(self, store: ImageStore) -> Iterator[np.ndarray]:
-        size = self.config.evaluation.batch_size
-        for start in range(0, len(store), size):
+        for images, _ in store.batches(self.config.evaluation.batch_size):
             if self.stop.requested:
                 raise self._interruption()
-            yield np.stack([store[i] for i in range(start, min(start + size, len(store)))])
+            yield images
+        _check_complete(store)
 
     def _answers(self, logits: np.ndarray) -> np.ndarray:
         """Return the class of each image [N], or whether each label is true [N, L]."""
@@ -156,6 +155,11 @@ class Context:
 
     def _interruption(self) -> BaseException:
         return self.stop.interruption("interrupted while validating; what was saved is kept")
+
+
+def _check_complete(store: ImageStore) -> None:
+    if store.lost:
+        raise UserError("Images were lost on the way; compress again without them.")
 
 
 def _spread(number: int, wanted: int) -> np.ndarray:

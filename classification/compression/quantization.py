@@ -122,6 +122,5 @@ def _batches(
 ) -> Iterator[torch.Tensor]:
     # Equal sizes: statistics are averaged over batches.
     size = min(CALIBRATION_BATCH, len(indices))
-    for start in range(0, len(indices) - size + 1, size):
-        images = np.stack([store[i] for i in indices[start : start + size]])
+    for images, _ in store.subset(indices[: len(indices) // size * size]).batches(size):
         yield normalize(torch.from_numpy(images).permute(0, 3, 1, 2), preprocessing)

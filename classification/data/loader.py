@@ -138,13 +138,9 @@ class TrainLoader:
 def eval_batches(
     store: ImageStore, batch_size: int, *, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """Yield every `world_size`-th image from the `rank`-th on, in order and unchanged."""
-    mine = np.arange(rank, len(store), world_size)
-    for start in range(0, len(mine), batch_size):
-        indices = mine[start : start + batch_size]
-        batch = _load_batch(store, indices, len(indices), lambda index, _: store[index])
-        store.note_lost(batch.lost)
-        yield batch
+    """Yield what `ImageStore.batches` yields, as batches."""
+    for images, indices in store.batches(batch_size, rank=rank, world_size=world_size):
+        yield _batch(store, images, indices, len(indices))
 
 
 class _Shard(NamedTuple):
@@ -231,12 +227,16 @@ def _load_batch(
         if not kept:
             raise UserError(f"No image of a whole batch can be read any longer: {lost[0]}")
         images, indices = images[kept], indices[kept]
+    return replace(_batch(store, images, indices, total), lost=reasons)
+
+
+def _batch(store: ImageStore, images: np.ndarray, indices: np.ndarray, total: int) -> Batch:
+    """Return a batch of images [n, H, W, 3] uint8 at these indices, [n] int64, into the store."""
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.from_numpy(store.samples.targets[indices]),
         torch.from_numpy(indices),
         total,
-        lost=reasons,
     )
 
 

@@ -34,7 +34,7 @@ class PackedImage(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataRoot:
     """Where images come from.
 
@@ -157,7 +157,8 @@ def _take(values: Any, chosen: np.ndarray) -> Any:
 def concatenate(parts: Sequence[Samples]) -> Samples:
     """Return the samples of all parts, which have the same classes, one part after the other."""
     joined = {name: _join(parts, name, unknown) for name, unknown in _columns().items()}
-    return replace(parts[0], roots=tuple(root for part in parts for root in part.roots), **joined)
+    roots = dict.fromkeys(root for part in parts for root in part.roots)
+    return replace(parts[0], roots=tuple(roots), **joined)
 
 
 def _join(parts: Sequence[Samples], name: str, unknown: Any) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from classification.data.listing import listing
 from classification.data.notes import Notes, Summary, find_value_range, range_line
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.data.samples import Samples
+from classification.data.threads import decode_ahead
 from classification.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -29,11 +30,9 @@ class LostError(UserError):
 class ImageStore:
     """`store[i]` is the i-th image of `store.samples` as [H, W, 3] uint8 RGB, read-only.
 
-    `indices` [N] int64 are the places of its images among those that it was opened with, and
-    `no_face` [K] int64 the places of those left out since they show no face, which makes them
-    members of the negative class by rule (`faces.no_face negative`).
-
-    `notes` are what decoding them showed, one of each image.
+    `notes` are what decoding the images showed, one for each. `no_face` are the samples that were
+    left out because they show no face, which makes them members of the negative class by rule
+    (`faces.no_face negative`).
 
     `skips` says that loaders leave out an image that can no longer be read, and `lost` which.
     """
@@ -43,19 +42,17 @@ class ImageStore:
         samples: Samples,
         preprocessing: Preprocessing,
         cache: list[np.ndarray | None] | None = None,
-        indices: np.ndarray | None = None,
-        no_face: np.ndarray | None = None,
         *,
+        notes: list[Notes] | None = None,
+        no_face: Samples | None = None,
         skips: bool = False,
-        notes: Sequence[Notes] | None = None,
     ) -> None:
         self.samples = samples
         self.preprocessing = preprocessing
         self._cache = cache or [None] * len(samples)
-        self.indices = np.arange(len(samples)) if indices is None else indices
-        self.no_face = np.empty(0, np.int64) if no_face is None else no_face
+        self.notes = notes or [Notes() for _ in range(len(samples))]
+        self.no_face = samples.subset([]) if no_face is None else no_face
         self.skips = skips
-        self.notes = [Notes() for _ in range(len(samples))] if notes is None else list(notes)
         self.lost: set[int] = set()
 
     def __len__(self) -> int:
@@ -68,14 +65,13 @@ class ImageStore:
 
     def subset(self, indices: np.ndarray) -> ImageStore:
         """Return a store of these images, in this order, which shares what is in RAM."""
-        cache = [self._cache[i] for i in indices.tolist()]
+        chosen = indices.tolist()
         return ImageStore(
             self.samples.subset(indices),
             self.preprocessing,
-            cache,
-            self.indices[indices],
+            [self._cache[i] for i in chosen],
+            notes=[self.notes[i] for i in chosen],
             skips=self.skips,
-            notes=[self.notes[i] for i in indices.tolist()],
         )
 
     def find_range(self) -> None:
@@ -96,9 +92,8 @@ class ImageStore:
         for index in deep:
             self._cache[index] = None
         kept = [index for index in deep if former[index] is not None]
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            for index, image in zip(kept, pool.map(self.__getitem__, kept), strict=True):
-                self._cache[index] = image
+        for index, image in zip(kept, decode_ahead(self.__getitem__, kept), strict=True):
+            self._cache[index] = image
 
     def note_lost(self, reasons: Mapping[int, str]) -> None:
         """Say once of each image why it is left out from now on."""
@@ -106,6 +101,45 @@ class ImageStore:
             if index not in self.lost:
                 logger.warning("%s It is left out.", reason)
                 self.lost.add(index)
+
+    def batches(
+        self, batch_size: int, *, rank: int = 0, world_size: int = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield every `world_size`-th image from the `rank`-th on, in order and unchanged.
+
+        While one batch is used, threads decode the next. If `skips`, images that can no longer be
+        read are left out, and so are batches without any other.
+
+        Yields:
+            [n, H, W, 3] uint8 images, and their indices [n] int64.
+
+        Raises:
+            LostError: an image can no longer be read, or none of them.
+        """
+
+        def load(index: int) -> tuple[int, np.ndarray | LostError]:
+            try:
+                return index, self[index]
+            except LostError as error:
+                return index, error
+
+        found = 0
+        last_error: LostError | None = None
+        decoded = decode_ahead(load, range(rank, len(self), world_size), batch_size)
+        while part := list(islice(decoded, batch_size)):
+            good = [(index, image) for index, image in part if isinstance(image, np.ndarray)]
+            for index, error in part:
+                if isinstance(error, LostError):
+                    if not self.skips:
+                        raise error
+                    self.note_lost({index: str(error)})
+                    last_error = error
+            found += len(good)
+            if good:
+                indices, images = zip(*good, strict=True)
+                yield np.stack(images), np.array(indices, dtype=np.int64)
+        if last_error is not None and not found:
+            raise LostError(f"None of the images can be read any longer: {last_error}")
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return one image from RAM or, when it is not kept there, from its file.
@@ -169,31 +203,32 @@ def open_store(
         return None
 
     problems: dict[int, DecodeError] = {}
-    pool = ThreadPoolExecutor(num_threads or usable_cores())
-    try:
-        for index, problem in enumerate(pool.map(check, range(len(samples)))):
+    checked = decode_ahead(check, range(len(samples)), num_threads=num_threads)
+    with closing(checked):
+        for index, problem in enumerate(checked):
             if problem is not None:
                 problems[index] = problem
             if progress:
                 progress(index + 1, len(samples))
             if stop and stop():
                 break
-    finally:
-        pool.shutdown(cancel_futures=True)
     no_face = _by_rule(problems, preprocessing)
     reasons = {i: str(problem) for i, problem in problems.items() if i not in no_face}
-    good = np.array([i for i in range(len(samples)) if i not in problems], dtype=np.int64)
+    good = [i for i in range(len(samples)) if i not in problems]
     kept = samples.subset(good) if problems else samples
     if reasons:
         _report(samples, reasons, kept, on_bad_image)
-    if len(no_face):
+    if no_face:
         _report_no_face(samples, no_face, kept)
-    cache = [cache[i] for i in good]
-    num_kept = sum(image is not None for image in cache)
-    logger.info("%d of %d decoded images are kept in RAM.", num_kept, len(kept))
-    skips = on_bad_image == "skip"
-    notes = [notes[i] for i in good]
-    store = ImageStore(kept, preprocessing, cache, good, no_face, skips=skips, notes=notes)
+    store = ImageStore(
+        kept,
+        preprocessing,
+        [cache[i] for i in good],
+        notes=[notes[i] for i in good],
+        no_face=samples.subset(no_face),
+        skips=on_bad_image == "skip",
+    )
+    logger.info("%d of %d decoded images are kept in RAM.", store.in_memory, len(store))
     if find_range:
         store.find_range()
     _report_notes(store)
@@ -225,16 +260,15 @@ def _report_notes(store: ImageStore) -> None:
         logger.warning("%s", line)
 
 
-def _by_rule(problems: dict[int, DecodeError], preprocessing: Preprocessing) -> np.ndarray:
-    """Return the images whose class a rule tells, since they show no face, [K] int64."""
+def _by_rule(problems: dict[int, DecodeError], preprocessing: Preprocessing) -> list[int]:
+    """Return the images that are of the negative class by rule, since they show no face."""
     faces = preprocessing.faces
     if faces is None or faces.no_face != "negative":
-        return np.empty(0, dtype=np.int64)
-    found = [i for i, problem in problems.items() if isinstance(problem, NoFaceError)]
-    return np.array(found, dtype=np.int64)
+        return []
+    return [i for i, problem in problems.items() if isinstance(problem, NoFaceError)]
 
 
-def _report_no_face(samples: Samples, no_face: np.ndarray, kept: Samples) -> None:
+def _report_no_face(samples: Samples, no_face: list[int], kept: Samples) -> None:
     """Tell how many images of each class show no face; raise a UserError if all do."""
     if len(kept) == 0:
         raise UserError(
@@ -271,10 +305,3 @@ def cache_budget(fraction: float, processes: int = 1) -> int:
     import psutil
 
     return int(psutil.virtual_memory().available * fraction / processes)
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -6,7 +6,6 @@ import io
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from classification.data.decode import DecodeError
 from classification.data.notes import Notes, Summary
 from classification.data.preprocessing import load_image
 from classification.data.samples import MULTI_LABEL
-from classification.data.store import usable_cores
+from classification.data.threads import MOST_AHEAD, decode_ahead
 from classification.deployment.backends import load_backend
 from classification.deployment.image_inputs import ImageLike, NamedImage, images_of
 from classification.errors import UserError
@@ -25,7 +24,6 @@ from classification.models.decision import check_faces, decide, fallback_logits,
 # Bytes of decoded images that may wait for the model: enough to decode while it is compiled. So
 # many may be held besides by images that came as arrays or bytes.
 READ_AHEAD = 64 << 20
-MOST_AHEAD = 1024  # images, however small they are
 MOST_ENTRIES = 8  # batches; where most files are bad, their rows do not wait for a full batch
 
 logger = logging.getLogger(__name__)
@@ -192,35 +190,25 @@ class Predictor:
         preprocessing = self.backend.info.preprocessing
         image_bytes = preprocessing.height * preprocessing.width * 3
         most_ahead = max(2 * self.batch_size, min(MOST_AHEAD, READ_AHEAD // image_bytes))
-        cores = usable_cores()
 
-        def load(image: NamedImage) -> np.ndarray | DecodeError:
+        def load(image: NamedImage) -> tuple[str, np.ndarray | DecodeError, Notes]:
             source = image.source
             if isinstance(source, DecodeError):
-                return source
+                return image.name, source, image.notes
             try:
                 opened = io.BytesIO(source) if isinstance(source, bytes) else source
-                return load_image(opened, preprocessing, notes=image.notes)
+                pixels = load_image(opened, preprocessing, notes=image.notes)
+                return image.name, pixels, image.notes
             except DecodeError as error:
-                return error
+                return image.name, error, image.notes
 
-        # The source of an image is not held any longer than it takes to decode it.
-        ahead: deque[tuple[NamedImage, Future[np.ndarray | DecodeError]]] = deque()
-        held = 0  # bytes
-        pool = ThreadPoolExecutor(cores)
-        try:
-            for image in named:
-                future = pool.submit(load, image)
-                ahead.append((image._replace(source=""), future))
-                held += image.num_bytes
-                while len(ahead) > most_ahead or (held > READ_AHEAD and len(ahead) > 2 * cores):
-                    oldest, decoded = ahead.popleft()
-                    held -= oldest.num_bytes
-                    yield oldest.name, decoded.result(), oldest.notes
-            for oldest, decoded in ahead:
-                yield oldest.name, decoded.result(), oldest.notes
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return decode_ahead(
+            load,
+            named,
+            most_ahead,
+            num_bytes=lambda image: image.num_bytes,
+            most_bytes=READ_AHEAD,
+        )
 
     def _name(
         self, entries: list[_Entry], logits: np.ndarray, top_k: int, threshold: float | None

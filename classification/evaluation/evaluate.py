@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +20,8 @@ from classification.data.faces import check_negative_class, no_face_logits
 from classification.data.fingerprint import fingerprint, is_same
 from classification.data.labels import check_task, warn_of_another_label
 from classification.data.readers import check_outside, read_samples
-from classification.data.samples import MULTI_LABEL, ROLES, Samples
-from classification.data.store import ImageStore, LostError, cache_budget, open_store, usable_cores
+from classification.data.samples import MULTI_LABEL, ROLES, Samples, concatenate
+from classification.data.store import ImageStore, cache_budget, open_store
 from classification.deployment.backends import Backend, load_backend
 from classification.errors import UserError
 from classification.evaluation.label_metrics import LabelMetrics, PerLabel, compute_label_metrics
@@ -126,7 +124,7 @@ def evaluate(
         seconds = time.perf_counter() - started
     store = _without_lost(store)
     limits = (*backend.info.thresholds, backend.info.reject_below)
-    measured, logits = with_no_face(samples, store, logits, limits)
+    measured, logits = with_no_face(store, logits, limits)
     metrics, per_class = measure(logits, measured, backend.info.thresholds)
     evaluation = Evaluation(
         weights=weights,
@@ -237,22 +235,20 @@ def compute_logits(
     """Return logits [N, C] float32 of every image, in the store's order."""
     parts: list[np.ndarray] = []
     done = 0
-    for part in backend.stream(_batches(store, batch_size)):
+    batches = (images for images, _ in store.batches(batch_size))
+    for part in backend.stream(batches):
         parts.append(part)
         done += len(part)
         progress(done, len(store))
-    if not parts:
-        raise UserError("None of the test images can be read any longer.")
     return np.concatenate(parts)
 
 
 def with_no_face(
-    samples: Samples, store: ImageStore, logits: np.ndarray, thresholds: Sequence[float] = ()
+    store: ImageStore, logits: np.ndarray, thresholds: Sequence[float] = ()
 ) -> tuple[Samples, np.ndarray]:
     """Add the images without a face, which are of the negative class by rule, as in predict.
 
     Args:
-        samples: what the store was opened with.
         store: the images that the model has seen.
         logits: [N, C] float32 of these.
         thresholds: by which the model decides; see `no_face_logits`.
@@ -263,34 +259,12 @@ def with_no_face(
     faces = store.preprocessing.faces
     if faces is None or len(store.no_face) == 0:
         return store.samples, logits
-    rule = no_face_logits(faces, samples.class_names, thresholds)
+    rule = no_face_logits(faces, store.samples.class_names, thresholds)
     logger.info("%d images without a face count as the negative class.", len(store.no_face))
     return (
-        samples.subset(np.concatenate([store.indices, store.no_face])),
+        concatenate([store.samples, store.no_face]),
         np.concatenate([logits, np.tile(rule, (len(store.no_face), 1))]),
     )
-
-
-def _batches(store: ImageStore, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield [n, H, W, 3] uint8; images that are not kept in RAM are decoded in threads."""
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for start in range(0, len(store), batch_size):
-            indices = range(start, min(start + batch_size, len(store)))
-            found = pool.map(partial(_image, store), indices)
-            images = [image for image in found if image is not None]
-            if images:
-                yield np.stack(images)
-
-
-def _image(store: ImageStore, index: int) -> np.ndarray | None:
-    """Return an image, or None where it has gone since it was checked and may be left out."""
-    try:
-        return store[index]
-    except LostError as error:
-        if not store.skips:
-            raise
-        store.note_lost({index: str(error)})
-        return None
 
 
 def _without_lost(store: ImageStore) -> ImageStore:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import openvino as ov
 
-from classification.data.store import usable_cores
+from classification.data.threads import usable_cores
 
 Compile = Callable[[int, str], ov.CompiledModel]
 OnBatch = Callable[[int, float], None]  # told the size of each batch and how long it ran

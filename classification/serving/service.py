@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from classification.data.faces import NoFaceError
-from classification.data.store import usable_cores
+from classification.data.threads import usable_cores
 from classification.models.decision import fallback_logits
 from classification.serving.batching import Batcher, Waiting, deliver
 from classification.serving.budgets import ByteBudget, PixelBudget

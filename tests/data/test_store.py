@@ -12,7 +12,7 @@ from PIL import Image
 
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.data.samples import Samples
-from classification.data.store import cache_budget, open_store
+from classification.data.store import LostError, cache_budget, open_store
 from classification.errors import UserError
 
 PREPROCESSING = Preprocessing(8, 10, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
@@ -116,3 +116,28 @@ def test_cache_budget() -> None:
     assert cache_budget(0.0) == 0
     assert 0.5 * free < 2 * cache_budget(0.5, processes=1) < 1.5 * free
     assert 0.5 * free < 8 * cache_budget(0.5, processes=4) < 1.5 * free
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_batches_without_what_is_lost(
+    samples: Samples, skips: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(samples, PREPROCESSING, on_bad_image="skip" if skips else "error")
+    expected = [store[i] for i in range(6)]
+    for i in (1, 2, 3):
+        samples.paths[i].unlink()
+    if not skips:
+        with pytest.raises(LostError, match=r"bild 1\.png: could be read at the start but no long"):
+            list(store.batches(2))
+        return
+    batches = list(store.batches(2))
+    assert [indices.tolist() for _, indices in batches] == [[0], [4, 5]]
+    for images, indices in batches:
+        np.testing.assert_array_equal(images, [expected[i] for i in indices])
+    assert store.lost == {1, 2, 3} and caplog.text.count("It is left out.") == 3
+    list(store.batches(6))
+    assert caplog.text.count("It is left out.") == 3
+    for i in (0, 4, 5):
+        samples.paths[i].unlink()
+    with pytest.raises(LostError, match="None of the images can be read any longer"):
+        list(store.batches(4))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from classification.data import threads
 from classification.data.decode import decode
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.deployment import predictor as predictor_module
@@ -384,7 +385,7 @@ def test_images_in_memory_are_read_ahead_by_their_size(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, file: Path
 ) -> None:
     monkeypatch.setattr(predictor_module, "READ_AHEAD", 100_000)
-    monkeypatch.setattr(predictor_module, "usable_cores", lambda: 2)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
     taken = []
 
     def endless(image: Any) -> Iterator[Any]:
