@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,10 +83,10 @@ def decode(
         DecodeError: the file is missing, not an image, damaged, truncated or too large.
     """
     with _decode_errors("file"):
-        with (
-            open_regular(source) if isinstance(source, (str, Path)) else nullcontext(source) as file
-        ):
-            return _decode(file, min_size, max_megapixels, value_range, notes)
+        if isinstance(source, (str, Path)):
+            with open_regular(source) as file:
+                return _decode(file, min_size, max_megapixels, value_range, notes)
+        return _decode(source, min_size, max_megapixels, value_range, notes)
 
 
 @contextmanager
