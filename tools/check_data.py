@@ -68,9 +68,13 @@ def check_data(args: argparse.Namespace) -> bool:
     """Write the reports and a summary; return whether something as bad as --fail-on was found."""
     from classification.audit.check import check
     from classification.audit.findings import is_as_bad_as
-    from classification.audit.html_report import render_html
-    from classification.audit.json_report import FORMAT, check_replaceable, render_json
-    from classification.audit.summary import print_summary
+    from classification.audit.report import (
+        FORMAT,
+        check_replaceable,
+        print_summary,
+        render_html,
+        render_json,
+    )
     from classification.errors import UserError
     from classification.files import check_writable, write_text
 

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.audit.balance import examine_balance
 from classification.audit.duplicates import find_duplicates, find_near_duplicates
+from classification.audit.examine import examine_balance, examine_files, examine_inventories
 from classification.audit.facts import Facts, look_at_all
 from classification.audit.findings import KINDS, Finding, Item
-from classification.audit.listing import examine_inventories
-from classification.audit.single_files import examine_files
 from classification.data.samples import Samples
 from classification.progress import progress_bar
 
@@ -35,7 +33,7 @@ def check(
     label_errors: bool = True,
     load_weights: str | Path | None = None,
 ) -> Audit:
-    """Look a data set over.
+    """Look for faults in a data set.
 
     Args:
         splits: by name, such as train, val and test; of the same classes.
@@ -95,8 +93,12 @@ def _label_errors(
     load_weights: str | Path | None,
 ) -> list[Finding]:
     # torch is imported for this alone.
-    from classification.audit.features import extract_features, load_embedding
-    from classification.audit.label_errors import find_label_errors, find_wrong_attributes
+    from classification.audit.label_errors import (
+        extract_features,
+        find_label_errors,
+        find_wrong_attributes,
+        load_embedding,
+    )
 
     good = np.array([i for i, fact in enumerate(facts) if fact.error is None], dtype=np.int64)
     embedding, preprocessing = load_embedding(load_weights)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from classification.audit.clean_plan import Decision, cleaned
-from classification.audit.json_report import check_replaceable
+from classification.audit.report import check_replaceable
 from classification.data.listing import printable
 from classification.data.spreadsheet import csv_text
 from classification.data.threads import usable_cores
@@ -52,7 +52,8 @@ def check_destination(destination: Path, plan: Sequence[Decision]) -> None:
         path
         for path in destination.rglob("*")
         if path.is_file()
-        and not _is_temporary(path)
+        # An interrupted cleaning leaves the files that it had not finished.
+        and not (path.name.startswith(".") and path.name.endswith(".tmp"))
         and path.relative_to(destination) not in planned
     ]
     if strange:
@@ -60,11 +61,6 @@ def check_destination(destination: Path, plan: Sequence[Decision]) -> None:
             f"{destination} holds {len(strange)} files that are not of this copy, as {strange[0]}. "
             "Choose an empty folder, or the one of the same cleaning that was interrupted."
         )
-
-
-def _is_temporary(path: Path) -> bool:
-    """Return whether an interrupted cleaning left a file that it had not finished."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def write_copy(

@@ -12,8 +12,8 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from classification.audit.duplicates import Likeness, find_alike, likeness_of
 from classification.audit.facts import read_header
-from classification.audit.likeness import Likeness, find_alike, likeness_of
 from classification.data.decode import DecodeError, decode, open_image, orientation
 from classification.data.image_files import find_images
 from classification.data.notes import Notes, is_dark

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from classification.audit.duplicates import Likeness, likeness_of
 from classification.audit.findings import Item
-from classification.audit.likeness import Likeness, likeness_of
 from classification.data.decode import DecodeError, decode, open_image
 from classification.data.notes import Notes
 from classification.data.threads import usable_cores

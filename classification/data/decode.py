@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import io
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from classification.data.colours import to_srgb
+from classification.data.color import (
+    gray_to_rgb,
+    has_16_bits,
+    is_cut_to_8_bits,
+    scale_colors,
+    to_srgb,
+)
 from classification.data.completeness import end_jpeg, has_jpeg_end, has_png_end
-from classification.data.deep_colours import has_16_bits, scale_colours
 from classification.data.formats import (
     FORMATS,
-    HEIF_MISSING,
     IMAGE_SUFFIXES,
     SUFFIXES,
+    explain_unknown,
     open_image,
     sniff_format,
 )
-from classification.data.grey_values import RangeError, to_8_bits
-from classification.data.notes import FULL_RANGE, Notes
+from classification.data.notes import FULL_RANGE, DecodeError, Notes
 from classification.files import open_regular
 
 __all__ = [
@@ -54,10 +58,6 @@ _TRANSPOSE = {
 _HAS_END = {"JPEG": has_jpeg_end, "PNG": has_png_end}
 
 
-class DecodeError(Exception):
-    """An image that cannot be used; the message is the reason, without the path."""
-
-
 def decode(
     source: str | Path | BinaryIO,
     *,
@@ -68,33 +68,40 @@ def decode(
 ) -> Image.Image:
     """Decode the first frame of an image to RGB, upright and complete.
 
-    The EXIF orientation is applied, more than 8 bits are scaled to 8, colours are brought to sRGB
-    by an embedded profile, transparency is laid over white.
+    The EXIF orientation is applied, more than 8 bits are scaled to 8, colors are converted to sRGB
+    by an embedded profile, transparent images are laid over white.
 
     Args:
         source: a path or an open binary file.
         min_size: (width, height) in pixels that the caller will shrink the image to. Larger JPEGs
             are then decoded at 1/2, 1/4 or 1/8 of their size, but never below this.
-        max_megapixels: images whose header announces more are refused before they are decoded.
+        max_megapixels: images with more by their header are refused before they are decoded.
         value_range: the grey value that becomes white in images of more than 8 bits.
-        notes: filled in with what decoding showed.
+        notes: filled in with what decoding shows.
 
     Raises:
-        DecodeError: the file is missing, no image, damaged, truncated or too large.
+        DecodeError: the file is missing, not an image, damaged, truncated or too large.
     """
+    with _decode_errors("file"):
+        if isinstance(source, (str, Path)):
+            with open_regular(source) as file:
+                return _decode(file, min_size, max_megapixels, value_range, notes)
+        return _decode(source, min_size, max_megapixels, value_range, notes)
+
+
+@contextmanager
+def _decode_errors(what: str) -> Iterator[None]:
+    """Turn whatever Pillow raises for damaged images, a dozen types, into a DecodeError."""
     try:
-        with _opened(source) as file:
-            return _decode(file, min_size, max_megapixels, value_range, notes)
+        yield
     except (DecodeError, MemoryError):
         raise
-    except RangeError as error:
-        raise DecodeError(str(error)) from error
     except UnidentifiedImageError as error:
-        raise DecodeError(_no_image(str(error))) from None
+        raise DecodeError(explain_unknown(str(error))) from None
     except OSError as error:
         raise DecodeError(error.strerror or str(error)) from error
-    except Exception as error:  # Pillow raises a dozen kinds for damaged files.
-        raise DecodeError(f"damaged file: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise DecodeError(f"damaged {what}: {type(error).__name__}: {error}") from error
 
 
 def _decode(
@@ -107,6 +114,8 @@ def _decode(
     with open_image(file, max_megapixels) as image:
         _check_size(image, max_megapixels)
         is_deep = has_16_bits(image)  # before anything looks for the EXIF, which loads a PNG
+        if notes is not None:
+            notes.cut = is_cut_to_8_bits(image, file)
         if min_size is not None:
             sideways = orientation(image) >= 5
             image.draft(None, min_size[::-1] if sideways else min_size)
@@ -123,14 +132,8 @@ def _decode(
         if has_end is not None and not has_end(file) and notes is not None:
             notes.missing_end = True
         if is_deep:
-            reopen = partial(_reopened, file, max_megapixels)
-            image = scale_colours(image, reopen, value_range, notes)
+            image = scale_colors(image, file, max_megapixels, value_range, notes)
         return _upright_rgb(image, value_range, notes)
-
-
-def _reopened(file: BinaryIO, max_megapixels: float) -> Image.Image:
-    file.seek(0)
-    return open_image(file, max_megapixels)
 
 
 def _check_size(image: Image.Image, max_megapixels: float) -> None:
@@ -149,33 +152,20 @@ def _upright_rgb(image: Image.Image, value_range: int, notes: Notes | None) -> I
 
 
 def _with_its_end(file: BinaryIO) -> BinaryIO | None:
-    """Return a JPEG that lacks nothing but its end with it, None if it is damaged otherwise."""
+    """Return a JPEG completed by its end if only that is missing, else None."""
     file.seek(0)
     try:
         data = end_jpeg(file.read())
-    except Exception:  # the first reason is told
+    except Exception:  # the first error is reported
         return None
     return None if data is None else io.BytesIO(data)
 
 
-def _no_image(known: str) -> str:
-    """Return why a file cannot be read, which `open_image` may know."""
-    if known == HEIF_MISSING:
-        return "a HEIC/HEIF image, for which pillow-heif is missing: pip install pillow-heif"
-    if known in ("JPEG XL", "SVG", "raw camera"):
-        return f"a {known} file, which cannot be read; save it as JPEG or PNG"
-    return f"not an image in one of the formats {', '.join(FORMATS)}"
-
-
-def _opened(source: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
-    return open_regular(source) if isinstance(source, (str, Path)) else nullcontext(source)
-
-
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8: a damaged EXIF block does not spoil good pixels."""
+    """Return the EXIF orientation, 1 to 8; 1 if the EXIF block is damaged."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as in `decode`
+    except Exception:  # Pillow raises a dozen types
         return 1
 
 
@@ -183,7 +173,7 @@ def _to_rgb(image: Image.Image, value_range: int, notes: Notes | None) -> Image.
     if image.mode == "F":
         raise DecodeError("floating point pixels have no known range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        return to_8_bits(image, value_range, notes)
+        return gray_to_rgb(image, value_range, notes)
     if "icc_profile" in image.info:
         image = to_srgb(image, notes)
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -203,26 +193,18 @@ def from_pil(
 ) -> Image.Image:
     """Turn an image that was opened or made with Pillow into what `decode` makes of a file.
 
-    It is loaded if it was not, and returned itself where nothing is to be changed.
+    It is loaded if it was not, and returned itself if nothing has to be changed.
 
     Args:
-        image: of any mode; of several frames, the one it stands at.
+        image: of any mode; of several frames, the current one.
         max_megapixels, value_range, notes: see `decode`.
 
     Raises:
-        DecodeError: it is damaged, truncated, closed, empty or too large, or of no known range.
+        DecodeError: it is damaged, truncated, closed, empty, too large, or of unknown range.
     """
-    try:
+    with _decode_errors("image"):
         _check_size(image, max_megapixels)
         if 0 in image.size:
-            raise DecodeError(f"{image.width}x{image.height} pixels are no image")
+            raise DecodeError(f"an image of {image.width}x{image.height} pixels is empty")
         image.load()
         return _upright_rgb(image, value_range, notes)
-    except (DecodeError, MemoryError):
-        raise
-    except RangeError as error:
-        raise DecodeError(str(error)) from error
-    except OSError as error:
-        raise DecodeError(error.strerror or str(error)) from error
-    except Exception as error:  # as in `decode`
-        raise DecodeError(f"damaged image: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""The formats that images are read from, and how a file's contents tell its format."""
+"""The image formats that are read, and how they are recognised by a file's contents."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def open_image(file: BinaryIO, max_megapixels: float | None = None) -> Image.Ima
         max_megapixels: of an icon, which Pillow decodes at once.
 
     Raises:
-        UnidentifiedImageError: it is none; the message says which one it is otherwise, if known.
+        UnidentifiedImageError: it is not; the message names the format that it has, if known.
         Exception: one of Pillow's for damaged files.
     """
     try:
@@ -109,6 +109,15 @@ def _open_other(file: BinaryIO, max_megapixels: float | None) -> Image.Image:
             if name not in _WEAK and accept(prefix) is True:
                 raise OSError(f"damaged file: it begins like {name}, but its header is wrong")
     raise UnidentifiedImageError(known or "")
+
+
+def explain_unknown(known: str) -> str:
+    """Return why a file cannot be read, by the message of `open_image`'s error."""
+    if known == HEIF_MISSING:
+        return "a HEIC/HEIF image, for which pillow-heif is missing: pip install pillow-heif"
+    if known in ("JPEG XL", "SVG", "raw camera"):
+        return f"a {known} file, which cannot be read; save it as JPEG or PNG"
+    return f"not an image in one of the formats {', '.join(FORMATS)}"
 
 
 def sniff_format(source: str | Path | bytes) -> str | None:
@@ -150,14 +159,14 @@ def _sniff(file: BinaryIO) -> str | None:
 
 @functools.cache
 def _accepting() -> list[tuple[str, Callable[[bytes], bool | str]]]:
-    """Return the formats that are known by their first bytes, and by which function."""
+    """Return the formats that Pillow recognises by their first bytes, with its functions."""
     Image.init()
     registered = [(name, Image.OPEN[name][1]) for name in FORMATS if name in Image.OPEN]
     return [(name, accept) for name, accept in registered if accept is not None]
 
 
 def _opens(file: BinaryIO, name: str) -> bool:
-    """Return whether the header, too, is one of the format's."""
+    """Return whether the whole header is one of the format's."""
     try:
         if name == "ICO":
             return min(_icon_size(file)) > 0
@@ -168,7 +177,7 @@ def _opens(file: BinaryIO, name: str) -> bool:
 
 
 def _known(prefix: bytes) -> str | None:
-    """Return in words what is known and cannot be read."""
+    """Return the name of a known format that cannot be read, else None."""
     if prefix.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
         return "JPEG XL"
     canon = (prefix[:2] == b"II" and prefix[8:10] == b"CR") or prefix[6:14] == b"HEAPCCDR"
@@ -190,7 +199,7 @@ def _is_heif(prefix: bytes) -> bool:
 
 @functools.cache
 def heif_is_readable() -> bool:
-    """Return whether pillow-heif is there, which then is Pillow's plugin for HEIF."""
+    """Return whether pillow-heif is installed; if so, register it with Pillow."""
     try:
         import pillow_heif
     except ImportError:
@@ -215,7 +224,7 @@ def _icon_size(file: BinaryIO) -> tuple[int, int]:
 
 
 def _is_tga(file: BinaryIO) -> bool:
-    """Return whether a header is one of a Targa file throughout; Pillow asks for little."""
+    """Return whether a header is valid for a Targa file; Pillow checks little of it."""
     file.seek(0)
     header = file.read(18)
     if len(header) < 18:

@@ -1,4 +1,4 @@
-"""What decoding an image showed beside its pixels, and the warnings that are made of it."""
+"""What decoding an image shows besides its pixels, and the warnings made from it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ _DARK_SHARE = 0.25
 _MOST_PLACES = 3
 
 
+class DecodeError(Exception):
+    """An image that cannot be used; the message is the reason, without the path."""
+
+
 @dataclass(slots=True)  # there is one of each image
 class Notes:
     """Filled in by `decode`; of an image that could not be decoded it stays empty."""
@@ -24,6 +28,7 @@ class Notes:
     profile: str = ""
     greatest: int = 0  # value of an image of more than 8 bits; 0 for others
     container: int = 0  # the greatest value that its file could hold; 0 for others
+    cut: bool = False  # colors of more than 8 bits, of which only the 8 high ones could be read
     content: int = 0  # a hash of the file's bytes, of this process; filled in by stores
 
 
@@ -37,10 +42,11 @@ def find_value_range(notes: Iterable[Notes]) -> int:
 
 
 def range_line(notes: Sequence[Notes], value_range: int) -> str:
-    """Return how a found range is told."""
-    deep = [each for each in notes if each.container]
+    """Return the message about a value range that was found by `find_value_range`."""
+    deep = [each.greatest for each in notes if each.container]
     return (
-        f"{_reach(deep)} in the {len(deep):,} of {len(notes):,} images with over 8 bits: taken as "
+        f"grey values reach {max(deep):,} of {FULL_RANGE:,} in the {len(deep):,} of "
+        f"{len(notes):,} images with over 8 bits: taken as "
         f"{value_range.bit_length()} bits (data.value_range {value_range})"
     )
 
@@ -68,6 +74,8 @@ class Summary:
             self._count("missing_end", place)
         if notes.profile == "broken":
             self._count("broken", place)
+        if notes.cut:
+            self._count("cut", place)
         if notes.greatest > self._full:
             self._count("clipped", place, notes.greatest)
         if is_dark(notes, self._full):
@@ -86,6 +94,8 @@ class Summary:
         texts = {
             "missing_end": "lack the end of their file, but no pixels, and are used",
             "broken": "have a broken colour profile and are taken as sRGB",
+            "cut": "have more than 8 bits a color in a format of which only 8 are read: "
+            "data.value_range does not apply to them (save them as PNG or TIFF)",
             "clipped": f"have grey values above the model's {full:,}, up to "
             f"{self._greatest['clipped']:,}: clipped",
             "dark": f"have more than 8 bits, but their grey values reach {dark:,} of {full:,}: "
@@ -97,8 +107,3 @@ class Summary:
         count, places = self._counts[kind], self._first[kind]
         more = f", and {count - len(places):,} more" if count > len(places) else ""
         return f"{count:,} of {self._num_images:,} images {text}: {', '.join(places)}{more}"
-
-
-def _reach(deep: Sequence[Notes], full: int = FULL_RANGE) -> str:
-    """Return what grey values reach, in words."""
-    return f"grey values reach {max(each.greatest for each in deep):,} of {full:,}"

@@ -17,11 +17,16 @@ from sklearn.datasets import load_digits
 from support import ROOT, make_class_folders
 
 from classification.audit.check import check
+from classification.audit.duplicates import find_alike, group, likeness_of
 from classification.audit.facts import look_at
-from classification.audit.features import extract_features, load_embedding
 from classification.audit.findings import Item
-from classification.audit.label_errors import find_label_errors, out_of_fold, rank_issues
-from classification.audit.likeness import find_alike, group, likeness_of
+from classification.audit.label_errors import (
+    extract_features,
+    find_label_errors,
+    load_embedding,
+    out_of_fold,
+    rank_issues,
+)
 from classification.data.preprocessing import load_image
 from classification.data.readers import read_samples
 from classification.deployment.backends import load_backend

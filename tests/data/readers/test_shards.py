@@ -220,8 +220,7 @@ def test_loader_processes_read_packed_images(folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("storage", STORAGES)
 def test_an_audit_finds_the_same(folder: Path, tmp_path: Path, storage: str) -> None:
     from classification.audit.check import check
-    from classification.audit.html_report import render_html
-    from classification.audit.json_report import render_json
+    from classification.audit.report import render_html, render_json
 
     shutil.copy(folder / "red" / "0.png", folder / "blue" / "copy.png")
     (folder / "red" / "1.png").write_bytes(b"no image")

@@ -1,16 +1,19 @@
-"""Findings about images one by one."""
+"""Findings about folders, classes and single images; duplicates have their own module."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from classification.audit.facts import Facts
 from classification.audit.findings import Finding
 from classification.data.decode import SUFFIXES
+from classification.data.inventory import EXPECTED
 from classification.data.notes import FULL_RANGE, find_value_range, is_dark
+from classification.data.samples import Samples
 
+LARGEST_RATIO = 10.0  # of the sizes of the largest and the smallest class of a split
 LONGEST_SHAPE = 4.0  # longer side over shorter side
 SIZE_FACTOR = 10.0  # from the median of the shorter sides
 _MODES = {
@@ -25,6 +28,40 @@ _MODES = {
     "LAB": "LAB",
     "HSV": "HSV",
 }
+
+
+def examine_inventories(splits: Mapping[str, Samples]) -> Iterator[Finding]:
+    """Yield what the inventories of the data roots tell."""
+    for split, samples in splits.items():
+        for inventory in (root.inventory for root in samples.roots if root.inventory):
+            for reason, count, what in inventory.reasons():
+                kind = "litter" if reason in EXPECTED else "left_out"
+                yield Finding(kind, f"{split}: {inventory.root}: {count} {reason} ({what})")
+            for remark in inventory.remarks:
+                yield Finding("layout", f"{split}: {remark}")
+
+
+def examine_balance(
+    class_names: Sequence[str], counts: Mapping[str, np.ndarray]
+) -> Iterator[Finding]:
+    """Yield classes that are missing, and splits whose classes differ much in size.
+
+    Args:
+        class_names: C names.
+        counts: [C] int64 of each split.
+    """
+    for split, numbers in counts.items():
+        missing = [name for name, n in zip(class_names, numbers, strict=True) if n == 0]
+        for name in missing:
+            yield Finding("missing_class", f"{split}: no image of '{name}'")
+        present = numbers[numbers > 0]
+        if len(present) and present.max() > LARGEST_RATIO * present.min():
+            largest = class_names[int(np.argmax(numbers))]
+            smallest = class_names[int(np.argmin(np.where(numbers > 0, numbers, numbers.max())))]
+            yield Finding(
+                "imbalance",
+                f"{split}: {present.max()} of '{largest}', {present.min()} of '{smallest}'",
+            )
 
 
 def examine_files(facts: Sequence[Facts], min_side: int) -> Iterator[Finding]:
@@ -74,6 +111,8 @@ def _oddities(fact: Facts, min_side: int, median_side: float) -> Iterator[tuple[
     if fact.mode != "RGB":
         name = "16 bit" if fact.mode.startswith("I") else _MODES.get(fact.mode, fact.mode)
         yield "odd_mode", name
+    elif fact.notes.cut:
+        yield "odd_mode", "more than 8 bits a color, of which 8 are read"
     if max(fact.width, fact.height) > LONGEST_SHAPE * fact.shorter_side:
         yield "odd_shape", size
     ratio = fact.shorter_side / median_side

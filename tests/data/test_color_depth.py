@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from classification.audit.clean_plan import cleaned
+from classification.data.color import is_cut_to_8_bits
 from classification.data.decode import DecodeError, decode
-from classification.data.notes import Notes
+from classification.data.notes import Notes, Summary
 from classification.data.preprocessing import Preprocessing, load_image
 
 _COLOUR_TYPES = {2: 4, 3: 2, 4: 6}  # of a PNG, by its channels
@@ -138,3 +139,51 @@ def test_grey_of_which_the_least_is_white() -> None:
     data[position] = 0
     image = np.asarray(decode(io.BytesIO(bytes(data))))
     np.testing.assert_array_equal(image[..., 0], 255 - np.round(values / 257.0))
+
+
+# --- formats of which Pillow reads 8 bits only ----------------------------------------------------
+
+
+def ppm(values: np.ndarray, greatest: int) -> bytes:
+    height, width, _ = values.shape
+    kind = ">u2" if greatest > 255 else "u1"
+    return f"P6 {width} {height} {greatest}\n".encode() + values.astype(kind).tobytes()
+
+
+def jpeg_2000(bits: int, **options: object) -> bytes:
+    """Return a file whose header says so many bits; Pillow writes 8."""
+    buffer = io.BytesIO()
+    Image.fromarray(values_of(8).astype(np.uint8)).save(buffer, "JPEG2000", **options)
+    data = bytearray(buffer.getvalue())
+    start = data.index(b"\xff\x4f\xff\x51") + 42  # ISO/IEC 15444-1, A.5.1: Ssiz
+    data[start : start + 9 : 3] = bytes([bits - 1] * 3)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "cut"),
+    [
+        (ppm(values_of(16), 65535), True),
+        (ppm(values_of(12), 4095), True),
+        (b"P3 1 1 4095\n1 2 3\n", True),
+        (ppm(values_of(8), 255), False),
+        (jpeg_2000(8), False),
+        (jpeg_2000(8, no_jp2=True), False),
+        (png(values_of(16)), False),
+    ],
+)
+def test_cut_to_8_bits_is_noted(data: bytes, cut: bool) -> None:
+    notes, unnoted = Notes(), decode(io.BytesIO(data))
+    np.testing.assert_array_equal(decode(io.BytesIO(data), notes=notes), unnoted)
+    assert notes.cut == cut
+    summary = Summary(65535)
+    summary.add(notes, "a.ppm")
+    assert any("data.value_range does not apply" in line for line in summary.lines()) == cut
+
+
+@pytest.mark.parametrize("options", [{}, {"no_jp2": True}])
+@pytest.mark.parametrize("bits", [8, 9, 12, 16])
+def test_bits_of_jpeg_2000(bits: int, options: dict[str, bool]) -> None:
+    data = jpeg_2000(bits, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert is_cut_to_8_bits(image, io.BytesIO(data)) == (bits > 8)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 from support import ROOT, noise
 
-from classification.data import colours
+from classification.data import color
 from classification.data.decode import Notes, decode
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -181,7 +181,7 @@ def test_threads_share_the_transforms() -> None:
         files.append(stored(image.convert("CMYK") if i % 3 == 2 else image, "TIFF",
                             icc_profile=profile).getvalue())  # fmt: skip
     expected = [np.asarray(decode(io.BytesIO(file))) for file in files]
-    colours._conversions.clear()
+    color._conversions.clear()
     with ThreadPoolExecutor(8) as pool:
         for i, got in enumerate(pool.map(lambda d: np.asarray(decode(io.BytesIO(d))), files * 40)):
             np.testing.assert_array_equal(got, expected[i % 12])
@@ -189,6 +189,6 @@ def test_threads_share_the_transforms() -> None:
 
 def test_few_transforms_are_kept() -> None:
     image = Image.new("RGB", (2, 2))
-    for number in range(colours._MOST_KEPT + 5):
+    for number in range(color._MOST_KEPT + 5):
         decode(stored(image, icc_profile=rgb_profile(DISPLAY_P3, 1.8 + number / 256)))
-    assert len(colours._conversions) == colours._MOST_KEPT
+    assert len(color._conversions) == color._MOST_KEPT
