@@ -293,7 +293,7 @@ def test_the_start_is_fitted_label_by_label(
     with caplog.at_level("INFO", logger="classification"):
         outputs = run("probed", 1, *probe, ["optimizer.base_learning_rate", "1e-9"],
                       load_weights=trained)  # fmt: skip
-    assert "the last layer starts from a fit" in caplog.text
+    assert "the head starts as a linear probe" in caplog.text
     assert read_checkpoint(outputs / "best.pth")["metrics"]["val_label_accuracy"] > 85
 
 

@@ -17,12 +17,12 @@ from classification.config import default_config
 from classification.data.decode import DecodeError
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.store import usable_cores
+from classification.evaluation.linear_probe import Embedding
 from classification.models.checkpoint import load_classifier
 from classification.models.classifier import create_classifier
 from classification.models.weight_sources import PACKAGE, package_file, rename_efficientnet_lite0
 from classification.models.weights import read_weights
 from classification.training.allocator import keep_freed_memory
-from classification.training.head_start import Embedding
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,11 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit, StratifiedGroupKFold
 
 from classification.audit.findings import Finding
 from classification.errors import UserError
-from classification.models.decision import sigmoid
-from classification.training.head_start import fit_labels
+from classification.evaluation.linear_probe import choose_strength, fit_linear_probe
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +89,7 @@ def find_wrong_attributes(
         logger.warning(_ONE_GROUP)
         return
     found: list[tuple[float, Finding]] = []
-    probabilities = out_of_fold_labels(features, targets[:, judged], groups)
+    probabilities = out_of_fold(features, targets[:, judged], groups, len(judged))
     for column, label in enumerate(judged.tolist()):
         given = targets[:, label].astype(np.int64)
         both = np.stack([1 - probabilities[:, column], probabilities[:, column]], axis=1)
@@ -104,87 +102,48 @@ def find_wrong_attributes(
     yield from (finding for _, finding in found)
 
 
-def out_of_fold_labels(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the probabilities [N, L] float64 that models give to images they were not fitted to.
-
-    Args:
-        features: [N, D] float32.
-        targets: [N, L] float32 in {0, 1}.
-        groups: [N] int64, never divided between a model's images and those it judges.
-    """
-    scaled = (features - features.mean(axis=0)) / (features.std() + 1e-6)
-
-    def judge(fitted: np.ndarray, judged: np.ndarray, strength: float) -> np.ndarray:
-        weight, bias = fit_labels(scaled[fitted], targets[fitted], strength)
-        return sigmoid(scaled[judged] @ weight.T + bias)
-
-    def loss(strength: float) -> float:
-        probabilities = judge(rest, held_out, strength)
-        right = np.where(targets[held_out] > 0.5, probabilities, 1 - probabilities)
-        return float(-np.log(np.maximum(right, 1e-3)).mean())
-
-    rest, held_out = _divide(groups)
-    strength = min(STRENGTHS, key=loss)
-    probabilities = np.full(targets.shape, 0.5)
-    folds = GroupKFold(min(FOLDS, len(np.unique(groups))), shuffle=True, random_state=0)
-    for fitted, judged in folds.split(scaled, groups=groups):
-        probabilities[judged] = judge(fitted, judged, strength)
-    right = float(((probabilities >= 0.5) == (targets > 0.5)).mean())
-    logger.info("%.1f %% of the labels are what a model fitted to other images says", 100 * right)
-    return probabilities
-
-
 def out_of_fold(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int
+    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Return the probabilities [N, C] float64 that models give to images they were not fitted to.
+    """Return the probabilities [N, C] float64 that probes give to images they were not fitted to.
 
     Args:
         features: [N, D] float32.
-        labels: [N] int64.
-        groups: [N] int64, never divided between a model's images and those it judges.
+        targets: [N] int64, or [N, C] float32 in {0, 1} of labels.
+        groups: [N] int64, never divided between a probe's images and those it judges.
         num_classes: C.
     """
+    multi_label = targets.ndim == 2
     scaled = (features - features.mean(axis=0)) / (features.std() + 1e-6)
-    strength = choose_strength(scaled, labels, groups)
-    probabilities = np.full((len(labels), num_classes), 1 / num_classes)
-    num_folds = min(FOLDS, len(np.unique(groups)))
-    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=0)
-    for fitted, judged in folds.split(scaled, labels, groups):
-        if len(judged) == 0 or len(np.unique(labels[fitted])) < 2:  # nothing to tell it from
+    strength = _choose_strength(scaled, targets, groups)
+    probabilities = np.full((len(targets), num_classes), 0.5 if multi_label else 1 / num_classes)
+    split = GroupKFold if multi_label else StratifiedGroupKFold
+    folds = split(min(FOLDS, len(np.unique(groups))), shuffle=True, random_state=0)
+    for fitted, judged in folds.split(scaled, targets, groups):
+        if len(judged) == 0 or _is_one_class(targets[fitted]):
             continue
-        probabilities[judged] = _judge(
-            scaled[fitted], labels[fitted], scaled[judged], num_classes, strength
-        )
-    right = float((probabilities.argmax(axis=1) == labels).mean())
-    logger.info("%.1f %% of the labels are what a model fitted to other images says", 100 * right)
+        probe = fit_linear_probe(scaled[fitted], targets[fitted], strength)
+        probabilities[judged] = probe.probabilities(scaled[judged], num_classes)
+    if multi_label:
+        correct = (probabilities >= 0.5) == (targets > 0.5)
+    else:
+        correct = probabilities.argmax(axis=1) == targets
+    share = 100 * float(correct.mean())
+    logger.info("%.1f %% of the labels are what a model fitted to other images says", share)
     return probabilities
 
 
-def _judge(
-    fitted: np.ndarray, labels: np.ndarray, judged: np.ndarray, num_classes: int, strength: float
-) -> np.ndarray:
-    """Return the probabilities [N, C] by a model fitted to other images; 0 = unknown class."""
-    model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(fitted, labels)
-    probabilities = np.zeros((len(judged), num_classes))
-    probabilities[:, model.classes_] = model.predict_proba(judged)
-    return probabilities
-
-
-def choose_strength(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-    """Return the value of STRENGTHS with the smallest cross entropy on a held-out fifth."""
+def _choose_strength(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> float:
+    """Return the value of STRENGTHS with the lowest log loss on a fifth of the groups."""
     rest, held_out = _divide(groups)
-    if len(np.unique(labels[rest])) < 2:
+    if _is_one_class(targets[rest]):
         return STRENGTHS[1]
+    pairs = [(features[rows], targets[rows]) for rows in (rest, held_out)]
+    return choose_strength(pairs[0], pairs[1], STRENGTHS, "log_loss")
 
-    def loss(strength: float) -> float:
-        probabilities = _judge(
-            features[rest], labels[rest], features[held_out], int(labels.max()) + 1, strength
-        )
-        right = probabilities[np.arange(len(held_out)), labels[held_out]]
-        return float(-np.log(np.maximum(right, 1e-3)).mean())  # one wrong label is not everything
 
-    return min(STRENGTHS, key=loss)
+def _is_one_class(targets: np.ndarray) -> bool:
+    return targets.ndim == 1 and len(np.unique(targets)) < 2
 
 
 def _divide(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -38,10 +38,10 @@ from classification.training.build import (
     frozen_batch_norms,
     load_start_weights,
 )
-from classification.training.head_start import start_heads
 from classification.training.interruption import StopSignal
 from classification.training.loop import FitResult, fit
 from classification.training.losses import check_loss
+from classification.training.lp_ft import initialize_heads
 from classification.training.lr_finder import (
     Search,
     find_learning_rate,
@@ -248,7 +248,7 @@ def _train(plan: Plan, folder: RunFolder) -> TrainResult:
         if run is None:
             to_fit = [i for i, start in enumerate(starts) if start.pretrained and start.new_head]
             chosen = [(models[i], configs[i]) for i in to_fit]
-            start_heads(chosen, train_store, accelerator, stop)
+            initialize_heads(chosen, train_store, accelerator, stop)
         if plan.searches:
             search = Search(
                 task, configs, loader, val_store, preprocessing, accelerator, stop, frozen

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from classification.audit import label_errors
-from classification.audit.label_errors import find_wrong_attributes, out_of_fold_labels
+from classification.audit.label_errors import find_wrong_attributes, out_of_fold
 
 NAMES = ("odd", "round", "rare")
 
@@ -53,7 +53,7 @@ def test_a_label_is_judged_as_by_scikit_learn(attributes, monkeypatch: pytest.Mo
     features, targets = attributes
     monkeypatch.setattr(label_errors, "STRENGTHS", (1e-2,))
     groups = np.arange(len(targets)) // 2  # pairs
-    probabilities = out_of_fold_labels(features, targets[:, :2], groups)
+    probabilities = out_of_fold(features, targets[:, :2], groups, 2)
     scaled = (features - features.mean(axis=0)) / (features.std() + 1e-6)
     folds = label_errors.GroupKFold(label_errors.FOLDS, shuffle=True, random_state=0)
     for fitted, judged in folds.split(scaled, groups=groups):

@@ -1,4 +1,4 @@
-"""The last layer fitted to frozen features: against scikit-learn, and as the start of a run."""
+"""LP-FT: the head fitted to frozen features, against scikit-learn and as the start of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from support import TINY_TEMPLATE, make_class_folders, train_into
 from torch import nn
 
 from classification import train
+from classification.evaluation.linear_probe import Embedding
 from classification.models.checkpoint import read_checkpoint
 from classification.models.cosine_head import CosineHead
-from classification.training.head_start import (
+from classification.training.lp_ft import (
     FEWEST,
     MAX_IMAGES,
     STRENGTHS,
-    Embedding,
     choose_images,
     choose_strength,
     fit_head,
@@ -84,7 +84,7 @@ def test_one_class_alone_starts_from_nothing(
     train_into(
         tiny_template, roots, tmp_path / "o", settings=settings, load_weights=weights, epochs=1
     )
-    assert "the last layer starts from nothing: all images are of one class" in caplog.text
+    assert "the head is not fitted first: all images are of one class" in caplog.text
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
@@ -205,7 +205,7 @@ def test_a_last_layer_that_came_with_the_weights_is_kept(
     probe = [["model.head_init", "linear_probe"]]
     settings = {"load_weights": first.best, "settings": probe}
     train(tmp_path / "template.yaml", save_checkpoints_to=tmp_path / "2", **flags, **settings)
-    assert "the last layer starts" not in caplog.text
+    assert "the head starts" not in caplog.text
     start = read_checkpoint(tmp_path / "2" / "model" / "model.pth.tar-0")["state_dict"]
     given = read_checkpoint(first.best)["state_dict"]
     assert torch.equal(start["classifier.weight"], given["classifier.weight"])
