@@ -30,7 +30,6 @@ from classification.training.learner import Learner
 from classification.training.step import TrainStep
 
 CLASSES = 10
-LOOKSAM = {"enable": True, "interval": 5, "reuse": 0.7}
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "plain": {},
     "EMA": {"ema": {"enable": True}},
@@ -38,7 +37,6 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "frozen batch norm": {"training": {"freeze_batch_norm": True}},
     "SAM": {"sam": {"enable": True}},
     "SAM every 4th step": {"sam": {"enable": True, "interval": 4}},
-    "LookSAM every 5th step": {"sam": LOOKSAM},
     "mutual learning (same net)": {"mutual_learning": {"enable": True, "auxiliaries": [{}]}},
 }
 # Steps that two passes come round in: a round of less would miss the dear ones.

@@ -43,6 +43,11 @@ RENAMED_VALUES = {
     ("schedule.on_plateau", "anneal"): "decay",
 }
 
+# Former knobs: the value that turned each off, which is still read, and why it went.
+REMOVED = {
+    "sam.reuse": (0.0, "LookSAM lowered the accuracy wherever it was measured; use sam.interval"),
+}
+
 
 def default_config() -> Config:
     """Return a fresh, mutable copy of all defaults."""
@@ -119,13 +124,13 @@ def is_number(text: str) -> bool:
 
 
 def with_new_names(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Return sections of knobs with former names and values replaced by those of now.
+    """Return sections of knobs with former names and values replaced, and former knobs dropped.
 
     Args:
-        where: of a user's own values, who is told once of each name; "" = nobody is.
+        where: of a user's own values, who is told once of each name; "" = of a checkpoint.
 
     Raises:
-        UserError: a knob is given by both names.
+        UserError: a knob is given by both names, or the user turns on one that was removed.
     """
     result: dict[str, Any] = {}
     for section, entries in values.items():
@@ -145,6 +150,10 @@ def _entries_with_new_names(
     section: str, entries: Mapping[str, Any], where: str
 ) -> Iterator[tuple[str, Any]]:
     for name, value in entries.items():
+        if f"{section}.{name}" in REMOVED:
+            if where:
+                _tell_of_removed(f"{section}.{name}", value, where)
+            continue
         key = RENAMED.get(f"{section}.{name}", f"{section}.{name}")
         new = key.removeprefix(f"{section}.")
         if new != name and new in entries:
@@ -155,6 +164,13 @@ def _entries_with_new_names(
         elif where and new_value != value:
             _tell_once(f"{where}: {key}: '{value}' is now called '{new_value}'; it still works.")
         yield new, new_value
+
+
+def _tell_of_removed(key: str, value: Any, where: str) -> None:
+    off, reason = REMOVED[key]
+    if value != off:
+        raise UserError(f"{where}: {key} {value} no longer exists: {reason}. Remove it.")
+    _tell_once(f"{where}: {key} no longer exists and is ignored; remove it.")
 
 
 @cache
@@ -186,8 +202,6 @@ def find_problems(config: Config) -> Iterator[str]:
         problem = knob.problem(get(config, key))
         if problem:
             yield problem
-    if config.sam.reuse and config.sam.interval == 1:
-        yield "sam.reuse: needs sam.interval above 1, as 5."
     figure = PurePath(config.lr_finder.path_to_savefig)
     if figure.name and figure.suffix.lower() not in FIGURES:
         yield f"lr_finder.path_to_savefig: '{figure}' does not end in {', '.join(FIGURES)}."

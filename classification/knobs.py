@@ -218,9 +218,6 @@ class Sam(Section):
     """ASAM: distances in proportion to each weight; rho is then about 0.5."""
     interval: int = knob(1, 1, 1000)
     """Steps from one second pass to the next."""
-    reuse: float = knob(0.0, 0, 10)
-    """LookSAM's alpha: how much of the last second pass acts in between; 0 = none, else the
-    interval must be above 1."""
 
 
 class MutualLearning(Section):

@@ -11,6 +11,7 @@ import yaml
 
 from classification.config import (
     AUXILIARY_SECTIONS,
+    REMOVED,
     RENAMED,
     Config,
     default_config,
@@ -230,6 +231,9 @@ def _whole_config_schema() -> dict[str, Any]:
     for former, key in RENAMED.items():
         section, name = key.split(".")
         schema[section][former.removeprefix(f"{section}.")] = schema[section][name]
+    for key, (off, _) in REMOVED.items():
+        section, name = key.split(".")
+        schema[section][name] = type(off)
     auxiliary = {key: schema[key] for key in AUXILIARY_SECTIONS}
     auxiliary["initial_weights"] = SCHEMA["initial_weights"]
     schema["mutual_learning"]["auxiliaries"] = [auxiliary]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from classification.config import (
+    REMOVED,
     RENAMED,
     RENAMED_VALUES,
     default_config,
@@ -168,6 +169,25 @@ def test_defaults_lie_in_their_ranges_and_have_their_types():
         )
         assert type(default) is expected, knob.key
         assert knob.type not in (int, float) or knob.declared.high is not None, knob.key
+
+
+def test_a_removed_knob_that_is_off_is_dropped_with_one_line(caplog):
+    for key, (off, _) in REMOVED.items():
+        assert key not in KNOBS
+        section, name = key.split(".")
+        for _ in range(2):
+            merge(default_config(), {section: {name: off}}, f"removed {key}")
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            f"removed {key}: {key} no longer exists and is ignored; remove it."
+        )
+        caplog.clear()
+
+
+def test_a_removed_knob_that_is_on_is_refused_but_in_checkpoints():
+    with pytest.raises(UserError, match=r"^--set: sam.reuse 0.7 no longer exists: .* Remove it\.$"):
+        merge_settings(default_config(), [("sam.reuse", "0.7")])
+    assert from_dict({"sam": {"enable": True, "interval": 5, "reuse": 0.7}}).sam.interval == 5
 
 
 @pytest.mark.parametrize("former", [*RENAMED, *RENAMED_VALUES])

@@ -138,8 +138,6 @@ def fit(
     train_step = TrainStep(
         task, learners, config, preprocessing, train_loader.store.samples, accelerator, frozen
     )
-    if resume is not None:
-        train_step.load_state_dict(resume["training"]["step"])
 
     def contents(step_in_epoch: int) -> dict[str, Any]:
         """Return everything that the rest of the training depends on."""
@@ -160,7 +158,7 @@ def fit(
             "training": {
                 "task": task.state_dict(),
                 "ema": ema.module.state_dict() if ema is not None else None,
-                "step": train_step.state_dict(),
+                "step": {"sam": None},  # SAM keeps nothing from step to step
                 "learners": [learner.state_dict() for learner in learners],
                 "early_stop": early_stop.state_dict(),
                 "history": history,

@@ -86,6 +86,12 @@ def read_resumable(path: str | Path) -> dict[str, Any]:
     contents = read_checkpoint(path)
     if contents.get("training") is None:
         raise UserError(f"{path}: holds no training state to resume; use it with --load-weights.")
+    settings = flatten(contents["config"])
+    if settings.get("sam.enable") and settings.get("sam.reuse"):
+        raise UserError(
+            f"{path}: was trained with LookSAM (sam.reuse {settings['sam.reuse']}), which no "
+            "longer exists: it cannot be resumed. Start a new run from it with --load-weights."
+        )
     return contents
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -89,8 +89,6 @@ class TrainStep:
         sums = _sum_over_processes(sums, self.accelerator)
         if sums[3]:
             raise DivergedError(_describe_bad_step(batches, self.samples, rate, "loss"))
-        if self.sam:
-            self.sam.finish_step(step, self.accelerator.num_processes)
         if self.config.training.clip_gradient_norm > 0:
             limit = self.config.training.clip_gradient_norm
             for model in self.task.models:
@@ -109,15 +107,6 @@ class TrainStep:
         for model in self.frozen:
             for layer, _ in batch_norms(model):
                 layer.eval()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what lasts from step to step beside models and optimizers."""
-        return {"sam": self.sam.state_dict() if self.sam else None}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        if self.sam and state["sam"]:
-            self.sam.load_state_dict(state["sam"])
 
     def _backward(self, batch: Batch, step: int, *, is_last: bool) -> np.ndarray:
         """Add the gradients of one part; return its sums."""

@@ -39,8 +39,8 @@ def history(folder: Path) -> list[dict[str, float]]:
 SAM = ["sam.enable", "true"]
 TECHNIQUES = {
     "plain": [],
-    "LookSAM and mixing": [
-        *(SAM, ["sam.interval", "2"], ["sam.reuse", "0.7"]),
+    "SAM every other step and mixing": [
+        *(SAM, ["sam.interval", "2"]),
         *(["augmentation.mixup", "0.3"], ["sampling.name", "balanced"]),
     ],
     "rate search by TPE": [

@@ -300,7 +300,7 @@ def test_a_place_for_tensorboard_is_looked_for_before_the_search(
     ("key", "value", "message"),
     [
         ("lr_finder.path_to_savefig", "search.doc", "does not end in .png"),
-        ("sam.reuse", "0.7", "needs sam.interval above 1"),
+        ("sam.reuse", "0.7", "--set: sam.reuse 0.7 no longer exists: LookSAM lowered"),
     ],
 )
 def test_what_could_not_be_done_is_said_before_the_search(

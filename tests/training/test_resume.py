@@ -47,7 +47,12 @@ TECHNIQUES: dict[str, list[list[str]]] = {
         ["optimizer.no_bias_decay", "false"],
     ],
     "SAM": [["sam.enable", "true"]],
-    "LookSAM": [["sam.enable", "true"], ["sam.interval", "3"], ["sam.reuse", "0.7"]],
+    "ASAM every third step": [
+        ["sam.enable", "true"],
+        ["sam.adaptive", "true"],
+        ["sam.rho", "0.5"],
+        ["sam.interval", "3"],
+    ],
     "mutual learning with an AM-softmax auxiliary": [
         ["mutual_learning.enable", "true"],
         [

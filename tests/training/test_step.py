@@ -21,7 +21,7 @@ from classification.training.learner import Learner
 from classification.training.step import TrainStep
 from classification.training.task import SingleTask
 
-RATE, RHO, ALPHA, STEPS = 0.3, 0.05, 0.7, 5
+RATE, RHO, STEPS = 0.3, 0.05, 5
 Tensors = list[torch.Tensor]
 
 
@@ -94,12 +94,11 @@ def steps_of_the_framework(settings: dict[str, Any], *, frozen: bool) -> dict[st
 
 
 def steps_by_hand(
-    *, interval: int = 0, reuse: float = 0.0, clip: float = 0.0, frozen: bool = False
+    *, interval: int = 0, clip: float = 0.0, frozen: bool = False
 ) -> dict[str, torch.Tensor]:
     model = make_model().train(not frozen)
     optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9, nesterov=True)
     preprocessing = Preprocessing.from_config(default_config())
-    kept: torch.Tensor | None = None
     for number, (images, targets) in enumerate(make_batches()):
         inputs = normalize(images, preprocessing).double()
 
@@ -110,13 +109,10 @@ def steps_by_hand(
         plain = used = gradient(model)
         if interval and number % interval == 0:
             there = copy.deepcopy(model)
-            move = RHO * (1 if reuse else interval) * plain / plain.norm()
+            move = RHO * interval * plain / plain.norm()
             weights = nn.utils.parameters_to_vector(there.parameters())
             nn.utils.vector_to_parameters(weights + move, there.parameters())
             used = gradient(there)
-            kept = used - (used @ plain) / plain.norm() ** 2 * plain
-        elif reuse and kept is not None:
-            used = plain + reuse * plain.norm() / kept.norm() * kept
         if clip and used.norm() > clip:
             used = used * clip / used.norm()
         position = 0
@@ -133,9 +129,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "clipped": ({"training": {"clip_gradient_norm": 0.2}}, {"clip": 0.2}),
     "SAM": ({"sam": SAM}, {"interval": 1}),
     "SAM every other step": ({"sam": {**SAM, "interval": 2}}, {"interval": 2}),
-    "LookSAM, clipped": (
-        {"sam": {**SAM, "interval": 3, "reuse": ALPHA}, "training": {"clip_gradient_norm": 0.2}},
-        {"interval": 3, "reuse": ALPHA, "clip": 0.2},
+    "SAM every third step, clipped": (
+        {"sam": {**SAM, "interval": 3}, "training": {"clip_gradient_norm": 0.2}},
+        {"interval": 3, "clip": 0.2},
     ),
     "frozen batch norm": ({}, {"frozen": True}),
     "frozen batch norm, SAM": ({"sam": SAM}, {"interval": 1, "frozen": True}),
