@@ -12,9 +12,9 @@ from torch import nn
 from classification.config import auxiliary_configs, default_config, merge, validate
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.errors import UserError
-from classification.training.am_softmax import AMSoftmaxLoss
 from classification.training.build import build_task, create_models
 from classification.training.learner import Learner
+from classification.training.losses import AMSoftmaxLoss
 from classification.training.mutual import MutualTask, mutual_loss
 
 PLAIN = Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
