@@ -42,7 +42,7 @@ from classification.deployment.openvino_backend import (
     OpenVINOBackend,
     default_precision,
 )
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.evaluation.score import SCORES
 from classification.models.checkpoint import (
     checkpoint_head,

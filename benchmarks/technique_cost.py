@@ -23,7 +23,7 @@ from timm.utils import ModelEmaV3
 from classification.config import auxiliary_configs, default_config, merge
 from classification.data.loader import Batch
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.training.allocator import keep_freed_memory
 from classification.training.build import build_task, create_models
 from classification.training.learner import Learner
@@ -54,7 +54,7 @@ def make_side(name: str, backbone: str, size: int, batch: Batch) -> Callable[[],
     task = task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learners = [Learner(m, c, 1) for m, c in zip(task.models, configs, strict=True)]
     frozen = [config.training.freeze_batch_norm] * len(configs)
-    samples = SampleSet((), np.empty(0, np.int64), ("",) * CLASSES, ())
+    samples = Samples((), np.empty(0, np.int64), ("",) * CLASSES, ())
     preprocessing, accelerator = Preprocessing.from_config(config), Accelerator(cpu=True)
     step = TrainStep(task, learners, config, preprocessing, samples, accelerator, frozen)
     ema = ModelEmaV3(task.main) if config.ema.enable else None

@@ -43,9 +43,9 @@ RENAMED_VALUES = {
     ("schedule.on_plateau", "anneal"): "decay",
 }
 
-# Former knobs: the value that turned each off, which is still read, and why it went.
+# Knobs that are gone: the value that means the same as their absence, and why.
 REMOVED = {
-    "sam.reuse": (0.0, "LookSAM lowered the accuracy wherever it was measured; use sam.interval"),
+    "sam.reuse": (0.0, "LookSAM cost accuracy wherever it was measured; see sam.interval"),
 }
 
 
@@ -124,13 +124,13 @@ def is_number(text: str) -> bool:
 
 
 def with_new_names(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Return sections of knobs with former names and values replaced, and former knobs dropped.
+    """Return sections of knobs with former names and values replaced by those of now.
 
     Args:
-        where: of a user's own values, who is told once of each name; "" = of a checkpoint.
+        where: of a user's own values, who is told once of each name; "" = nobody is.
 
     Raises:
-        UserError: a knob is given by both names, or the user turns on one that was removed.
+        UserError: a knob is given by both names.
     """
     result: dict[str, Any] = {}
     for section, entries in values.items():
@@ -151,8 +151,7 @@ def _entries_with_new_names(
 ) -> Iterator[tuple[str, Any]]:
     for name, value in entries.items():
         if f"{section}.{name}" in REMOVED:
-            if where:
-                _tell_of_removed(f"{section}.{name}", value, where)
+            _check_removed(f"{section}.{name}", value, where)
             continue
         key = RENAMED.get(f"{section}.{name}", f"{section}.{name}")
         new = key.removeprefix(f"{section}.")
@@ -166,11 +165,19 @@ def _entries_with_new_names(
         yield new, new_value
 
 
-def _tell_of_removed(key: str, value: Any, where: str) -> None:
-    off, reason = REMOVED[key]
-    if value != off:
-        raise UserError(f"{where}: {key} {value} no longer exists: {reason}. Remove it.")
-    _tell_once(f"{where}: {key} no longer exists and is ignored; remove it.")
+def _check_removed(key: str, value: Any, where: str) -> None:
+    neutral, reason = REMOVED[key]
+    if where and value != neutral:
+        raise UserError(f"{where}.{key}: this setting is gone: {reason}.")
+    if where:
+        _tell_once(f"{where}: {key} is gone and can be left out: {reason}.")
+
+
+def removed_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the removed knobs that a checkpoint's config was trained with, by their keys."""
+    flat = flatten(values)
+    return {key: flat[key] for key, (neutral, _) in REMOVED.items()
+            if flat.get(key, neutral) != neutral}  # fmt: skip
 
 
 @cache
@@ -207,6 +214,11 @@ def find_problems(config: Config) -> Iterator[str]:
         yield f"lr_finder.path_to_savefig: '{figure}' does not end in {', '.join(FIGURES)}."
     if config.lr_finder.min_lr >= config.lr_finder.max_lr:
         yield "lr_finder.min_lr must be below max_lr."
+    if config.augmentation.augmix_engine == "torchvision" and not config.data.num_workers:
+        yield (
+            "augmentation.augmix_engine: torchvision draws from the process's global generator, "
+            "so it needs loader processes: set data.num_workers."
+        )
     yield from data_problems(config.data.labels, config.data.class_names)
     yield from _schedule_problems(config.schedule)
     for value in config.input.mean:

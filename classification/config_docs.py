@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from classification.config import REMOVED, RENAMED
+from classification.config import RENAMED
 from classification.config_node import Knob
 from classification.knobs import Config
 
@@ -40,15 +40,6 @@ def config_page() -> str:
     lines += ["## Former names", "", "They still work, with a line that says so.", ""]
     lines += ["| former | now |", "|---|---|"]
     lines += [f"| `{former}` | `{now}` |" for former, now in RENAMED.items()]
-    lines += [
-        "",
-        "## Removed",
-        "",
-        "Ignored, with a line that says so, at the value given here.",
-        "",
-    ]
-    lines += ["| former | value | reason |", "|---|---|---|"]
-    lines += [f"| `{key}` | `{off}` | {reason} |" for key, (off, reason) in REMOVED.items()]
     return "\n".join(lines) + "\n"
 
 

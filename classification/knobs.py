@@ -153,6 +153,9 @@ class Augmentation(Section):
     """Uniform from this to 100."""
     augmix: float = knob(1.0, 0, 1)
     """Probability of AugMix."""
+    augmix_engine: Literal["fast", "torchvision"] = knob("fast")
+    """Of equal distribution; torchvision's takes four times as long, and needs loader processes
+    (data.num_workers) to stay reproducible."""
     augmix_severity: int = knob(3, 1, 10)
     """Strength of its operations."""
     augmix_width: int = knob(3, 1, 16)

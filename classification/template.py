@@ -228,12 +228,12 @@ def _check_mapping(
 def _whole_config_schema() -> dict[str, Any]:
     schema = _config_schema(default_config())
     schema["schedule"]["milestones"] = [int]  # its default is empty and tells no type
+    for key, (neutral, _) in REMOVED.items():
+        section, name = key.split(".")
+        schema[section][name] = type(neutral)
     for former, key in RENAMED.items():
         section, name = key.split(".")
         schema[section][former.removeprefix(f"{section}.")] = schema[section][name]
-    for key, (off, _) in REMOVED.items():
-        section, name = key.split(".")
-        schema[section][name] = type(off)
     auxiliary = {key: schema[key] for key in AUXILIARY_SECTIONS}
     auxiliary["initial_weights"] = SCHEMA["initial_weights"]
     schema["mutual_learning"]["auxiliaries"] = [auxiliary]

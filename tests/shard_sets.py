@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support import ROOT
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 
 sys.path.insert(0, str(ROOT / "tools"))  # programs, not a package
 shard_data = importlib.import_module("shard_data")
@@ -25,7 +25,7 @@ def shard(roots: str | Path, output: Path, storage: str, *flags: str) -> str:
     return f"shards:{output}"
 
 
-def contents(samples: SampleSet) -> list[bytes]:
+def contents(samples: Samples) -> list[bytes]:
     """Return the bytes of each image's file."""
     sources = [samples.image(i) for i in range(len(samples))]
     return [s.read_bytes() if isinstance(s, Path) else s.read() for s in sources]

@@ -152,7 +152,7 @@ def tiny_training(config: Any, steps: int) -> dict[str, torch.Tensor]:
 
     from classification.data.loader import Batch
     from classification.data.preprocessing import Preprocessing
-    from classification.data.sample_set import SampleSet
+    from classification.data.samples import Samples
     from classification.training.build import build_task, create_models
     from classification.training.learner import Learner
     from classification.training.step import TrainStep
@@ -161,7 +161,7 @@ def tiny_training(config: Any, steps: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     task = build_task(create_models([config], 3), [config], np.ones(3, np.int64))
     learner = Learner(task.main, config, steps_per_epoch=steps)
-    samples = SampleSet((), np.empty(0, np.int64), ("a", "b", "c"), ())
+    samples = Samples((), np.empty(0, np.int64), ("a", "b", "c"), ())
     preprocessing = Preprocessing.from_config(config)
     step = TrainStep(task, [learner], config, preprocessing, samples, Accelerator(cpu=True))
     step.wrapped.train()

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from classification.config import (
-    REMOVED,
     RENAMED,
     RENAMED_VALUES,
     default_config,
@@ -15,6 +14,7 @@ from classification.config import (
     get,
     merge,
     merge_settings,
+    removed_settings,
     to_dict,
     validate,
 )
@@ -171,25 +171,6 @@ def test_defaults_lie_in_their_ranges_and_have_their_types():
         assert knob.type not in (int, float) or knob.declared.high is not None, knob.key
 
 
-def test_a_removed_knob_that_is_off_is_dropped_with_one_line(caplog):
-    for key, (off, _) in REMOVED.items():
-        assert key not in KNOBS
-        section, name = key.split(".")
-        for _ in range(2):
-            merge(default_config(), {section: {name: off}}, f"removed {key}")
-        (record,) = caplog.records
-        assert record.getMessage() == (
-            f"removed {key}: {key} no longer exists and is ignored; remove it."
-        )
-        caplog.clear()
-
-
-def test_a_removed_knob_that_is_on_is_refused_but_in_checkpoints():
-    with pytest.raises(UserError, match=r"^--set: sam.reuse 0.7 no longer exists: .* Remove it\.$"):
-        merge_settings(default_config(), [("sam.reuse", "0.7")])
-    assert from_dict({"sam": {"enable": True, "interval": 5, "reuse": 0.7}}).sam.interval == 5
-
-
 @pytest.mark.parametrize("former", [*RENAMED, *RENAMED_VALUES])
 def test_former_names_work_with_one_line(former, caplog):
     key = RENAMED.get(former, former) if isinstance(former, str) else former[0]
@@ -247,3 +228,17 @@ def test_every_knob_is_read_by_the_library():
         name = key.rpartition(".")[2]
         if not key.startswith("model.slimnet."):  # passed on by name
             assert re.search(rf"\.{name}\b", code), key
+
+
+def test_removed_knobs(caplog):
+    """In a checkpoint they are nobody's fault; a user is told, or refused where they act."""
+    merge(default_config(), {"sam": {"reuse": 0.0, "rho": 0.1}}, "some template")
+    assert caplog.messages == [
+        "some template: sam.reuse is gone and can be left out: LookSAM cost accuracy wherever it "
+        "was measured; see sam.interval."
+    ]
+    with pytest.raises(UserError, match=r"template\.sam\.reuse: this setting is gone"):
+        merge(default_config(), {"sam": {"reuse": 0.7}}, "template")
+    assert from_dict({"sam": {"reuse": 0.7, "rho": 0.1}}).sam.rho == 0.1
+    assert removed_settings({"sam": {"reuse": 0.7}}) == {"sam.reuse": 0.7}
+    assert removed_settings({"sam": {"reuse": 0}}) == {}

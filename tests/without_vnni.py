@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from classification.deployment.backends import load_backend
-from classification.deployment.int8 import int8_path
+from classification.deployment.openvino_cpu import int8_path
 
 pixels, found, *models = sys.argv[1:]
 images = np.load(pixels)

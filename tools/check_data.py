@@ -99,7 +99,7 @@ def check_data(args: argparse.Namespace) -> bool:
 
 
 def read_splits(args: argparse.Namespace) -> dict:
-    """Return the SampleSet of each split that was given; train defines the classes."""
+    """Return the Samples of each split that was given; train defines the classes."""
     from classification.config import check_effective, default_config, merge_settings, validate
     from classification.data.readers import parts_in_all, read_samples
 

@@ -20,8 +20,8 @@ from classification.data.labels import ALL, check_names
 from classification.data.listing import listing
 from classification.data.make_shards import write_shards
 from classification.data.readers import read_sources
+from classification.data.samples import Samples
 from classification.data.shard_files import STORAGES
-from classification.data.source import Source
 from classification.data.split_file import read_split, with_split
 from classification.errors import UserError
 from classification.progress import progress_bar
@@ -59,9 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_labels(labels: Sequence[str], sources: Sequence[Source]) -> None:
+def check_labels(labels: Sequence[str], sources: Sequence[Samples]) -> None:
     """Raise a UserError for attributes that no source has."""
-    there = {name for source in sources for name in source.attribute_names}
+    there = {name for source in sources if source.multi_label for name in source.class_names}
     unknown = [name for name in labels if name not in there]
     if unknown and not (labels == ALL and there):
         has = f"They have: {listing(sorted(there), most=50)}." if there else "They have classes."

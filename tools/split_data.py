@@ -27,8 +27,7 @@ from classification.data.make_split import (
     split_table,
 )
 from classification.data.readers import read_sources
-from classification.data.sample_set import SampleSet
-from classification.data.source import ROLES, Source
+from classification.data.samples import ROLES, Samples
 from classification.data.split_file import check_keys, write_split
 from classification.errors import UserError
 
@@ -108,7 +107,7 @@ def _ranges(text: str) -> list[int]:
 
 
 def divide(
-    sources: Sequence[Source], samples: SampleSet, args: argparse.Namespace
+    sources: Sequence[Samples], samples: Samples, args: argparse.Namespace
 ) -> tuple[list[str], list[str]]:
     """Return the fold and the role of each image, both "" where there is none."""
     folds_of_roles = {role: getattr(args, f"{role}_folds") for role in ROLES}

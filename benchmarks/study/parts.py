@@ -13,7 +13,7 @@ from pathlib import Path
 
 from classification.config import default_config, merge_settings
 from classification.data.readers import read_samples
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.errors import UserError
 from classification.files import write_text
 from study.data_sets import DataSet
@@ -87,7 +87,7 @@ def read_parts(data_set: DataSet) -> Parts:
     return Parts(data_set.roots, "", "", "", counts, len(train.class_names))
 
 
-def read_train_and_report(root: Path, data_set: DataSet) -> tuple[SampleSet, SampleSet]:
+def read_train_and_report(root: Path, data_set: DataSet) -> tuple[Samples, Samples]:
     """Return the training part and the reporting part of a data set.
 
     With a test/ that is the reporting part, and val/ joins train/: what it is otherwise there for,
@@ -111,7 +111,7 @@ def read_train_and_report(root: Path, data_set: DataSet) -> tuple[SampleSet, Sam
     return samples.subset(kept), samples.subset(apart)
 
 
-def write_annotations(file: Path, root: Path, samples: SampleSet) -> None:
+def write_annotations(file: Path, root: Path, samples: Samples) -> None:
     """Write a line "path label" an image, the way `read_annotation_file` reads it."""
     rows = (
         (path.relative_to(root).as_posix(), samples.class_names[target])

@@ -23,8 +23,7 @@ from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.readers import read_samples
 from classification.data.store import open_store
 from classification.evaluation.metrics import compute_metrics
-from classification.models.classifier import create_classifier
-from classification.models.complexity import measure_complexity
+from classification.models.classifier import create_classifier, measure_complexity
 from classification.models.weights import load_initial_weights
 from classification.template import Template
 from study.parts import Parts

@@ -14,7 +14,7 @@ from classification.audit.facts import Facts, look_at_all
 from classification.audit.findings import KINDS, Finding, Item
 from classification.audit.listing import examine_inventories
 from classification.audit.single_files import examine_files
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.progress import progress_bar
 
 
@@ -29,7 +29,7 @@ class Audit:
 
 
 def check(
-    splits: Mapping[str, SampleSet],
+    splits: Mapping[str, Samples],
     *,
     min_side: int = 32,
     label_errors: bool = True,
@@ -76,7 +76,7 @@ def check(
     return Audit(tuple(items), class_names, counts, tuple(findings))
 
 
-def _labels(samples: SampleSet) -> list[str]:
+def _labels(samples: Samples) -> list[str]:
     """Return each image's class, or the labels that hold for it."""
     if samples.targets.ndim == 1:
         return [samples.class_names[target] for target in samples.targets]

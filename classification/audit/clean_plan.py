@@ -17,7 +17,7 @@ from classification.audit.likeness import Likeness, find_alike, likeness_of
 from classification.data.decode import DecodeError, decode, open_image, orientation
 from classification.data.image_files import find_images
 from classification.data.notes import Notes, is_dark
-from classification.data.shards import INDEX
+from classification.data.readers.shards import INDEX
 from classification.data.store import usable_cores
 from classification.errors import UserError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from classification.data.packed import PackedImage, read_file
+from classification.data.samples import PackedImage, read_file
 
 SEVERITIES = ("error", "warning", "info")
 

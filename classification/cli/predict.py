@@ -22,7 +22,7 @@ from classification.cli.prediction_formats import (
 from classification.cli.run import run_command
 from classification.data.faces import NO_FACE
 from classification.data.inventory import Inventory, log_inventories
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.errors import UserError
 from classification.files import open_regular
 from classification.template import Template

@@ -17,9 +17,9 @@ from classification.compression.gate import ENOUGH_IMAGES, Verdict, check_roundi
 from classification.compression.size import uncalibrated
 from classification.config import Config
 from classification.data.store import ImageStore
-from classification.deployment.int8 import int8_path
 from classification.deployment.ir import write_ir
 from classification.deployment.openvino_backend import OpenVINOBackend
+from classification.deployment.openvino_cpu import int8_path
 from classification.deployment.parity import named_images
 from classification.errors import UserError
 from classification.evaluation.score import SCORES, Outcome, ScoreName, judge

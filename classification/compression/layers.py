@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from classification.errors import UserError
-from classification.models.cosine_head import CosineHead
+from classification.models.classifier import CosineHead
 
 
 def weighted_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -14,7 +14,7 @@ from classification.compression.layers import matching_layers
 from classification.config import Config, flatten, to_dict
 from classification.data.fingerprint import is_same
 from classification.data.readers import check_outside
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.errors import UserError
 from classification.evaluation.reject import check_target_accuracy
 from classification.evaluation.thresholds import check_thresholds

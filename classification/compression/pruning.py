@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from classification.compression.layers import weighted_layers
-from classification.models.nncf_log import load_nncf
+from classification.models.quantized import load_nncf, pruning_masks
 
 
 def prune(model: nn.Module, share: float, images: torch.Tensor) -> nn.Module:
@@ -26,8 +26,6 @@ def prune(model: nn.Module, share: float, images: torch.Tensor) -> nn.Module:
     """
     load_nncf()
     import nncf
-    from nncf.torch.function_hook.hook_storage import decode_hook_name
-    from nncf.torch.function_hook.wrapper import get_hook_storage
 
     masked = nncf.prune(
         copy.deepcopy(model),
@@ -37,8 +35,7 @@ def prune(model: nn.Module, share: float, images: torch.Tensor) -> nn.Module:
     )
     pruned = copy.deepcopy(model)
     with torch.no_grad():  # nncf.strip would need torchao for it
-        for hook_name, mask in get_hook_storage(masked).named_hooks():
-            _, parameter, _ = decode_hook_name(hook_name)
+        for parameter, mask in pruning_masks(masked):
             weight = pruned.get_parameter(parameter)
             weight.copy_(mask(weight))
     return pruned

@@ -14,9 +14,8 @@ from classification.compression.layers import matching_layers, weighted_layers
 from classification.config import Config
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.data.store import ImageStore
-from classification.models.cosine_head import CosineHead
-from classification.models.nncf_log import load_nncf
-from classification.models.quantized import weight_quantizers
+from classification.models.classifier import CosineHead
+from classification.models.quantized import load_nncf, quantize_weights, weight_quantizers
 
 CALIBRATION_BATCH = 10  # images
 CORRECTION_IMAGES = 60  # for the biases: held in memory at once, as many as NNCF takes of 300
@@ -42,7 +41,7 @@ def quantize(model: nn.Module, batches: Sequence[torch.Tensor], config: Config) 
 
     Weights are quantized per channel, activations per tensor; biases are then corrected for the
     shift that quantization brings. Weights have 7 bits unless `compression.weight_range` is "full":
-    see `deployment.int8`. Layers that NNCF leaves in floating point (squeeze and
+    see `deployment.openvino_cpu`. Layers that NNCF leaves in floating point (squeeze and
     excitation, which suffers from quantized activations, and a cosine head) keep computing so,
     but their weights are int8 too: in a MobileNetV3 they are a third of all.
 
@@ -91,47 +90,16 @@ def _quantize_all_weights(
     NNCF's torch backend makes the half range by a doubled scale, from which a fine-tuning may
     wander, and leaves out depthwise convolutions and what it does not quantize at all.
     """
-    from nncf.torch.function_hook.wrapper import get_hook_storage, register_pre_function_hook
-
-    storage = get_hook_storage(model)
-    taken = {module: name for name, module in storage.named_hooks()}
-    theirs = weight_quantizers(model)
-    for name, module in weighted_layers(model):
-        if name in ignored:
-            continue
-        quantizer = _weight_quantizer(module, half_range=half_range)
-        if name in theirs:
-            storage.set_submodule(taken[theirs[name]], quantizer)
-        else:
-            operation = "conv2d" if isinstance(module, nn.Conv2d) else "linear"
-            operation_name = f"{name.replace('.', '/')}/{operation}/0"
-            register_pre_function_hook(model, operation_name, 1, quantizer)
+    weights = {}
+    for name, layer in weighted_layers(model):
+        if name not in ignored:
+            weight = layer.get_parameter("weight").detach()
+            is_cosine = isinstance(layer, CosineHead)
+            weights[name] = nn.functional.normalize(weight) if is_cosine else weight
+    quantize_weights(model, weights, half_range=half_range)
     missing = _never_called(model, images)
     if missing:
         raise RuntimeError(f"quantizers that act on nothing: {', '.join(missing)}")
-
-
-def _weight_quantizer(layer: nn.Module, *, half_range: bool) -> nn.Module:
-    """Return NNCF's symmetric quantizer of a layer's weights: -64 to 63, or -127 to 127."""
-    from nncf.common.quantization.structs import QuantizationScheme
-    from nncf.torch.quantization.layers import PTQuantizerSpec, SymmetricQuantizer
-
-    weight = layer.get_parameter("weight").detach()
-    if isinstance(layer, CosineHead):
-        weight = nn.functional.normalize(weight)  # what arrives at the operation
-    scale = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
-    spec = PTQuantizerSpec(
-        num_bits=8,
-        mode=QuantizationScheme.SYMMETRIC,
-        signedness_to_force=True,
-        narrow_range=not half_range,
-        half_range=half_range,
-        scale_shape=tuple(scale.shape),
-        logarithm_scale=False,
-    )
-    quantizer = SymmetricQuantizer(spec).to(weight.device)
-    quantizer.scale = nn.Parameter(scale - quantizer.eps)
-    return quantizer
 
 
 def _never_called(model: nn.Module, images: torch.Tensor) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from classification.models.quantized import weight_quantizers
+from classification.models.quantized import layer_quantizers
 
 SHOWN = 8  # layers in the table
 
@@ -46,7 +46,7 @@ def rank_layers(
 
         whole = error()
         errors = []
-        for layer, quantizers in _quantizers_of_layers(quantized, images).items():
+        for layer, quantizers in layer_quantizers(quantized, images).items():
             if stop():
                 break
             for quantizer in quantizers:
@@ -76,30 +76,3 @@ def sensitivity_table(whole: float, errors: Sequence[LayerError], num_images: in
             "regular expressions will do.",
         ]
     )
-
-
-def _quantizers_of_layers(model: nn.Module, images: torch.Tensor) -> dict[str, list[Any]]:
-    from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import build_nncf_graph
-
-    graph = build_nncf_graph(model, images[:1])
-    layers: dict[str, list[Any]] = {}
-    for layer, quantizer in weight_quantizers(model).items():
-        prefix = layer.replace(".", "/") + "/"
-        operations = [
-            node
-            for node in graph.get_all_nodes()
-            if node.node_name.startswith((f"{prefix}conv2d/", f"{prefix}linear/"))
-        ]
-        layers[layer] = [quantizer]
-        for source in graph.get_previous_nodes(operations[0]):
-            # An activation's quantizer reads its parameters from constants that bear its name.
-            if "quantize/" not in source.node_name or len(graph.get_next_nodes(source)) > 1:
-                continue
-            constants = [node.node_name for node in graph.get_previous_nodes(source)]
-            owners = {
-                name.rpartition(".")[0] for name in constants if name.startswith("__nncf_hooks.")
-            }
-            layers[layer] += [
-                owner for owner in map(model.get_submodule, owners) if owner is not quantizer
-            ]
-    return layers

@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 
 
-def fingerprint(samples: SampleSet) -> dict[str, Any]:
+def fingerprint(samples: Samples) -> dict[str, Any]:
     """Return how many images there are, the digest of them and that of their order, SHA-256.
 
     An image is its path below what all of its source have in common, its label and its size.
@@ -35,7 +35,7 @@ def _digest(lines: list[bytes]) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
-def _lines(samples: SampleSet) -> Iterator[bytes]:
+def _lines(samples: Samples) -> Iterator[bytes]:
     starts = _starts(samples)
     for index, (path, source) in enumerate(zip(samples.paths, samples.sources, strict=True)):
         name = path.as_posix()[starts[source] :]
@@ -43,7 +43,7 @@ def _lines(samples: SampleSet) -> Iterator[bytes]:
         yield line.encode("utf-8", "surrogateescape")
 
 
-def _starts(samples: SampleSet) -> dict[str, int]:
+def _starts(samples: Samples) -> dict[str, int]:
     """Return for each source how many characters of its paths lead to their common folder."""
     ends: dict[str, tuple[str, str]] = {}
     for path, source in zip(samples.paths, samples.sources, strict=True):
@@ -54,13 +54,13 @@ def _starts(samples: SampleSet) -> dict[str, int]:
     return {source: text.rfind("/") + 1 for source, text in common.items()}
 
 
-def _label(samples: SampleSet, index: int) -> str:
+def _label(samples: Samples, index: int) -> str:
     if samples.multi_label:
         return "".join("1" if value else "0" for value in samples.targets[index])
     return samples.class_names[int(samples.targets[index])]
 
 
-def _size(samples: SampleSet, index: int) -> int:
+def _size(samples: Samples, index: int) -> int:
     """Return the bytes of an image's file; -1 where it has vanished, which others complain of."""
     packed = samples.packed[index] if samples.packed else None
     if packed is not None:

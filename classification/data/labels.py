@@ -1,12 +1,11 @@
-"""From sources to a SampleSet: which attributes are the task, and the order of the classes."""
+"""From the samples of data roots to one set: what the task is, and the order of the classes."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,7 @@ import numpy as np
 from classification.config import data_problems
 from classification.data.listing import has_control_character, listing
 from classification.data.names import alike, appearance, clean_name, with_code_points
-from classification.data.packed import PackedImage
-from classification.data.sample_set import SampleSet
-from classification.data.source import Source
+from classification.data.samples import Samples, concatenate
 from classification.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -25,21 +22,21 @@ ALL = ["all"]
 
 
 def merge_sources(
-    sources: Sequence[Source],
+    sources: Sequence[Samples],
     *,
     labels: Sequence[str] = (),
     names: Sequence[str] = (),
     class_names: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     role: str = "train",
-) -> SampleSet:
-    """Return the images of all sources as one set.
+) -> Samples:
+    """Return the images of all data roots as one set.
 
     Args:
         labels: `data.labels`, `names`: `data.class_names` of the config.
         class_names, classes, role: as of `read_samples`.
     """
-    sources = [_with_clean_labels(source, class_names or ()) for source in sources]
+    sources = [_with_clean_names(source, class_names) for source in sources]
     classes = None if classes is None else [_known_name(name, class_names) for name in classes]
     attributes = _choose_attributes(sources, list(labels), class_names)
     if attributes and (len(attributes) > 1 or list(labels) == ALL):
@@ -64,27 +61,25 @@ def merge_sources(
     return _single_label(sources, class_names or task, classes, role, named=class_names is not None)
 
 
-def _with_clean_labels(source: Source, class_names: Sequence[str]) -> Source:
-    """Return the source with labels as `clean_name` makes them, or as the model has them.
+def _with_clean_names(source: Samples, class_names: Sequence[str] | None) -> Samples:
+    """Return the source with the classes that it has images of, named as `_known_name` says.
 
-    Labels that become one are told.
+    Classes that become one are logged.
     """
-    if source.labels is None:
+    if source.multi_label:
         return source
-    clean = {label: _known_name(label, class_names) for label in set(source.labels)}
-    folders = {_known_name(folder, class_names) for folder in source.class_folders}
+    clean = {name: _known_name(name, class_names) for name in sorted(_present(source))}
     written: dict[str, list[str]] = defaultdict(list)
-    for label in sorted(clean):
-        written[clean[label]].append(label)
+    for label, name in clean.items():
+        written[name].append(label)
     for name, ways in written.items():
         if len(ways) > 1:
             shown = listing([with_code_points(label) for label in ways])
-            remark = f"{source.name}: {shown} are one class, '{name}'."
+            remark = f"{source.root.name}: {shown} are one class, '{name}'."
             logger.warning("%s", remark)
-            if source.inventory is not None:
-                source.inventory.remarks.append(remark)
-    labels = tuple(clean[label] for label in source.labels)
-    return replace(source, labels=labels, class_folders=frozenset(folders))
+            if source.root.inventory is not None:
+                source.root.inventory.remarks.append(remark)
+    return _with_classes(source, sorted(written), clean)
 
 
 def _known_name(name: str, class_names: Sequence[str] | None) -> str:
@@ -95,6 +90,27 @@ def _known_name(name: str, class_names: Sequence[str] | None) -> str:
     return next((known for known in class_names if clean_name(known) == clean), clean)
 
 
+def _present(source: Samples) -> set[str]:
+    """Return the classes that there are images of; of multi-label data none."""
+    if source.multi_label:
+        return set()
+    return {source.class_names[target] for target in np.unique(source.targets)}
+
+
+def _with_classes(
+    source: Samples, class_names: Sequence[str], new_names: Mapping[str, str] | None = None
+) -> Samples:
+    """Return the source with indices into other class names, which hold all of its own.
+
+    Args:
+        new_names: of its own classes; None = they keep their names.
+    """
+    index = {name: i for i, name in enumerate(class_names)}
+    names = (new_names.get(name) if new_names else name for name in source.class_names)
+    table = np.array([index.get(name or "", -1) for name in names], dtype=np.int64)
+    return replace(source, class_names=tuple(class_names), targets=table[source.targets])
+
+
 def check_names(labels: Sequence[str], class_names: Sequence[str] = ()) -> None:
     """Raise a UserError for flags that are wrong as `data.labels` and `data.class_names` are."""
     problem = next(data_problems(labels, class_names), None)
@@ -102,7 +118,7 @@ def check_names(labels: Sequence[str], class_names: Sequence[str] = ()) -> None:
         raise UserError(problem)
 
 
-def check_task(samples: SampleSet, task: str, weights: str | Path, role: str) -> None:
+def check_task(samples: Samples, task: str, weights: str | Path, role: str) -> None:
     """Raise a UserError for data that are of another kind than the model."""
     if samples.task != task:
         raise UserError(
@@ -127,43 +143,43 @@ def warn_of_another_label(trained: Sequence[str], now: Sequence[str]) -> None:
 
 
 def _choose_attributes(
-    sources: Sequence[Source], labels: list[str], class_names: Sequence[str] | None
+    sources: Sequence[Samples], labels: list[str], class_names: Sequence[str] | None
 ) -> list[str]:
     """Return the attributes that the task is made of, [] where the sources have classes."""
-    bare = next((source for source in sources if source.labels is None), None)
+    bare = next((source for source in sources if source.multi_label), None)
     if labels == ALL:
-        return list(class_names or (bare or sources[0]).attribute_names)
+        return list(class_names or (() if bare is None else bare.class_names))
     if labels or bare is None:
         return labels
-    if len(bare.attribute_names) > 1:
+    if len(bare.class_names) > 1:
         raise UserError(
-            f"{bare.name}: has attributes and no classes. Choose by data.labels: one for a task of "
-            f"two classes, several or [all] for one of several labels. There are: "
-            f"{listing(bare.attribute_names, most=50)}."
+            f"{bare.root.name}: has attributes and no classes. Choose by data.labels: one for a "
+            "task of two classes, several or [all] for a multi-label task. There are: "
+            f"{listing(bare.class_names, most=50)}."
         )
-    return list(bare.attribute_names)
+    return list(bare.class_names)
 
 
-def _values(source: Source, attribute: str) -> np.ndarray:
-    """Return whether each image has an attribute, [N] bool."""
-    if attribute not in source.attribute_names or source.attributes is None:
-        has = listing(source.attribute_names, most=50) or "none, but classes"
+def _values(source: Samples, attribute: str) -> np.ndarray:
+    """Return whether each image has an attribute, [N] float32 in {0, 1}."""
+    names = source.class_names if source.multi_label else ()
+    if attribute not in names:
         raise UserError(
-            f"{source.name}: there is no attribute '{attribute}'."
-            f"{nearest(attribute, source.attribute_names)} It has: {has}."
+            f"{source.root.name}: there is no attribute '{attribute}'.{nearest(attribute, names)} "
+            f"It has: {listing(names, most=50) or 'none, but classes'}."
         )
-    values: np.ndarray = source.attributes[:, source.attribute_names.index(attribute)]
+    values: np.ndarray = source.targets[:, names.index(attribute)]
     return values
 
 
 def _multi_label(
-    sources: Sequence[Source],
+    sources: Sequence[Samples],
     names: Sequence[str],
     class_names: Sequence[str] | None,
     classes: Sequence[str] | None,
     role: str,
-) -> SampleSet:
-    """Merge sources for several labels, in the order of the model's `class_names` if given."""
+) -> Samples:
+    """Merge sources for a multi-label task, in the order of the model's `class_names` if given."""
     if class_names is not None:
         if set(names) != set(class_names):
             raise UserError(
@@ -177,28 +193,31 @@ def _multi_label(
             "labels by data.labels."
         )
     targets = [np.stack([_values(source, name) for name in names], axis=1) for source in sources]
-    samples = _assemble(sources, np.concatenate(targets).astype(np.float32), names)
+    samples = _merged(
+        replace(source, targets=values, class_names=tuple(names))
+        for source, values in zip(sources, targets, strict=True)
+    )
     _warn_of_empty(samples, role)
     return samples
 
 
-def _two_classes(source: Source, attribute: str, names: tuple[str, ...]) -> Source:
+def _two_classes(source: Samples, attribute: str, names: tuple[str, ...]) -> Samples:
     """Return the source with classes for an attribute; those that it has already stay."""
-    if source.labels is not None:
+    if not source.multi_label:
         return source
-    return replace(source, labels=tuple(names[int(v)] for v in _values(source, attribute)))
+    return replace(source, class_names=names, targets=_values(source, attribute).astype(np.int64))
 
 
 def _single_label(
-    sources: Sequence[Source],
+    sources: Sequence[Samples],
     class_names: Sequence[str] | None,
     classes: Sequence[str] | None,
     role: str,
     *,
     named: bool,
-) -> SampleSet:
+) -> Samples:
     """Merge sources that have classes; `class_names` are the task's or, if `named`, the model's."""
-    folders = set().union(*(source.class_folders for source in sources))
+    folders = {clean_name(name) for source in sources for name in source.root.class_folders}
     if classes is not None:
         known = class_names or sorted(_labels(sources))
         sources = _select(sources, classes, known, role)
@@ -212,54 +231,21 @@ def _single_label(
                 f"The {role} data hold '{_labels(sources).pop()}' only, but a task of two classes "
                 f"needs both of {listing(class_names)}; merge them with others."
             )
-    index = {name: i for i, name in enumerate(class_names)}
-    chained = chain.from_iterable(source.labels or () for source in sources)
-    targets = np.array([index[label] for label in chained], dtype=np.int64)
-    samples = _assemble(sources, targets, class_names)
+    samples = _merged(_with_classes(source, class_names) for source in sources)
     _warn_of_empty(samples, role, classes)
     return samples
 
 
-def _assemble(
-    sources: Sequence[Source], targets: np.ndarray, class_names: Sequence[str]
-) -> SampleSet:
-    return SampleSet(
-        tuple(path for source in sources for path in source.paths),
-        targets,
-        tuple(class_names),
-        tuple(source.name for source in sources for _ in source.paths),
-        tuple(group for source in sources for group in source.groups),
-        landmarks=_stacked(sources, "landmarks", (5, 2)),
-        boxes=_stacked(sources, "boxes", (4,)),
-        packed=_packed(sources),
-        inventories=tuple(source.inventory for source in sources if source.inventory is not None),
-    )
+def _merged(sources: Iterable[Samples]) -> Samples:
+    """Return one set; the places are no longer needed, and there may be millions of them."""
+    return replace(concatenate(list(sources)), places=())
 
 
-def _packed(sources: Sequence[Source]) -> tuple[PackedImage | None, ...] | None:
-    if all(source.packed is None for source in sources):
-        return None
-    return tuple(chain.from_iterable(source.packed or (None,) * len(source) for source in sources))
+def _labels(sources: Iterable[Samples]) -> set[str]:
+    return set().union(*map(_present, sources))
 
 
-def _stacked(sources: Sequence[Source], name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return one array of all sources, NaN where one has none; None where none has any."""
-    parts = [getattr(source, name) for source in sources]
-    if all(part is None for part in parts):
-        return None
-    return np.concatenate(
-        [
-            np.full((len(source), *shape), np.nan, np.float32) if part is None else part
-            for source, part in zip(sources, parts, strict=True)
-        ]
-    )
-
-
-def _labels(sources: Iterable[Source]) -> set[str]:
-    return {label for source in sources for label in source.labels or ()}
-
-
-def _warn_of_empty(samples: SampleSet, role: str, classes: Sequence[str] | None = None) -> None:
+def _warn_of_empty(samples: Samples, role: str, classes: Sequence[str] | None = None) -> None:
     what = "with the label" if samples.multi_label else "of class"
     for name, count in zip(samples.class_names, samples.counts(), strict=True):
         if count == 0 and (classes is None or name in classes):
@@ -267,8 +253,8 @@ def _warn_of_empty(samples: SampleSet, role: str, classes: Sequence[str] | None 
 
 
 def _select(
-    sources: Sequence[Source], classes: Sequence[str], known: Sequence[str], role: str
-) -> list[Source]:
+    sources: Sequence[Samples], classes: Sequence[str], known: Sequence[str], role: str
+) -> list[Samples]:
     """Keep only the images of these classes, each of which must be known."""
     for name in classes:
         if name not in known:
@@ -278,7 +264,7 @@ def _select(
             )
     wanted = set(classes)
     kept = [
-        source.subset([i for i, label in enumerate(source.labels or ()) if label in wanted])
+        source.subset([i for i, label in enumerate(source.labels) if label in wanted])
         for source in sources
     ]
     if not any(map(len, kept)):
@@ -340,13 +326,14 @@ def _warn_of_case(labels: Iterable[str]) -> None:
 
 
 def _refuse_unknown(
-    sources: Iterable[Source], class_names: Sequence[str], role: str, who: str
+    sources: Iterable[Samples], class_names: Sequence[str], role: str, who: str
 ) -> None:
     known = set(class_names)
     places: dict[str, str] = {}  # of each label's first image
     for source in sources:
-        for label, place in zip(source.labels or (), source.places, strict=True):
-            places.setdefault(label, place)
+        firsts = np.unique(source.targets, return_index=True)[1]
+        for i in sorted(firsts):
+            places.setdefault(source.class_names[source.targets[i]], source.places[i])
     unknown = [f"'{label}' ({place})" for label, place in places.items() if label not in known]
     if unknown:
         looks = {appearance(name): name for name in class_names}

@@ -24,10 +24,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from classification.config import Config
-from classification.data.mixing import mix_batch, mixes
+from classification.data.augment import augment
+from classification.data.mixup import mix_batch, mixes
 from classification.data.sampling import count_repeats, create_draw, mean_counts, plan_epoch
 from classification.data.store import ImageStore, LostError
-from classification.data.transforms import augment
 from classification.errors import UserError, memory_advice
 from classification.knobs import Augmentation
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from classification.data.shard_files import Item, unreadable, write_shard
-from classification.data.shards import (
+from classification.data.readers.shards import (
     FORMAT,
     INDEX,
     VERSION,
@@ -23,7 +22,8 @@ from classification.data.shards import (
     index_checksum,
     read_index,
 )
-from classification.data.source import Source
+from classification.data.samples import Samples
+from classification.data.shard_files import Item, attribute_names, unreadable, write_shard
 from classification.data.split_file import SplitRow, check_keys
 from classification.errors import UserError
 from classification.files import check_writable, sha256_of, write_text
@@ -39,7 +39,7 @@ _TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.tmp")
 
 
 def write_shards(
-    sources: Sequence[Source],
+    sources: Sequence[Samples],
     folder: Path,
     *,
     storage: str,
@@ -98,15 +98,15 @@ def write_shards(
     return len(parts), sum(entry is not None for entry in kept)
 
 
-def _check_own(folder: Path, sources: Sequence[Source]) -> None:
+def _check_own(folder: Path, sources: Sequence[Samples]) -> None:
     """Raise a UserError for a folder of the data, or with shards that others have written."""
     resolved = folder.resolve()
     for source in sources:
-        root = source.root.resolve()
-        inside = bool(source.class_folders) and root in resolved.parents  # it would be a class
+        root = source.root.folder.resolve()
+        inside = bool(source.root.class_folders) and root in resolved.parents  # it would be a class
         if resolved == root or resolved in root.parents or inside:
             raise UserError(
-                f"{folder}: overlaps with the data {source.name}. Choose a folder of its own."
+                f"{folder}: overlaps with the data {source.root.name}. Choose a folder of its own."
             )
     if folder.is_dir() and not any((folder / name).exists() for name in (INDEX, _JOURNAL)):
         strange = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name)]
@@ -134,7 +134,7 @@ def _check_replaced(folder: Path, old: Index, items: Sequence[Item]) -> None:
     header, rows = old
     keys = [source["key"] for source in header["sources"]]
     stored = {(keys[row["source"]], row["path"], Place(*row["place"]).size) for row in rows}
-    lost = stored - {(item.source.key, item.row["path"], item.size) for item in items}
+    lost = stored - {(item.source.root.key, item.row["path"], item.size) for item in items}
     if 2 * len(lost) > len(stored):
         raise UserError(
             f"{folder}: holds shards of other data: {len(lost)} of {len(stored)} images there, "
@@ -150,30 +150,31 @@ def _check_replaced(folder: Path, old: Index, items: Sequence[Item]) -> None:
         )
 
 
-def _items(sources: Sequence[Source], split: Mapping[tuple[str, str], SplitRow]) -> Iterator[Item]:
+def _items(sources: Sequence[Samples], split: Mapping[tuple[str, str], SplitRow]) -> Iterator[Item]:
     for number, source in enumerate(sources):
         for i, path in enumerate(source.relative_paths()):
             row: dict[str, Any] = {"source": number, "path": path}
-            if source.labels is not None:
-                row["label"] = source.labels[i]
-            if source.attributes is not None:
-                row["attributes"] = "".join("01"[int(value)] for value in source.attributes[i])
+            if source.multi_label:
+                row["attributes"] = "".join("01"[int(value)] for value in source.targets[i])
+            else:
+                row["label"] = source.class_names[source.targets[i]]
             if source.groups[i]:
                 row["group"] = source.groups[i]
-            if source.roles is not None:
+            if source.roles:
                 row["role"] = source.roles[i]
-            if (source.key, path) in split and split[source.key, path].fold:
-                row["fold"] = split[source.key, path].fold
+            if (source.root.key, path) in split and split[source.root.key, path].fold:
+                row["fold"] = split[source.root.key, path].fold
             for key, values in (("landmarks", source.landmarks), ("box", source.boxes)):
                 if values is not None and not np.isnan(values[i]).all():
                     row[key] = values[i].tolist()
             yield Item(source, i, row, *_stamp(source, i))
 
 
-def _stamp(source: Source, number: int) -> tuple[int, int]:
+def _stamp(source: Samples, number: int) -> tuple[int, int]:
     """Return the size of an image's file, and what changes when its contents do."""
-    if source.packed is not None:
-        return source.packed[number].stamp()
+    packed = source.packed[number] if source.packed else None
+    if packed is not None:
+        return packed.stamp()
     try:
         status = source.paths[number].stat()
     except OSError as error:
@@ -199,7 +200,7 @@ def _plan(part: Sequence[Item], storage: str) -> str:
     """Return a hash of all that a shard is made of."""
     rows = [[item.row, item.size, item.stamp] for item in part]
     sources = {item.row["source"]: item.source for item in part}
-    names = [[number, s.key, s.attribute_names] for number, s in sources.items()]
+    names = [[number, s.root.key, attribute_names(s)] for number, s in sources.items()]
     about = [storage, VERSION, names, rows]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
@@ -248,7 +249,7 @@ def _append(journal: Path, entry: Mapping[str, Any]) -> None:
 
 def _write_index(
     folder: Path,
-    sources: Sequence[Source],
+    sources: Sequence[Samples],
     parts: Sequence[Sequence[Item]],
     entries: Sequence[Mapping[str, Any]],
     storage: str,
@@ -266,9 +267,9 @@ def _write_index(
         "pictures": len(lines),
         "sources": [
             {
-                "key": source.key,
-                "attribute_names": list(source.attribute_names),
-                "class_folders": sorted(source.class_folders),
+                "key": source.root.key,
+                "attribute_names": attribute_names(source),
+                "class_folders": sorted(source.root.class_folders),
             }
             for source in sources
         ],

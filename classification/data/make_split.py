@@ -9,11 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from classification.data.listing import listing
-from classification.data.sample_set import SampleSet
-from classification.data.source import ROLES, Source
+from classification.data.samples import ROLES, Samples
 from classification.data.split_file import SplitRow
 from classification.data.splits import assign_folds, assign_shares, crossing_groups
 from classification.data.statistics import as_table
@@ -23,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def split_by_folds(
-    samples: SampleSet, num_folds: int, folds_of_roles: Mapping[str, Sequence[int]], seed: int
+    samples: Samples, num_folds: int, folds_of_roles: Mapping[str, Sequence[int]], seed: int
 ) -> tuple[list[str], list[str]]:
     """Return the fold and the role of each image; folds that no role has are for training.
 
@@ -50,7 +47,7 @@ def split_by_folds(
 
 
 def split_by_shares(
-    samples: SampleSet, shares: Sequence[float], seed: int
+    samples: Samples, shares: Sequence[float], seed: int
 ) -> tuple[list[str], list[str]]:
     """Return no fold and the role of each image: train and val, or train, val and test.
 
@@ -77,7 +74,7 @@ def _warn_of_empty(roles: Iterable[str]) -> None:
         )
 
 
-def regroup(source: Source, pattern: str) -> Source:
+def regroup(source: Samples, pattern: str) -> Samples:
     """Return a source whose groups are what a regular expression finds in the relative paths.
 
     A group is the expression's first group, or all that it matches. Images in whose path it finds
@@ -94,12 +91,15 @@ def regroup(source: Source, pattern: str) -> Source:
     unmatched = sum(match is None for match in matches)
     if unmatched == len(source):
         raise UserError(
-            f"--group-by: '{pattern}' is found in no path of {source.name}, such as "
+            f"--group-by: '{pattern}' is found in no path of {source.root.name}, such as "
             f"'{source.relative_paths()[0]}'."
         )
     if unmatched:
         logger.warning(
-            "%s: --group-by is not found in %d of %d paths.", source.name, unmatched, len(source)
+            "%s: --group-by is not found in %d of %d paths.",
+            source.root.name,
+            unmatched,
+            len(source),
         )
     groups = (
         group if match is None else match[1 if match.re.groups else 0] or group
@@ -109,7 +109,7 @@ def regroup(source: Source, pattern: str) -> Source:
 
 
 def split_rows(
-    sources: Sequence[Source], samples: SampleSet, folds: Sequence[str], roles: Sequence[str]
+    sources: Sequence[Samples], samples: Samples, folds: Sequence[str], roles: Sequence[str]
 ) -> list[SplitRow]:
     """Return the rows of all images; warns of groups that are in several roles.
 
@@ -123,14 +123,9 @@ def split_rows(
             len(crossing),
             listing(crossing, most=5),
         )
-    names = samples.class_names
-    if samples.multi_label:
-        labels = ["|".join(names[i] for i in np.flatnonzero(row)) for row in samples.targets]
-    else:
-        labels = [names[target] for target in samples.targets]
     paths = [path for source in sources for path in source.relative_paths()]
-    keys = [source.key for source in sources for _ in source.paths]
-    columns = (paths, keys, labels, samples.groups, folds, roles)
+    keys = [source.root.key for source in sources for _ in source.paths]
+    columns = (paths, keys, samples.labels, samples.groups, folds, roles)
     return [SplitRow(*row) for row in zip(*columns, strict=True)]
 
 
@@ -140,7 +135,7 @@ def inputs_hash(rows: Sequence[SplitRow]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def split_table(rows: Sequence[SplitRow], samples: SampleSet) -> str:
+def split_table(rows: Sequence[SplitRow], samples: Samples) -> str:
     """Return a text table: images of each label by source and role."""
     order = [*ROLES, "none"]
     places = [(row.source, row.role or "none") for row in rows]

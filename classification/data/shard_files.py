@@ -16,9 +16,8 @@ import numpy as np
 
 from classification.data.decode import DecodeError
 from classification.data.listing import printable
-from classification.data.packed import read_file
-from classification.data.shards import import_datasets
-from classification.data.source import Source
+from classification.data.readers.shards import import_datasets
+from classification.data.samples import Samples
 from classification.errors import UserError
 from classification.files import sha256_of
 
@@ -30,7 +29,7 @@ _ROWS_AT_ONCE, _BYTES_AT_ONCE = 100, 32 * 2**20  # a row group of Parquet, which
 class Item:
     """An image to be stored: `row` of the index without its place, `stamp` of its contents."""
 
-    source: Source
+    source: Samples
     number: int
     row: dict[str, Any]
     size: int
@@ -39,16 +38,20 @@ class Item:
     def read(self) -> bytes:
         """Return the bytes of the image's file; raise a UserError if it cannot be read."""
         try:
-            packed = self.source.packed[self.number] if self.source.packed else None
-            return read_file(self.source.paths[self.number], packed)
+            return self.source.read(self.number)
         except DecodeError as error:
             raise unreadable(self.source, self.number, error) from error
 
 
-def unreadable(source: Source, number: int, error: Exception) -> UserError:
+def unreadable(source: Samples, number: int, error: Exception) -> UserError:
     """Return the error that names an image and why it cannot be read."""
     place = source.packed[number] if source.packed else source.paths[number]
     return UserError(f"{place}: cannot be read: {getattr(error, 'strerror', None) or error}.")
+
+
+def attribute_names(source: Samples) -> list[str]:
+    """Return the names of a source's attributes; [] where it has classes instead."""
+    return list(source.class_names) if source.multi_label else []
 
 
 def write_shard(path: Path, part: Sequence[Item], storage: str) -> dict[str, Any]:
@@ -127,10 +130,10 @@ def _write_parquet(path: Path, part: Sequence[Item]) -> list[list[int]]:
 
 def _about(item: Item) -> dict[str, Any]:
     """Return what other programs find beside an image in its shard."""
-    names, row = item.source.attribute_names, item.row
+    names, row = attribute_names(item.source), item.row
     texts = ("path", "label", "group", "role", "fold")
     about: dict[str, Any] = {key: printable(row[key]) for key in texts if key in row}
-    about["source"] = printable(item.source.key)
+    about["source"] = printable(item.source.root.key)
     if "attributes" in row:
         about["attributes"] = [
             name for name, value in zip(names, row["attributes"], strict=True) if value == "1"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classification.data.listing import listing
-from classification.data.source import ROLES, Source
+from classification.data.samples import ROLES, Samples
 from classification.data.text_files import csv_rows, read_lines
 from classification.errors import UserError
 from classification.files import write_bytes
@@ -119,7 +119,7 @@ def _joined(path: Path, line: str) -> str:
     return ",".join(cells)
 
 
-def select_roles(sources: Sequence[Source], split: str, roles: Collection[str]) -> list[Source]:
+def select_roles(sources: Sequence[Samples], split: str, roles: Collection[str]) -> list[Samples]:
     """Return each source with the images of these roles only.
 
     Args:
@@ -132,11 +132,11 @@ def select_roles(sources: Sequence[Source], split: str, roles: Collection[str]) 
     if not split:
         for source in sources:
             # Not for val too: a training would say it twice.
-            if source.roles is not None and {"train", "test"} & set(roles):
+            if source.roles and {"train", "test"} & set(roles):
                 logger.warning(
                     "%s has a partition into train, val and test, which is not used; "
                     "--set data.split official uses it.",
-                    source.name,
+                    source.root.name,
                 )
         return list(sources)
     if split == OFFICIAL:
@@ -144,14 +144,14 @@ def select_roles(sources: Sequence[Source], split: str, roles: Collection[str]) 
     else:
         sources = with_split(sources, read_split(Path(split)), split)
     return [
-        source.subset([i for i, role in enumerate(source.roles or ()) if role in roles])
+        source.subset([i for i, role in enumerate(source.roles) if role in roles])
         for source in sources
     ]
 
 
 def with_split(
-    sources: Sequence[Source], rows: Mapping[tuple[str, str], SplitRow], split: str
-) -> list[Source]:
+    sources: Sequence[Samples], rows: Mapping[tuple[str, str], SplitRow], split: str
+) -> list[Samples]:
     """Return the sources with the roles and groups of a split file, `split`.
 
     Raises:
@@ -161,25 +161,26 @@ def with_split(
     by_source: dict[str, dict[str, SplitRow]] = {}
     for row in rows.values():
         by_source.setdefault(row.source, {})[row.path] = row
-    return [_with_rows(source, by_source.get(source.key, {}), split) for source in sources]
+    return [_with_rows(source, by_source.get(source.root.key, {}), split) for source in sources]
 
 
-def check_keys(sources: Sequence[Source]) -> None:
+def check_keys(sources: Sequence[Samples]) -> None:
     """Raise a UserError where a split file could not tell two sources apart."""
-    keys = [source.key for source in sources]
+    keys = [source.root.key for source in sources]
     for i, key in enumerate(keys):
         if key in keys[:i]:
+            first, second = sources[keys.index(key)].root.name, sources[i].root.name
             raise UserError(
-                f"{sources[keys.index(key)].name} and {sources[i].name} are both called '{key}' in "
-                "a split file; rename one of them, or give a link with another name."
+                f"{first} and {second} are both called '{key}' in a split file; rename one of "
+                "them, or give a link with another name."
             )
 
 
-def _with_partition(source: Source) -> Source:
-    if source.roles is None:
+def _with_partition(source: Samples) -> Samples:
+    if not source.roles:
         raise UserError(
-            f"data.split official: {source.name} has no partition of its own. Make a split file "
-            "with tools/split_data.py."
+            f"data.split official: {source.root.name} has no partition of its own. Make a split "
+            "file with tools/split_data.py."
         )
     return source
 
@@ -198,11 +199,11 @@ def _by_any_system(rows: Mapping[str, SplitRow], split: str) -> dict[str, SplitR
     return found
 
 
-def _with_rows(source: Source, rows: Mapping[str, SplitRow], split: str) -> Source:
+def _with_rows(source: Samples, rows: Mapping[str, SplitRow], split: str) -> Samples:
     """Return the source with the roles and groups of a split file, which must fit it exactly."""
-    names = source.relative_paths()
+    names, root = source.relative_paths(), source.root
     if not rows:
-        raise UserError(f"{split}: has no rows of a source '{source.key}' ({source.name}).")
+        raise UserError(f"{split}: has no rows of a source '{root.key}' ({root.name}).")
     if not rows.keys() >= set(names):
         rows = _by_any_system(rows, split)
         names = [_any_system(name) for name in names]
@@ -211,7 +212,7 @@ def _with_rows(source: Source, rows: Mapping[str, SplitRow], split: str) -> Sour
     for what, missing in (("images that it has not", new), ("no more of its images", gone)):
         if missing:
             raise UserError(
-                f"{split}: {source.name} has {len(missing)} {what}: {listing(missing, most=5)}. "
+                f"{split}: {root.name} has {len(missing)} {what}: {listing(missing, most=5)}. "
                 "Make the split again with tools/split_data.py."
             )
     return replace(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 
 
-def assign_folds(samples: SampleSet, num_folds: int, seed: int) -> np.ndarray:
+def assign_folds(samples: Samples, num_folds: int, seed: int) -> np.ndarray:
     """Return the fold of each image, [N] int64 in 0..num_folds - 1; see `assign_parts`.
 
     Without groups the numbers of any stratum differ by one at most, and so do the folds' sizes.
@@ -27,7 +27,7 @@ def assign_folds(samples: SampleSet, num_folds: int, seed: int) -> np.ndarray:
     return rng.permutation(num_folds)[parts]
 
 
-def assign_shares(samples: SampleSet, shares: Sequence[float], seed: int) -> np.ndarray:
+def assign_shares(samples: Samples, shares: Sequence[float], seed: int) -> np.ndarray:
     """Return the part of each image, [N] int64, parts being as large as their shares.
 
     Without groups the first part has floor(share n) of the n images of each class of each source,
@@ -40,7 +40,7 @@ def assign_shares(samples: SampleSet, shares: Sequence[float], seed: int) -> np.
     return assign_parts(strata, samples.groups, wanted, np.random.default_rng(seed))
 
 
-def stratify(samples: SampleSet) -> csr_array:
+def stratify(samples: Samples) -> csr_array:
     """Return which strata each image belongs to, [N, S] of 0 and 1.
 
     A stratum is a class of a source. Of several labels each is one, beside the source itself.

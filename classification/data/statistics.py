@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 
 _MOST_LABELS = 50
 
 
-def source_table(samples: SampleSet) -> str:
+def source_table(samples: Samples) -> str:
     """Return a text table with a row for each source: images of each class or label, and all."""
     names = np.asarray(samples.sources)
     parts = {

@@ -16,7 +16,7 @@ from classification.data.faces import NoFaceError
 from classification.data.listing import listing
 from classification.data.notes import Notes, Summary, find_value_range, range_line
 from classification.data.preprocessing import Preprocessing, load_image
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class ImageStore:
 
     def __init__(
         self,
-        samples: SampleSet,
+        samples: Samples,
         preprocessing: Preprocessing,
         cache: list[np.ndarray | None] | None = None,
         indices: np.ndarray | None = None,
@@ -125,7 +125,7 @@ class ImageStore:
 
 
 def open_store(
-    samples: SampleSet,
+    samples: Samples,
     preprocessing: Preprocessing,
     *,
     on_bad_image: str = "error",
@@ -201,7 +201,7 @@ def open_store(
 
 
 def _load(
-    samples: SampleSet, index: int, preprocessing: Preprocessing, notes: Notes | None = None
+    samples: Samples, index: int, preprocessing: Preprocessing, notes: Notes | None = None
 ) -> np.ndarray:
     """Return one image; raise DecodeError."""
     landmarks = samples.landmarks  # sets of faces may know where the eyes are
@@ -234,7 +234,7 @@ def _by_rule(problems: dict[int, DecodeError], preprocessing: Preprocessing) -> 
     return np.array(found, dtype=np.int64)
 
 
-def _report_no_face(samples: SampleSet, no_face: np.ndarray, kept: SampleSet) -> None:
+def _report_no_face(samples: Samples, no_face: np.ndarray, kept: Samples) -> None:
     """Tell how many images of each class show no face; raise a UserError if all do."""
     if len(kept) == 0:
         raise UserError(
@@ -250,9 +250,7 @@ def _report_no_face(samples: SampleSet, no_face: np.ndarray, kept: SampleSet) ->
     )
 
 
-def _report(
-    samples: SampleSet, reasons: dict[int, str], good: SampleSet, on_bad_image: str
-) -> None:
+def _report(samples: Samples, reasons: dict[int, str], good: Samples, on_bad_image: str) -> None:
     """Warn of bad images that are left out, or raise a UserError that lists them."""
     lines = [f"{samples.place(i)}: {reason}" for i, reason in reasons.items()]
     if on_bad_image != "skip" or len(good) == 0:

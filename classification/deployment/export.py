@@ -12,7 +12,7 @@ from classification.data.preprocessing import Preprocessing
 from classification.deployment.ir import write_ir
 from classification.deployment.metadata import Metadata
 from classification.deployment.onnx_model import write_onnx
-from classification.deployment.openvino_backend import default_precision
+from classification.deployment.openvino_cpu import default_precision
 from classification.deployment.parity import ComparisonImages, Parity, compare, comparison_images
 from classification.deployment.torchscript import write_torchscript
 from classification.errors import UserError
@@ -93,11 +93,11 @@ def export(
     images = comparison_images(classifier, sample_images)
     folder = Path(save_model_to)
     check_writable(folder)
-    described = _metadata(classifier, names, precision, openvino_input_format)
+    metadata = _metadata(classifier, names, precision, openvino_input_format)
     try:
         with staging(folder, ".export-") as temporary:
-            written = _write(classifier, described, temporary, fp16=precision == "fp16")
-            parity = _compare_all(classifier, described, temporary, images)
+            written = _write(classifier, metadata, temporary, fp16=precision == "fp16")
+            parity = _compare_all(classifier, metadata, temporary, images)
             paths = _replace(written, folder)
     except OSError as error:
         raise UserError(
@@ -105,13 +105,7 @@ def export(
             "Free some space, mend the permissions or choose another folder."
         ) from error
     logger.info("Written to %s: %s", folder, ", ".join(path.name for path in paths))
-    _say_what_is_left_to_clients(classifier.info.preprocessing)
-    if default_precision() != "f32":
-        logger.info(
-            "Other clients: OpenVINO computes float layers in %s on this CPU unless "
-            "INFERENCE_PRECISION_HINT is set; what belongs to this framework computes in f32.",
-            default_precision(),
-        )
+    _log_what_clients_must_do(classifier.info.preprocessing)
     return ExportResult(paths, parity)
 
 
@@ -136,12 +130,13 @@ def _check_classifier(
     names: Sequence[str],
     classes: Sequence[str] | None,
 ) -> None:
-    if classes and tuple(classes) != classifier.info.class_names:
+    info = classifier.info
+    if classes and tuple(classes) != info.class_names:
         raise UserError(
-            f"--classes: the checkpoint's classes are {','.join(classifier.info.class_names)}, "
+            f"--classes: the checkpoint's classes are {','.join(info.class_names)}, "
             f"not {','.join(classes)}. They are part of the model; leave --classes out."
         )
-    if classifier.info.precision == "INT8" and {ONNX, TORCHSCRIPT, CHECKPOINT} & set(names):
+    if info.precision == "INT8" and {ONNX, TORCHSCRIPT, CHECKPOINT} & set(names):
         # NNCF's quantizers become operations that only OpenVINO knows.
         raise UserError(
             f"{path}: an int8 checkpoint can be exported to OpenVINO only; use --no-onnx, "
@@ -149,13 +144,19 @@ def _check_classifier(
         )
 
 
-def _say_what_is_left_to_clients(preprocessing: Preprocessing) -> None:
+def _log_what_clients_must_do(preprocessing: Preprocessing) -> None:
     if preprocessing.faces is not None:
         logger.info(
             "The model sees the %s of an image alone: predict.py and eval.py find and crop it; "
             "other clients, also of %s, must do so themselves.",
             preprocessing.faces.part,
             EMBEDDED_IR,
+        )
+    if default_precision() != "f32":
+        logger.info(
+            "Other clients: OpenVINO computes float layers in %s on this CPU unless "
+            "INFERENCE_PRECISION_HINT is set; this framework computes in f32.",
+            default_precision(),
         )
 
 
@@ -177,42 +178,33 @@ def _metadata(
 
 
 def _write(
-    classifier: Classifier, described: dict[str, Metadata], folder: Path, *, fp16: bool
+    classifier: Classifier, metadata: dict[str, Metadata], folder: Path, *, fp16: bool
 ) -> list[Path]:
     """Write the files into an empty folder; return them, each .bin before its .xml."""
     written: list[Path] = []
-    for name, metadata in described.items():
+    for name, said in metadata.items():
         path = folder / name
         if name == ONNX:
-            written.append(write_onnx(classifier.model, metadata, path, fp16=fp16))
+            write_onnx(classifier.model, said, path, fp16=fp16)
         elif name == CHECKPOINT:
             write_checkpoint(path, without_training(classifier.contents, fp16=fp16))
-            written.append(path)
         elif name == TORCHSCRIPT:
-            written.append(write_torchscript(classifier.model, metadata, path))
+            write_torchscript(classifier.model, said, path)
         else:
-            written += reversed(write_ir(classifier.model, metadata, path, fp16=fp16))
-    labels = folder / LABELS
-    labels.write_text(
-        "".join(f"{name}\n" for name in classifier.info.class_names), encoding="utf-8"
-    )
-    return [*written, labels]
+            _, weights = write_ir(classifier.model, said, path, fp16=fp16)
+            written.append(weights)
+        written.append(path)
+    labels = "".join(f"{name}\n" for name in classifier.info.class_names)
+    (folder / LABELS).write_text(labels, encoding="utf-8")
+    return [*written, folder / LABELS]
 
 
 def _compare_all(
-    classifier: Classifier,
-    described: dict[str, Metadata],
-    folder: Path,
-    images: ComparisonImages,
+    classifier: Classifier, metadata: dict[str, Metadata], folder: Path, images: ComparisonImages
 ) -> tuple[Parity, ...]:
-    """Compare each model file with PyTorch.
-
-    Raises:
-        UserError: one differs too much.
-    """
+    """Compare each model file with PyTorch; raise a UserError if one differs too much."""
     parity = tuple(
-        compare(folder / name, metadata, classifier, *images)
-        for name, metadata in described.items()
+        compare(folder / name, said, classifier, *images) for name, said in metadata.items()
     )
     for result in parity:
         if not result.passed:

@@ -109,12 +109,9 @@ def _name(position: int, image: object) -> str:
     if isinstance(image, (str, os.PathLike)):
         return os.fsdecode(image)
     name = getattr(image, "filename" if isinstance(image, Image.Image) else "name", None)
-    # The name of a temporary file may be a number.
-    return (
-        os.fsdecode(name)
-        if name and isinstance(name, (str, bytes, os.PathLike))
-        else f"#{position}"
-    )
+    if name and isinstance(name, (str, bytes, os.PathLike)):  # a temporary file's may be a number
+        return os.fsdecode(name)
+    return f"#{position}"
 
 
 def _own_pixels(

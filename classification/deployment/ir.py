@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import openvino as ov
 import torch
 from openvino import opset13 as opset
 from openvino.preprocess import PrePostProcessor
+from openvino.utils.decorators import custom_preprocess_function
 
-from classification.deployment.identity import PLACE, WEIGHTS_KEY, stamp_ir
-from classification.deployment.int8 import made_for
-from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Metadata
-from classification.deployment.resize import pillow_resize
+from classification.deployment.metadata import (
+    OWN_SECTION,
+    PLACE,
+    WEIGHTS_KEY,
+    Metadata,
+    stamp_ir,
+)
+from classification.deployment.openvino_cpu import made_for
 from classification.deployment.torchscript import trace
-from classification.deployment.weight_scales import move_scales_behind
 from classification.errors import UserError
-from classification.models.calibrated import calibrated
-from classification.models.half_precision import halved
+from classification.models.checkpoint import halved
+from classification.models.classifier import calibrated
+
+HEIGHT_AXIS, WIDTH_AXIS = 1, 2  # of NHWC
+# The axis of the weights that counts the layer's outputs, and the shape that broadcasts over them.
+_LAYERS = {"Convolution": (1, -1, 1, 1), "MatMul": (1, -1)}
+_SHAPE_ONLY = ("Reshape", "Squeeze", "Unsqueeze", "Transpose")
 
 
 def write_ir(
@@ -70,10 +81,7 @@ def convert_to_ir(model: torch.nn.Module, metadata: Metadata) -> ov.Model:
     _name(converted.output(0), "logits", "NC")
     if metadata.embedded:
         converted = _embed(converted, metadata)
-    for section, values in (
-        (MODEL_API_SECTION, metadata.model_api_section()),
-        (OWN_SECTION, metadata.own_section()),
-    ):
+    for section, values in metadata.sections().items():
         for key, value in values.items():
             converted.set_rt_info(value, [section, key])
     if metadata.info.precision == "INT8":
@@ -92,25 +100,20 @@ def _embed(model: ov.Model, metadata: Metadata) -> ov.Model:
 
     The logits keep their name, so that `OpenVINOBackend` finds them.
     """
-    preprocessing = metadata.info.preprocessing
-    mean, std = preprocessing.mean, preprocessing.std
-    if metadata.input_format == "BGR":
-        mean, std = mean[::-1], std[::-1]
+    mean, std = metadata.pixel_statistics()
     processor = PrePostProcessor(model)
     tensor = processor.input().tensor().set_element_type(ov.Type.u8)
     tensor.set_layout(ov.Layout("NHWC")).set_shape([-1, -1, -1, 3])
     processor.input().model().set_layout(ov.Layout("NCHW"))
     steps = processor.input().preprocess()
-    steps.custom(pillow_resize(*preprocessing.size))
+    steps.custom(pillow_resize(*metadata.info.preprocessing.size))
     steps.convert_element_type(ov.Type.f32)
-    steps.mean([255 * value for value in mean]).scale([255 * value for value in std])
+    steps.mean(mean).scale(std)
     model = processor.build()
     logits = model.output(0).node.input_value(0)
     logits.tensor.set_names({"logits"})  # the name that the former output had is lost with it
-    if metadata.info.multi_label:
-        probabilities = opset.sigmoid(logits)
-    else:
-        probabilities = opset.softmax(logits, axis=1)
+    multi_label = metadata.info.multi_label
+    probabilities = opset.sigmoid(logits) if multi_label else opset.softmax(logits, axis=1)
     embedded = ov.Model([probabilities], model.get_parameters(), model.get_friendly_name())
     _name(embedded.input(0), "image", "NHWC")
     _name(embedded.output(0), "probabilities", "NC")
@@ -145,3 +148,95 @@ def with_reversed_input(model: torch.nn.Module) -> torch.nn.Module:
         weight = model.get_parameter(f"{name}.weight")
         weight.copy_(weight.flip(1))
     return model
+
+
+def pillow_resize(height: int, width: int) -> Callable:
+    """Return a step for PrePostProcessor: [N, H, W, C] uint8 to [N, height, width, C] uint8.
+
+    Pillow resizes one axis after the other and rounds in between. Since version 13 it begins with
+    the height if that shrinks by more than twice the pixels by which the width does, else with the
+    width. OpenVINO's operation always begins with the width, so it is used twice, one axis each;
+    on axes that keep their size it does nothing. On uint8 it rounds as Pillow does, except for
+    some of the halves, and in whatever precision the CPU computes.
+    """
+
+    def resize(image: ov.Output) -> ov.Node:
+        shape = opset.shape_of(image)
+        given = opset.gather(shape, _integers(HEIGHT_AXIS, WIDTH_AXIS), _integer(0))
+        wanted = _integers(height, width)
+        shrinks = opset.subtract(given, wanted)
+        by_height, by_width = (opset.gather(shrinks, _integer(i), _integer(0)) for i in (0, 1))
+        height_first = opset.logical_and(
+            opset.greater(by_height, _integer(0)),
+            opset.greater(by_height, opset.multiply(by_width, _integer(2))),
+        )
+        is_height = opset.constant(np.array([True, False]))
+        first_axis = opset.equal(is_height, height_first)
+        between = opset.select(first_axis, wanted, given)
+        return _interpolate(_interpolate(image, between).output(0), wanted)
+
+    step: Callable = custom_preprocess_function(resize)
+    return step
+
+
+def _interpolate(image: ov.Output, size: ov.Node) -> ov.Node:
+    axes = _integers(HEIGHT_AXIS, WIDTH_AXIS)
+    return opset.interpolate(image, size, "bilinear_pillow", "sizes", axes=axes)
+
+
+def _integer(value: int) -> ov.Node:
+    return opset.constant(np.int64(value))
+
+
+def _integers(*values: int) -> ov.Node:
+    return opset.constant(np.array(values, dtype=np.int64))
+
+
+def move_scales_behind(model: ov.Model) -> int:
+    """Rewrite layer(x, int8 * scale) as layer(x, int8) * scale where x is not int8, in place.
+
+    An IR keeps int8 weights of layers that compute in floating point as `Multiply(Convert(int8),
+    scale)`. OpenVINO 2026.4 leaves these to be multiplied out when a model is compiled, by every
+    stream, into memory that the streams share; with two or more streams they come out wrong in
+    every fifth compilation of a MobileNetV3, silently. A conversion alone it folds once and for
+    all, so here the scale moves behind the layer.
+
+    Returns:
+        The number of layers rewritten.
+    """
+    count = 0
+    for layer in model.get_ordered_ops():
+        found = _scaled_weights(layer)
+        if found is None:
+            continue
+        weights, scale = found
+        readers = list(layer.output(0).get_target_inputs())
+        layer.input(1).replace_source_output(weights)
+        scaled = opset.multiply(layer, opset.constant(scale))
+        for reader in readers:
+            reader.replace_source_output(scaled.output(0))
+        count += 1
+    return count
+
+
+def _scaled_weights(layer: ov.Node) -> tuple[ov.Output, np.ndarray] | None:
+    """Return int8 weights as float32 and their scale, shaped as the layer's output."""
+    shape = _LAYERS.get(layer.get_type_name())
+    if shape is None or _is_quantized(layer.input_value(0)):
+        return None
+    multiply = layer.input_value(1).get_node()
+    if multiply.get_type_name() != "Multiply":
+        return None
+    convert, scale = (multiply.input_value(i).get_node() for i in (0, 1))
+    if (convert.get_type_name(), scale.get_type_name()) != ("Convert", "Constant"):
+        return None
+    if convert.input_value(0).get_element_type() != ov.Type.i8:
+        return None
+    return convert.output(0), np.asarray(scale.data, dtype=np.float32).reshape(shape)
+
+
+def _is_quantized(value: ov.Output) -> bool:
+    node = value.get_node()
+    while node.get_type_name() in _SHAPE_ONLY:
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "FakeQuantize")

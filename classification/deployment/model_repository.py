@@ -14,13 +14,13 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import openvino as ov
 
-from classification.deployment.openvino_backend import DEVICE, read_exported
+from classification.deployment.openvino_backend import read_exported
+from classification.deployment.openvino_cpu import DEVICE
 from classification.errors import UserError
 from classification.files import check_writable, read_regular, write_text
 
@@ -60,9 +60,7 @@ def add_to_repository(
     source, folder = Path(load_weights), Path(repository)
     _check_options(source, server, name, version, streams)
     model, metadata = read_exported(source)
-    config: Mapping[str, Any] = {}
-    if server == "openvino":
-        config = _with_model(folder / CONFIG_JSON, _model_server_entry(name, streams))
+    config = _config_json(folder / CONFIG_JSON, name, streams) if server == "openvino" else {}
     target = folder / name / str(version)
     if target.exists():
         raise UserError(
@@ -91,11 +89,11 @@ def _check_options(source: Path, server: str, name: str, version: int, streams: 
         raise UserError(f"{source}: no such model file.")
     if not NAME.fullmatch(name):
         raise UserError(
-            f"--name: '{name}' is no name for a model: letters, digits and _.- are, at most 100, "
-            "beginning with a letter or digit."
+            f"--name: '{name}' is not a name for a model; use letters, digits and _.-, at most "
+            "100, beginning with a letter or digit."
         )
     if version < 1:
-        raise UserError(f"--version: {version} is no version; they count from 1.")
+        raise UserError(f"--version: {version} is not a version; they count from 1.")
     if streams < 1:
         raise UserError(f"--streams: {streams} requests at once; at least 1 is needed.")
 
@@ -117,39 +115,38 @@ def _copy_whole(source: Path, target: Path) -> None:
         ) from error
 
 
-def _model_server_entry(name: str, streams: int) -> dict[str, Any]:
-    """Return what OpenVINO Model Server's config.json says of a model.
+def _config_json(path: Path, name: str, streams: int) -> dict[str, Any]:
+    """Return the contents of config.json with the entry of one model new or in place of its own.
 
     Shapes and layouts are left to the IR, which accepts any batch size.
-    """
-    hint = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": str(streams)}
-    return {
-        "name": name,
-        "base_path": name,  # relative to config.json, so that the repository can be moved
-        "target_device": DEVICE,
-        "nireq": streams,
-        "plugin_config": hint,
-    }
-
-
-def _with_model(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of config.json with the entry of one model new or in place of its own.
 
     Raises:
         UserError: the file is there and of another kind.
     """
+    hint, value = _performance_hint(streams)
+    entry = {
+        "name": name,
+        "base_path": name,  # relative to config.json, so that the repository can be moved
+        "target_device": DEVICE,
+        "nireq": streams,
+        "plugin_config": {hint: value},
+    }
     contents: Any = {"model_config_list": []}
     try:
         if path.exists():
             contents = json.loads(read_regular(path))
         models = contents["model_config_list"]
-        others = [model for model in models if model["config"]["name"] != entry["name"]]
+        others = [model for model in models if model["config"]["name"] != name]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: this is no config.json of OpenVINO Model Server "
+            f"{path}: not a config.json of OpenVINO Model Server "
             f"({type(error).__name__}: {error}); choose another folder."
         ) from error
     return {**contents, "model_config_list": [*others, {"config": entry}]}
+
+
+def _performance_hint(streams: int) -> tuple[str, str]:
+    return ("PERFORMANCE_HINT", "LATENCY") if streams == 1 else ("NUM_STREAMS", str(streams))
 
 
 def triton_config(model: ov.Model, name: str, streams: int) -> str:
@@ -158,7 +155,7 @@ def triton_config(model: ov.Model, name: str, streams: int) -> str:
     `max_batch_size` 0 leaves the batch to the request: the model accepts any, but the backend,
     when told of a largest batch, refuses or pads all smaller ones.
     """
-    hint = ("PERFORMANCE_HINT", "LATENCY") if streams == 1 else ("NUM_STREAMS", str(streams))
+    hint, value = _performance_hint(streams)
     return f"""\
 name: "{name}"
 backend: "openvino"
@@ -166,7 +163,7 @@ max_batch_size: 0
 input [ {{ {_tensor(model.input(0))} }} ]
 output [ {{ {_tensor(model.output(0))} label_filename: "{LABELS}" }} ]
 instance_group [ {{ count: {streams} kind: KIND_CPU }} ]
-parameters {{ key: "{hint[0]}" value {{ string_value: "{hint[1]}" }} }}
+parameters {{ key: "{hint}" value {{ string_value: "{value}" }} }}
 """
 
 

@@ -9,17 +9,22 @@ from typing import Any
 import onnx_ir
 import torch
 
-from classification.deployment.identity import FILE_KEY, PLACE, stamp_onnx
-from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Metadata
-from classification.models.calibrated import calibrated
-from classification.models.half_precision import halved
+from classification.deployment.metadata import (
+    FILE_KEY,
+    OWN_SECTION,
+    PLACE,
+    Metadata,
+    stamp_onnx,
+)
+from classification.models.checkpoint import halved
+from classification.models.classifier import calibrated
 
 OPSET = 18  # the oldest that the exporter writes without converting
 
 
 def write_onnx(
     model: torch.nn.Module, metadata: Metadata, path: Path, *, fp16: bool = False
-) -> Path:
+) -> None:
     """Write one file: `image` [batch, 3, H, W] float32, normalised RGB, to `logits` [batch, C].
 
     Args:
@@ -51,16 +56,12 @@ def write_onnx(
     _drop_debug_information(program.model)
     if fp16:
         _halve_weights(program.model.graph)
-    for section, values in (
-        (MODEL_API_SECTION, metadata.model_api_section()),
-        (OWN_SECTION, metadata.own_section()),
-    ):
+    for section, values in metadata.sections().items():
         for key, value in values.items():
             program.model.metadata_props[f"{section} {key}"] = value
     program.model.metadata_props[f"{OWN_SECTION} {FILE_KEY}"] = PLACE
     program.save(path, external_data=False)
     stamp_onnx(path)
-    return path
 
 
 def _halve_weights(graph: onnx_ir.Graph) -> None:

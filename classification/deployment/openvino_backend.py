@@ -12,16 +12,25 @@ import numpy as np
 import openvino as ov
 from openvino.preprocess import PrePostProcessor
 
-from classification.deployment.identity import check_ir, check_onnx
-from classification.deployment.int8 import full_range_layers, int8_path
-from classification.deployment.metadata import OWN_SECTION, Metadata, read_metadata
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.metadata import (
+    OWN_SECTION,
+    Metadata,
+    check_ir,
+    check_onnx,
+    read_metadata,
+)
+from classification.deployment.openvino_cpu import (
+    DEVICE,
+    check_precision,
+    full_range_layers,
+    int8_path,
+    openvino_core,
+)
 from classification.errors import UserError
 from classification.files import read_regular
 
 logger = logging.getLogger(__name__)
 
-DEVICE = "CPU"
 # Images a request. A fixed batch runs up to twice as fast as a dynamic one, and on an idle machine
 # eight images run up to a fifth faster than one or two, and as fast as sixteen.
 REQUEST_SIZE = 8
@@ -37,15 +46,13 @@ class OpenVINOBackend:
             UserError: the file cannot be read, does not say what it expects, or this CPU cannot
                 compute in the wanted precision.
         """
-        _check_precision(precision_hint)
+        check_precision(precision_hint)
         model, metadata = read_exported(path)
         self._exported = model.clone()
         self._model = with_pixel_input(model, metadata)
         self._precision = {"INFERENCE_PRECISION_HINT": precision_hint}
         self._compiled: dict[tuple[int, str], ov.CompiledModel] = {}
-        self.path = path
-        self.info = metadata.info
-        self.embedded = metadata.embedded
+        self.path, self.info, self.embedded = path, metadata.info, metadata.embedded
         self.device = DEVICE.lower()
         kind = "ONNX" if path.suffix == ".onnx" else "IR"
         self.precision = f"{metadata.info.precision} {kind} on {self.device}, computing in "
@@ -89,7 +96,10 @@ class OpenVINOBackend:
             for request in requests:
                 size = len(request.images)
                 if size not in idle:
-                    idle[size] = _infer_requests(self.compiled(size, "THROUGHPUT"))
+                    compiled = self.compiled(size, "THROUGHPUT")
+                    # Twice what runs at once, so that a core finds its next request waiting.
+                    count = 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+                    idle[size] = [compiled.create_infer_request() for _ in range(count)]
                 while not idle[size]:
                     yield _finish(running, idle)
                 infer_request = idle[size].pop()
@@ -115,7 +125,7 @@ class OpenVINOBackend:
         return self._compiled[key]
 
     def compiled_as_exported(self, batch_size: int, hint: str) -> ov.CompiledModel:
-        """Return the file's model as it is, from [batch_size, 3, H, W] float32; compiled anew.
+        """Return the file's model as it is, from [batch_size, 3, H, W] float32; compiled each time.
 
         Only for a file without embedded preprocessing; see `compiled`.
         """
@@ -152,12 +162,6 @@ def _requests(batches: Iterable[np.ndarray]) -> Iterator[_Request]:
             yield _Request(images, num_images, ends_batch=start + size >= len(batch))
 
 
-def _infer_requests(compiled: ov.CompiledModel) -> list[ov.InferRequest]:
-    # Twice what runs at once, so that a core finds its next request waiting.
-    count = 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-    return [compiled.create_infer_request() for _ in range(count)]
-
-
 def _finish(
     running: deque[tuple[ov.InferRequest, _Request]], idle: dict[int, list[ov.InferRequest]]
 ) -> tuple[np.ndarray, bool]:
@@ -170,59 +174,38 @@ def _finish(
     return logits, request.ends_batch
 
 
-def default_precision() -> str:
-    """Return the precision that OpenVINO computes float models in here, unless told: f32, bf16."""
-    hint: ov.Type = openvino_core().get_property(DEVICE, "INFERENCE_PRECISION_HINT")
-    return str(hint.to_string())
-
-
 def _warn_of_overflow(model: ov.Model, path: Path) -> None:
     """Warn of an int8 model that this CPU computes wrongly, as some of version 0.1.0 are."""
     layers = full_range_layers(model)
     if layers and int8_path().saturates:
         logger.warning(
             "%s: %d of its int8 layers use the full range of weights, and this CPU (no VNNI) adds "
-            "their products in 16 bits, which overflow: its answers are not those of the model. "
+            "their products in 16 bits, which overflow: the predictions are not the model's. "
             "Compress the FP32 checkpoint again, with compression.weight_range half, and export.",
             path,
             len(layers),
         )
 
 
-def _check_precision(precision_hint: str) -> None:
-    """Refuse what OpenVINO would quietly compute in float32."""
-    names = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
-    capabilities = openvino_core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
-    if names[precision_hint] not in capabilities:
-        possible = [hint for hint, name in names.items() if name in capabilities]
-        raise UserError(
-            f"--precision-hint: this {DEVICE} cannot compute in {precision_hint}, only in "
-            f"{', '.join(possible)}."
-        )
-
-
 def with_pixel_input(model: ov.Model, metadata: Metadata) -> ov.Model:
-    """Return the model from [N, H, W, 3] uint8 RGB to logits; normalisation joins its graph."""
+    """Return the model from [N, H, W, 3] uint8 RGB to logits; normalisation joins its graph.
+
+    Of a graph with embedded preprocessing the probabilities are dropped.
+    """
     if metadata.embedded:
-        return _with_rgb_input_and_logits(model)
+        probabilities = model.get_results()[0].input_value(0).get_node()
+        model = ov.Model([probabilities.input_value(0)], model.get_parameters())
     processor = PrePostProcessor(model)
-    processor.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    processor.input().model().set_layout(ov.Layout("NCHW"))
-    steps = processor.input().preprocess().convert_element_type(ov.Type.f32)
-    steps.mean([255 * value for value in metadata.info.preprocessing.mean])
-    steps.scale([255 * value for value in metadata.info.preprocessing.std])
-    if metadata.input_format == "BGR":
-        steps.reverse_channels()
-    return processor.build()
-
-
-def _with_rgb_input_and_logits(model: ov.Model) -> ov.Model:
-    """Turn round the colours and drop the probabilities of a graph with embedded preprocessing."""
-    probabilities = model.get_results()[0].input_value(0).get_node()
-    model = ov.Model([probabilities.input_value(0)], model.get_parameters())
-    processor = PrePostProcessor(model)
-    processor.input().tensor().set_layout(ov.Layout("NHWC"))
-    processor.input().preprocess().reverse_channels()
+    pixels = processor.input()
+    pixels.tensor().set_layout(ov.Layout("NHWC"))
+    if not metadata.embedded:
+        pixels.tensor().set_element_type(ov.Type.u8)
+        pixels.model().set_layout(ov.Layout("NCHW"))
+        steps = pixels.preprocess().convert_element_type(ov.Type.f32)
+        steps.mean([255 * value for value in metadata.info.preprocessing.mean])
+        steps.scale([255 * value for value in metadata.info.preprocessing.std])
+    if metadata.embedded or metadata.input_format == "BGR":
+        pixels.preprocess().reverse_channels()
     return processor.build()
 
 
@@ -240,7 +223,7 @@ def read_exported(path: Path) -> tuple[ov.Model, Metadata]:
     if path.suffix == ".xml":
         file = path.with_suffix(".bin")
         if not file.is_file():
-            raise UserError(f"{path}: its weights are missing: there is no {file.name} beside it.")
+            raise UserError(f"{path}: its weights are missing: there is no {file.name} next to it.")
         weights = _read(file)
     try:
         model = openvino_core().read_model(contents, weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from PIL import Image
 
 from classification.data.decode import DecodeError, decode
 from classification.data.preprocessing import Preprocessing, load_image
 from classification.deployment.backends import load_backend
 from classification.deployment.metadata import Metadata
+from classification.deployment.openvino_cpu import DEVICE, openvino_core
 from classification.deployment.torch_backend import torch_logits
 from classification.errors import UserError
+from classification.files import sha256_of
 from classification.models.checkpoint import Classifier
 from classification.models.decision import predicted, to_probabilities
 
@@ -24,9 +28,9 @@ from classification.models.decision import predicted, to_probabilities
 # with weights in half precision some 2e-3.
 # In an int8 graph a rounding moves an activation by a whole quantization step, which moves others
 # in the layers after it: single logits wander, so their root mean square is judged, and a few
-# answers may change. Trained models have 0.02 to 0.03, with sums that overflow 0.12 and more.
+# predictions may change. Trained models have 0.02 to 0.03, with sums that overflow 0.12 and more.
 TOLERANCES = {"FP32": 1e-3, "FP16": 2e-2, "INT8": 0.1}
-SAME_ANSWERS = 0.9  # of an int8 graph, at least, near ties aside
+SAME_PREDICTIONS = 0.9  # of an int8 graph, at least, near ties aside
 NEAR_TIE = 0.1  # a margin between two classes, as a share of that deviation, at most
 # Probabilities of a graph that resizes, at most and root mean square: some percent of its pixels
 # are a half that is rounded the other way. Measured 0.01 and 0.001; without antialiasing 0.5.
@@ -40,20 +44,20 @@ class Parity:
     path: Path
     precision: str  # FP32, FP16 or INT8
     images: int
-    same_top1: int  # images; of several labels, those with the same ones
+    same_top1: int  # images; of a multi-label model, those with the same labels
     max_difference: float
     rms_difference: float
     deviation: float  # standard deviation of PyTorch's output
     output: str = "logits"  # or probabilities
     on: str = "images"
     multi_label: bool = False
-    same_answers: float = 1.0  # share of the answers that are the same, or decided by rounding
+    same_predictions: float = 1.0  # share of predictions that agree, or that rounding decides
 
     @property
     def passed(self) -> bool:
         tolerance = TOLERANCES[self.precision] * self.deviation + 1e-5
         if self.precision == "INT8":
-            return self.rms_difference <= tolerance and self.same_answers >= SAME_ANSWERS
+            return self.rms_difference <= tolerance and self.same_predictions >= SAME_PREDICTIONS
         if self.output == "probabilities":
             most, rms = EMBEDDED_TOLERANCES
             return self.max_difference <= most and self.rms_difference <= rms
@@ -87,33 +91,33 @@ def compare(
         images: [H, W, 3] uint8 RGB each, of any sizes.
         on: what they are.
     """
-    resized = resize(images, classifier.info.preprocessing)
-    expected = torch_logits(classifier.calibrated(), resized, classifier.info.preprocessing)
+    info, preprocessing = metadata.info, classifier.info.preprocessing
+    resized = resize(images, preprocessing)
+    expected = torch_logits(classifier.calibrated(), resized, preprocessing)
     if metadata.embedded:
-        expected = to_probabilities(expected, metadata.info.task)
+        expected = to_probabilities(expected, info.task)
         actual = _run_embedded(path, images)
     elif path.suffix == ".pt":
-        actual = _run_torchscript(path, resized, classifier.info.preprocessing)
+        actual = _run_torchscript(path, resized, preprocessing)
     else:
         actual = load_backend(path, precision_hint="f32").logits(resized)
-    same = _answers(actual, metadata) == _answers(expected, metadata)
+    same = _predictions(actual, metadata) == _predictions(expected, metadata)
+    decided = same if info.multi_label else same.all(axis=1)
     # In float64: an infinite or NaN logit must fail, not warn.
     difference = actual.astype(np.float64) - expected
+    if not info.multi_label:
+        decided = decided | _near_ties(expected, difference)
     return Parity(
         path=path,
-        precision=metadata.info.precision,
+        precision=info.precision,
         images=len(images),
         same_top1=int(np.sum(same.all(axis=1))),
         max_difference=float(np.max(np.abs(difference))),
         rms_difference=float(np.sqrt(np.mean(difference**2))),
         deviation=float(np.std(expected)),
         output="probabilities" if metadata.embedded else "logits",
-        multi_label=metadata.info.multi_label,
-        same_answers=float(
-            np.mean(same)
-            if metadata.info.multi_label
-            else np.mean(same.all(axis=1) | _near_ties(expected, difference))
-        ),
+        multi_label=info.multi_label,
+        same_predictions=float(np.mean(decided)),
         on=on,
     )
 
@@ -126,7 +130,7 @@ def _near_ties(expected: np.ndarray, difference: np.ndarray) -> np.ndarray:
     return ties
 
 
-def _answers(output: np.ndarray, metadata: Metadata) -> np.ndarray:
+def _predictions(output: np.ndarray, metadata: Metadata) -> np.ndarray:
     """Return which classes are named for each image, [N, C] bool."""
     probabilities = output if metadata.embedded else to_probabilities(output, metadata.info.task)
     return predicted(probabilities, metadata.info.task, metadata.info.thresholds)
@@ -134,16 +138,12 @@ def _answers(output: np.ndarray, metadata: Metadata) -> np.ndarray:
 
 def _run_embedded(path: Path, images: Sequence[np.ndarray]) -> np.ndarray:
     """Return the probabilities [N, C] that an IR with embedded preprocessing gives to images."""
-    from classification.deployment.openvino_core import openvino_core
-
-    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, DEVICE, {"INFERENCE_PRECISION_HINT": "f32"})
     bgr = (np.ascontiguousarray(image[None, :, :, ::-1]) for image in images)
     return np.concatenate([compiled(image)[0] for image in bgr])
 
 
 def _run_torchscript(path: Path, images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    import torch
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch wants to be rid of the format
         model = torch.jit.load(str(path))
@@ -152,15 +152,8 @@ def _run_torchscript(path: Path, images: np.ndarray, preprocessing: Preprocessin
 
 def resize(images: Sequence[np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
     """Return [N, H, W, 3] uint8 of images of any sizes, as `load_image` resizes them."""
-    from PIL import Image
-
-    size = (preprocessing.width, preprocessing.height)
-    return np.stack(
-        [
-            np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-            for image in images
-        ]
-    )
+    size, bilinear = (preprocessing.width, preprocessing.height), Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(each).resize(size, bilinear)) for each in images])
 
 
 class ComparisonImages(NamedTuple):
@@ -202,22 +195,17 @@ def named_images(paths: Sequence[Path]) -> list[list[str]]:
 def _digest(path: Path) -> str | None:
     """Return the SHA-256 of a file, None where there is none."""
     try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return None
 
 
 def _seen(path: Path, preprocessing: Preprocessing) -> np.ndarray:
     """Return the part of an image that the model sees, which may have its input's size already."""
-    if preprocessing.faces is None:
-        return _load(path, preprocessing)
-    try:
-        return load_image(path, preprocessing)
-    except DecodeError:  # no face: any image will do to compare on
-        return _load(path, preprocessing)
+    if preprocessing.faces is not None:
+        with contextlib.suppress(DecodeError):  # no face: any image will do to compare on
+            return load_image(path, preprocessing)
+    return _load(path, preprocessing)
 
 
 def photographs(preprocessing: Preprocessing) -> list[np.ndarray]:
@@ -234,19 +222,14 @@ def photographs(preprocessing: Preprocessing) -> list[np.ndarray]:
         for top in (0, 427 - height)
         for left in (0, 640 - width)
     ]
-    size = preprocessing.size
-    noise = np.random.default_rng(0).integers(0, 256, (4, *size, 3), dtype=np.uint8)
+    shape = (4, *preprocessing.size, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return [*crops, *noise]
 
 
 def _load(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
+    megapixels, value_range = preprocessing.max_megapixels, preprocessing.value_range
     try:
-        return np.asarray(
-            decode(
-                path,
-                max_megapixels=preprocessing.max_megapixels,
-                value_range=preprocessing.value_range,
-            )
-        )
+        return np.asarray(decode(path, max_megapixels=megapixels, value_range=value_range))
     except DecodeError as error:
         raise UserError(f"{path}: cannot compare on this image: {error}.") from error

@@ -15,7 +15,7 @@ import numpy as np
 from classification.data.decode import DecodeError
 from classification.data.notes import Notes, Summary
 from classification.data.preprocessing import load_image
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.data.store import usable_cores
 from classification.deployment.backends import load_backend
 from classification.deployment.image_inputs import ImageLike, NamedImage, images_of
@@ -79,7 +79,7 @@ class Predictor:
 
     @property
     def default_top_k(self) -> int:
-        """Return how many classes are named unless it is said: 1, or all of several labels."""
+        """Return the default number of classes to name: 1, or all labels of a multi-label model."""
         return len(self.class_names) if self.backend.info.task == MULTI_LABEL else 1
 
     def predict(
@@ -100,9 +100,9 @@ class Predictor:
         """Return one prediction an image, in order; memory does not grow with their number.
 
         Images are decoded ahead, so that predictions lag behind what is taken from `images`. They
-        are copied as they are taken: a buffer may be filled anew for the next one.
+        are copied as they are taken: a buffer may be refilled for the next one.
 
-        An image's answer does not depend on the images around it, nor on `batch_size`. IR and ONNX
+        An image's prediction does not depend on the others, nor on `batch_size`. IR and ONNX
         files give it bit for bit (seen on x86, from SSE4.1 to AMX). PyTorch's kernels sum in
         another order in batches of another size: a checkpoint gives probabilities within 1e-5, an
         int8 one, where that tips the rounding, within 0.02.
@@ -116,7 +116,7 @@ class Predictor:
           decoded at a part of its size, and a PIL image whole: their probabilities may differ. Of
           16 bits a colour Pillow hands out the high 8: a narrow `data.value_range` is for files;
         - a NumPy array, uint8: [H, W, 3] RGB, [H, W, 4] RGBA, [H, W] or [H, W, 1] grey; or uint16
-          0..65535: grey. Nothing tells BGR from RGB: turn what OpenCV read round, by
+          0..65535: grey. BGR cannot be told from RGB: convert what OpenCV read with
           `cv2.cvtColor(array, cv2.COLOR_BGR2RGB)` or `array[..., ::-1]`;
         - `bytes`, a `bytearray` or a `memoryview` of an encoded file, such as a JPEG;
         - an open binary file, or whatever reads like one. It is read from its start and left
@@ -125,10 +125,10 @@ class Predictor:
         Args:
             images: an image, a folder (with all folders in it), or an iterable of images: a list,
                 a generator, an array [N, H, W, 3], ...
-            top_k: classes to name; at most all of them. None = 1, of several labels all.
+            top_k: classes to name; at most all of them. None = 1, or all of a multi-label model.
             threshold: classes with a lower probability are not named. None = the model's own
-                thresholds of several labels; of classes, none is named where the best has a lower
-                probability than the model's `reject_below`.
+                thresholds, and no class where the best has a lower probability than the model's
+                `reject_below`.
 
         Raises:
             UserError: at once, when a single path leads to no image, a single argument can never
@@ -141,7 +141,7 @@ class Predictor:
         if top_k < 1:
             raise UserError(f"--top-k: {top_k} classes were asked for; at least 1 is needed.")
         if threshold is not None and not 0 <= threshold <= 1:
-            raise UserError(f"--threshold: {threshold} is no probability, 0 to 1.")
+            raise UserError(f"--threshold: {threshold} is not a probability (expected 0 to 1).")
         named = images_of(images, self.backend.info.preprocessing)
         return self._stream(named, top_k, threshold)
 
@@ -168,6 +168,7 @@ class Predictor:
         """
         entries: list[_Entry] = []
         images: list[np.ndarray] = []
+        size = self.backend.info.preprocessing.size
         for name, image, notes in self._decode(named):
             if isinstance(image, DecodeError):
                 entries.append((name, image))
@@ -177,7 +178,8 @@ class Predictor:
                 summary.add(notes, name)
             if len(images) == self.batch_size or len(entries) == MOST_ENTRIES * self.batch_size:
                 waiting.append(entries)
-                yield np.stack(images or [self._blank()])
+                # No model is run on no image at all; nobody asks for the prediction of a blank one.
+                yield np.stack(images or [np.zeros((*size, 3), dtype=np.uint8)])
                 entries, images = [], []
         waiting.append(entries)
         if images:
@@ -203,27 +205,22 @@ class Predictor:
                 return error
 
         # The source of an image is not held any longer than it takes to decode it.
-        ahead: deque[tuple[str, int, Notes, Future[np.ndarray | DecodeError]]] = deque()
+        ahead: deque[tuple[NamedImage, Future[np.ndarray | DecodeError]]] = deque()
         held = 0  # bytes
         pool = ThreadPoolExecutor(cores)
         try:
             for image in named:
                 future = pool.submit(load, image)
-                ahead.append((image.name, image.num_bytes, image.notes, future))
+                ahead.append((image._replace(source=""), future))
                 held += image.num_bytes
                 while len(ahead) > most_ahead or (held > READ_AHEAD and len(ahead) > 2 * cores):
-                    oldest, num_bytes, notes, decoded = ahead.popleft()
-                    held -= num_bytes
-                    yield oldest, decoded.result(), notes
-            for oldest, _, notes, decoded in ahead:
-                yield oldest, decoded.result(), notes
+                    oldest, decoded = ahead.popleft()
+                    held -= oldest.num_bytes
+                    yield oldest.name, decoded.result(), oldest.notes
+            for oldest, decoded in ahead:
+                yield oldest.name, decoded.result(), oldest.notes
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _blank(self) -> np.ndarray:
-        """Return an image whose prediction nobody asks for; no model is run on none at all."""
-        preprocessing = self.backend.info.preprocessing
-        return np.zeros((preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
 
     def _name(
         self, entries: list[_Entry], logits: np.ndarray, top_k: int, threshold: float | None
@@ -231,19 +228,16 @@ class Predictor:
         info = self.backend.info
         rows = iter(to_probabilities(logits, info.task))
         for name, error in entries:
-            rule = fallback_logits(error, info)
-            if error is not None and rule is None:
+            fallback = fallback_logits(error, info)
+            if error is not None and fallback is None:
                 yield Prediction(name, (), (), str(error))
                 continue
-            if rule is None:
-                probabilities = next(rows)
-            else:
-                probabilities = to_probabilities(rule[None], info.task)[0]
+            is_fallback = fallback is not None
+            own = rows if fallback is None else iter(to_probabilities(fallback[None], info.task))
+            probabilities = next(own)
             if not np.isfinite(probabilities).all():
                 yield Prediction(name, (), (), "the model's output is not a finite number")
                 continue
-            best, reason = decide(
-                info, probabilities, top_k, threshold, is_fallback=rule is not None
-            )
+            best, reason = decide(info, probabilities, top_k, threshold, is_fallback=is_fallback)
             names = tuple(self.class_names[i] for i in best)
             yield Prediction(name, names, tuple(map(float, probabilities[best])), reason=reason)

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from classification.data.preprocessing import Preprocessing
-from classification.deployment.metadata import MODEL_API_SECTION, OWN_SECTION, Metadata
-from classification.models.calibrated import calibrated
+from classification.deployment.metadata import Metadata
+from classification.models.classifier import calibrated
 
 
 def trace(model: torch.nn.Module, preprocessing: Preprocessing) -> torch.jit.ScriptModule:
@@ -26,7 +26,7 @@ def trace(model: torch.nn.Module, preprocessing: Preprocessing) -> torch.jit.Scr
         return torch.jit.trace(model, torch.zeros(2, 3, *size), strict=False, check_trace=False)
 
 
-def write_torchscript(model: torch.nn.Module, metadata: Metadata, path: Path) -> Path:
+def write_torchscript(model: torch.nn.Module, metadata: Metadata, path: Path) -> None:
     """Write one file: normalised RGB [N, 3, H, W] float32 to logits [N, C].
 
     Args:
@@ -38,10 +38,7 @@ def write_torchscript(model: torch.nn.Module, metadata: Metadata, path: Path) ->
     """
     extra_files = {
         f"{section}.json": json.dumps(values, ensure_ascii=False)
-        for section, values in (
-            (MODEL_API_SECTION, metadata.model_api_section()),
-            (OWN_SECTION, metadata.own_section()),
-        )
+        for section, values in metadata.sections().items()
     }
     traced = trace(calibrated(model, metadata.info.temperature), metadata.info.preprocessing)
     with warnings.catch_warnings():
@@ -50,4 +47,3 @@ def write_torchscript(model: torch.nn.Module, metadata: Metadata, path: Path) ->
             torch.jit.save(traced, path, _extra_files=extra_files)
         except RuntimeError as error:
             raise OSError(f"cannot write {path.name} ({error})") from error
-    return path

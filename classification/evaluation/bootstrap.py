@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.evaluation.metrics import answers, target_ranks
 from classification.models.decision import sigmoid, softmax
 
@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
 
 def intervals(
-    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = (), seed: int = 0
+    logits: np.ndarray, samples: Samples, thresholds: Sequence[float] = (), seed: int = 0
 ) -> dict[str, Interval]:
     """Return the interval of each headline figure, by its name in the metrics.
 
@@ -70,7 +70,7 @@ def intervals(
     return found
 
 
-def _counts(logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float]) -> dict[str, int]:
+def _counts(logits: np.ndarray, samples: Samples, thresholds: Sequence[float]) -> dict[str, int]:
     """Return of how many groups a figure is a share, for those that are one."""
     if samples.multi_label:
         return {}
@@ -114,7 +114,7 @@ def is_affordable(logits: np.ndarray) -> bool:
 
 
 def _figures(
-    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
+    logits: np.ndarray, samples: Samples, thresholds: Sequence[float] = ()
 ) -> dict[str, Figure]:
     if samples.multi_label:
         truth, scores = samples.targets > 0.5, sigmoid(logits)

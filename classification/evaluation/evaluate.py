@@ -22,8 +22,7 @@ from classification.data.faces import check_negative_class, no_face_logits
 from classification.data.fingerprint import fingerprint, is_same
 from classification.data.labels import check_task, warn_of_another_label
 from classification.data.readers import check_outside, read_samples
-from classification.data.sample_set import MULTI_LABEL, SampleSet
-from classification.data.source import ROLES
+from classification.data.samples import MULTI_LABEL, ROLES, Samples
 from classification.data.store import ImageStore, LostError, cache_budget, open_store, usable_cores
 from classification.deployment.backends import Backend, load_backend
 from classification.errors import UserError
@@ -164,7 +163,7 @@ def evaluate(
     return evaluation.figures()
 
 
-def _name_known_data(weights: Path, backend: Backend, samples: SampleSet) -> None:
+def _name_known_data(weights: Path, backend: Backend, samples: Samples) -> None:
     """Say where a checkpoint is tested on the images that it was made by."""
     classifier = getattr(backend, "classifier", None)
     known = classifier.contents.get("data") if classifier is not None else None
@@ -182,7 +181,7 @@ def _name_known_data(weights: Path, backend: Backend, samples: SampleSet) -> Non
 
 
 def measure(
-    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
+    logits: np.ndarray, samples: Samples, thresholds: Sequence[float] = ()
 ) -> tuple[Metrics, PerClass] | tuple[LabelMetrics, PerLabel]:
     """Return the headline figures and those of each class, or of each of several labels."""
     targets = samples.targets
@@ -194,7 +193,7 @@ def measure(
 
 
 def measure_sources(
-    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
+    logits: np.ndarray, samples: Samples, thresholds: Sequence[float] = ()
 ) -> tuple[SourceFigures, ...]:
     """Return the figures of each source, in order; none where there is one only."""
     names = np.asarray(samples.sources)
@@ -250,8 +249,8 @@ def compute_logits(
 
 
 def with_no_face(
-    samples: SampleSet, store: ImageStore, logits: np.ndarray, thresholds: Sequence[float] = ()
-) -> tuple[SampleSet, np.ndarray]:
+    samples: Samples, store: ImageStore, logits: np.ndarray, thresholds: Sequence[float] = ()
+) -> tuple[Samples, np.ndarray]:
     """Add the images without a face, which are of the negative class by rule, as in predict.
 
     Args:

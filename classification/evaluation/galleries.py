@@ -11,7 +11,7 @@ from PIL import Image
 
 from classification.data.decode import DecodeError, decode
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.store import ImageStore
 from classification.evaluation.metrics import answers
 from classification.models.decision import sigmoid, softmax
@@ -40,7 +40,7 @@ class Gallery:
 
 
 def choose_galleries(
-    logits: np.ndarray, samples: SampleSet, thresholds: Sequence[float] = ()
+    logits: np.ndarray, samples: Samples, thresholds: Sequence[float] = ()
 ) -> list[Gallery]:
     """Return the wrong, the least certain and the right images to show.
 
@@ -197,7 +197,7 @@ def _image(
 
 
 def _in_words(
-    logits: np.ndarray, samples: SampleSet, index: int, thresholds: Sequence[float]
+    logits: np.ndarray, samples: Samples, index: int, thresholds: Sequence[float]
 ) -> tuple[str, str]:
     names = samples.class_names
     if samples.multi_label:

@@ -192,7 +192,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 def _precision_notes(precision: str) -> list[str]:
     """Say where other clients of OpenVINO get other answers."""
-    from classification.deployment.openvino_backend import default_precision
+    from classification.deployment.openvino_cpu import default_precision
 
     theirs = default_precision()
     if theirs == "f32" or not precision.endswith(" f32"):

@@ -12,7 +12,7 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.evaluation.metrics import average_precision, check_finite, percent_of
 from classification.models.decision import predicted, sigmoid
 

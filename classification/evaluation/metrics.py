@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from classification.data.sample_set import MULTI_CLASS
+from classification.data.samples import MULTI_CLASS
 from classification.errors import UserError
 from classification.models.decision import predicted, softmax
 

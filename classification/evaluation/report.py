@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.evaluation import tables
 from classification.evaluation.calibration import Reliability, reliability
 from classification.evaluation.label_metrics import LabelMetrics
@@ -59,7 +59,7 @@ class Evaluation:
     weights: Path
     info: ModelInfo  # its temperature has divided the logits already
     precision: str  # in words: stored and computed in which format, on which device
-    samples: SampleSet
+    samples: Samples
     logits: np.ndarray  # [N, C] float32
     metrics: Metrics | LabelMetrics
     per_class: tables.PerName

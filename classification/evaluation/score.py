@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from classification.config import Config
-from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL
+from classification.data.samples import MULTI_CLASS, MULTI_LABEL
 from classification.evaluation.calibration import fit_temperature
 from classification.evaluation.label_metrics import label_cross_entropy
 from classification.evaluation.metrics import mean_cross_entropy

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from classification.data.sample_set import MULTI_LABEL, SampleSet
+from classification.data.samples import MULTI_LABEL, Samples
 from classification.data.spreadsheet import csv_text, harmless
 from classification.evaluation.label_metrics import PerLabel
 from classification.evaluation.metrics import PerClass, answers
@@ -83,9 +83,7 @@ def thresholds_csv(rows: Sequence[PositiveFigures]) -> str:
     return csv_text([("threshold", "precision", "recall", "f1"), *cells])
 
 
-def predictions_csv(
-    samples: SampleSet, logits: np.ndarray, thresholds: Sequence[float] = ()
-) -> str:
+def predictions_csv(samples: Samples, logits: np.ndarray, thresholds: Sequence[float] = ()) -> str:
     """Return one line an image: what it is, what it was taken for, how sure, where it is from.
 
     Of several labels: those that are true and those taken for true, and how many answers are right.
@@ -109,7 +107,7 @@ def predictions_csv(
 
 
 def _label_predictions_csv(
-    samples: SampleSet, logits: np.ndarray, thresholds: Sequence[float]
+    samples: Samples, logits: np.ndarray, thresholds: Sequence[float]
 ) -> str:
     names = samples.class_names
     shown = np.asarray([harmless(name) for name in names])  # some spreadsheets divide at semicolons

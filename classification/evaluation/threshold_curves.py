@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.evaluation.metrics import average_precision
 from classification.models.decision import sigmoid, softmax
 
@@ -39,7 +39,7 @@ class ThresholdCurves:
         }
 
 
-def threshold_curves(logits: np.ndarray, samples: SampleSet) -> ThresholdCurves | None:
+def threshold_curves(logits: np.ndarray, samples: Samples) -> ThresholdCurves | None:
     """Return the curves of the second of two classes, or of several labels; None of other tasks.
 
     None also where there is nothing to find, or nothing else.

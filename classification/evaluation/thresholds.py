@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from classification.config import Config
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.errors import UserError
 from classification.knobs import Evaluation
 from classification.models.decision import sigmoid, softmax

@@ -9,25 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from classification.config import Config, from_dict, to_dict
 from classification.errors import UserError
 from classification.files import write_bytes
-from classification.models.calibrated import calibrated
 from classification.models.checkpoint_schema import (
     FORMAT,
     FORMAT_VERSION,
     check_contents,
     info_of,
 )
-from classification.models.classifier import create_classifier
-from classification.models.complexity import measure_complexity
-from classification.models.half_precision import halved
+from classification.models.classifier import calibrated, create_classifier, measure_complexity
 from classification.models.model_info import ModelInfo
 from classification.models.quantized import INT8, restore_quantized
-from classification.models.torch_file import read_torch_file
+from classification.models.weight_files import read_torch_file
 from classification.version import __version__
+
+# Small tensors (biases, depthwise and first convolutions) are 1 % of the weights and 80 % of the
+# error: measured on EfficientNet-Lite0, logits move by 0.2 % of their deviation instead of 1 %.
+MIN_HALVED_SIZE = 2048
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,20 @@ def without_training(contents: Mapping[str, Any], *, fp16: bool) -> dict[str, An
     """
     weights = contents["state_dict"]
     if fp16:
-        weights = {name: _halved(value) for name, value in weights.items()}
+        halves = {name: halved(value.numpy(force=True)) for name, value in weights.items()}
+        weights = weights | {
+            name: torch.from_numpy(half) for name, half in halves.items() if half is not None
+        }
     return {**contents, "state_dict": weights, "training": None}
 
 
-def _halved(value: torch.Tensor) -> torch.Tensor:
-    half = halved(value.numpy(force=True)) if value.is_floating_point() else None
-    return value if half is None else torch.from_numpy(half)
+def halved(weights: np.ndarray) -> np.ndarray | None:
+    """Return weights as float16, or None where they are too small or too large to be halved."""
+    if weights.dtype != np.float32 or weights.size < MIN_HALVED_SIZE:
+        return None
+    if np.abs(weights).max() > np.finfo(np.float16).max:
+        return None
+    return weights.astype(np.float16)
 
 
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
@@ -138,18 +147,13 @@ def load_classifier(path: str | Path) -> Classifier:
     if is_quantized(contents):
         model = _with_quantizers(model, contents["compression"], path)
     _load(model, contents["state_dict"], path)
-    info = replace(info, precision=_precision_of(contents))
+    stored = (value.dtype for value in contents["state_dict"].values())
+    precision = "FP16" if torch.float16 in stored else "FP32"
+    info = replace(info, precision="INT8" if is_quantized(contents) else precision)
     if not info.parameters:  # of version 0.1
         size = info.preprocessing.size
         info = replace(info, **measure_complexity(model.eval(), *size)._asdict())
     return Classifier(model.eval(), info, config, contents)
-
-
-def _precision_of(contents: Mapping[str, Any]) -> str:
-    if is_quantized(contents):
-        return "INT8"
-    weights = contents["state_dict"].values()
-    return "FP16" if any(value.dtype == torch.float16 for value in weights) else "FP32"
 
 
 def _with_quantizers(

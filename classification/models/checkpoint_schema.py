@@ -22,7 +22,6 @@ REQUIRED = ("format_version", "class_names", "preprocessing", "config", "compres
 _TRAINING: dict[str, Any] = {
     "task": Mapping,
     "ema": (Mapping, type(None)),
-    "step": Mapping,
     "learners": list,
     "early_stop": Mapping,
     "history": list,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from classification.data.faces import NO_FACE, NoFaceError, check_negative_class, no_face_logits
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.models.model_info import ModelInfo
 
 NOT_CERTAIN = "not_certain"  # the reason of a prediction that the model itself rejects

@@ -29,7 +29,7 @@ from classification.checks import (
 from classification.data.faces import FaceCrop
 from classification.data.listing import has_control_character
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, TASKS
+from classification.data.samples import MULTI_CLASS, MULTI_LABEL, TASKS
 
 PRECISIONS = ("FP32", "FP16", "INT8")
 _SIZES = ("height", "width")
@@ -153,7 +153,7 @@ def _check_crop(value: Any) -> None:
 
 
 def check_task(value: Any) -> str:
-    """Return whether the model tells classes or several labels."""
+    """Return the task: multi-class or multi-label."""
     if value not in TASKS:
         raise wrong("task", f"one of {', '.join(TASKS)}", value)
     return str(value)

@@ -28,7 +28,7 @@ _ENDS = (("features.0", "classifier.1"), ("layers.0", "classifier.1"), ("conv1.0
 
 
 class _TimmsWay(nn.Module, ABC):
-    """What a timm model has beside its layers; the maps come from `forward_features`."""
+    """What a timm model has besides its layers; the maps come from `forward_features`."""
 
     pretrained_cfg: Mapping[str, Any]
     default_cfg: Mapping[str, Any]

@@ -1,10 +1,13 @@
-"""Reading tensors by name, in the forms in which others save them."""
+"""Reading tensors by name from files of any origin, without running code in them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,11 @@ from safetensors.torch import load
 from classification.errors import UserError
 from classification.files import open_regular, read_regular
 from classification.models.checkpoint_schema import check_tensors
-from classification.models.torch_file import read_torch_file, unreadable
 
 logger = logging.getLogger(__name__)
 
+MOST_PICKLE_BYTES = 16 << 20  # of names, settings and the like; tensors lie in files of their own
+READ_ONLY_PLAIN = "objects other than tensors and plain containers, which are never loaded"
 # Where training programs keep a network's weights: of several, those that timm itself would take,
 # which are the averaged ones.
 NESTED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict",
@@ -29,9 +33,22 @@ COUNTER = "n_averaged"  # which torch's AveragedModel keeps beside its weights
 
 
 def is_safetensors(path: Path) -> bool:
-    """Tell by the contents, eight bytes of length, then JSON; raise an OSError of other things."""
-    with open_regular(path) as file:
+    """Tell by the contents: eight bytes of length, then JSON.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with readable_weights(path), open_regular(path) as file:
         return file.read(9)[8:] == b"{"
+
+
+@contextlib.contextmanager
+def readable_weights(path: Path) -> Iterator[None]:
+    """Turn an OSError into the UserError of weights that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the weights: {error.strerror}.") from error
 
 
 def read_weights_file(path: Path) -> Mapping[str, Any]:
@@ -42,11 +59,7 @@ def read_weights_file(path: Path) -> Mapping[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such weights file.")
-    try:
-        safetensors = is_safetensors(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the weights: {error.strerror}.") from error
-    if not safetensors:
+    if not is_safetensors(path):
         contents = read_torch_file(path, "weights file", older=True)
     else:
         try:
@@ -122,3 +135,65 @@ def _without_prefixes(weights: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         plain = {name.removeprefix(prefix): value for name, value in plain.items()}
         removed += prefix
     return plain, removed
+
+
+def read_torch_file(path: Path, what: str, *, older: bool = False) -> Any:
+    """Return the contents of a file, with its tensors on the CPU.
+
+    PyTorch leaves the checksums of its files unread, so that damage would be other weights.
+
+    Args:
+        what: the file's kind in words, for messages.
+        older: allow also the form before PyTorch 1.6, which has no checksums.
+
+    Raises:
+        UserError: it cannot be read, is damaged, or holds more than tensors and plain containers.
+    """
+    try:
+        with open_regular(path) as file:
+            if zipfile.is_zipfile(file):
+                _check_members(file, path, what)
+            elif not older:
+                raise ValueError("no file of torch.save, or its end is missing")
+            file.seek(0)
+            # Given a name, torch.load would go by its suffix.
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # the unpickler raises whatever the bytes make it raise
+        raise unreadable(path, what, error) from error
+
+
+def unreadable(path: Path, what: str, error: Exception) -> UserError:
+    """Return the error of a file that is damaged or refused."""
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    return UserError(
+        f"{path}: not a readable {what}: it is damaged, or holds {READ_ONLY_PLAIN} ({reason})."
+    )
+
+
+def _check_members(file: BufferedReader, path: Path, what: str) -> None:
+    """Raise a UserError that names the member which is damaged or no work of torch.save."""
+    with zipfile.ZipFile(file) as archive:
+        problem = next(_problems(archive), None)
+    if problem is not None:
+        raise UserError(f"{path}: not a readable {what}: {problem}.")
+
+
+def _problems(archive: zipfile.ZipFile) -> Iterator[str]:
+    names = set()
+    for member in archive.infolist():
+        name = member.filename
+        if name in names:
+            yield f"'{name}' is there twice"
+        if member.compress_type != zipfile.ZIP_STORED:
+            yield f"'{name}' is compressed, as torch.save leaves nothing; write it again with that"
+        if name.endswith(".pkl") and member.file_size > MOST_PICKLE_BYTES:
+            yield f"'{name}' has {member.file_size} bytes, more than names and settings need"
+        names.add(name)
+    damaged = archive.testzip()
+    if damaged is not None:
+        yield (
+            f"damaged: '{damaged}' is not what was written, its checksum is wrong; use another "
+            "copy of the file"
+        )

@@ -25,11 +25,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-import classification.models.slimnet  # noqa: F401 - registers it with timm
 from classification.errors import UserError, nearest
 from classification.files import sha256_of, write_bytes
+from classification.models.classifier import check_backbone
 from classification.models.torchvision_models import weights_url
-from classification.models.weight_files import is_safetensors
+from classification.models.weight_files import is_safetensors, readable_weights
 from classification.models.weights import (
     check_same,
     other_classifier,
@@ -212,12 +212,10 @@ def _is_current(destination: Path, source: str, backbone: str, sha256: str | Non
     note: Mapping[str, str] = {}
     try:
         if is_safetensors(destination):
-            with safe_open(destination, framework="pt") as file:
+            with readable_weights(destination), safe_open(destination, framework="pt") as file:
                 note = file.metadata() or {}
     except SafetensorError as error:
         raise UserError(f"{destination}: damaged ({error}); delete it and repeat.") from error
-    except OSError as error:
-        raise UserError(f"{destination}: cannot read the weights: {error.strerror}.") from error
     if "source" in note:
         return note["source"] == source and sha256 in (None, note["source_sha256"])
     _verify(destination, sha256, None)
@@ -227,10 +225,8 @@ def _is_current(destination: Path, source: str, backbone: str, sha256: str | Non
 
 def _verify(path: Path, sha256: str | None, size: int | None) -> str:
     """Check the size in bytes and the SHA-256 where they are known; return the latter."""
-    try:
+    with readable_weights(path):
         digest = sha256_of(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the weights: {error.strerror}.") from error
     if size is not None and path.stat().st_size != size:
         raise UserError(f"{path}: {path.stat().st_size} bytes, expected {size}.")
     if sha256 is not None and digest != sha256.lower():
@@ -241,7 +237,7 @@ def _verify(path: Path, sha256: str | None, size: int | None) -> str:
 
 
 def _verify_prefix(path: Path, url: str) -> None:
-    """Check the SHA-256 by what the file's name at torchvision's tells: its first digits."""
+    """Check the SHA-256 by its first digits, with which torchvision's file names end."""
     prefix = Path(url).stem.rpartition("-")[2]
     digest = _verify(path, None, None)
     if not digest.startswith(prefix):
@@ -250,9 +246,7 @@ def _verify_prefix(path: Path, url: str) -> None:
 
 def _check_fit(weights: Mapping[str, torch.Tensor], backbone: str, where: str) -> None:
     """Raise a UserError unless the weights fit the backbone, whatever their class count."""
-    if not timm.is_model(backbone):
-        hint = nearest(backbone, timm.list_models())
-        raise UserError(f"config.model.backbone: timm has no model '{backbone}'.{hint}")
+    check_backbone(backbone)
     with torch.device("meta"):  # shapes alone, no memory
         model = timm.create_model(backbone)
     weights = with_linear_classifier(model, weights)

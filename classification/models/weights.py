@@ -92,12 +92,6 @@ def _check_classes(
     )
 
 
-def classifier_names(model: torch.nn.Module) -> list[str]:
-    """Return the names of the last layer's tensors in a timm model."""
-    prefix = classifier_prefix(model)
-    return [name for name in model.state_dict() if name.startswith(prefix)]
-
-
 def classifier_prefix(model: torch.nn.Module) -> str:
     """Return what the names of the last layer's tensors begin with in a timm model."""
     return f"{model.pretrained_cfg['classifier']}."  # type: ignore[index]
@@ -106,7 +100,7 @@ def classifier_prefix(model: torch.nn.Module) -> str:
 def with_linear_classifier(
     model: torch.nn.Module, weights: Mapping[str, torch.Tensor]
 ) -> Mapping[str, torch.Tensor]:
-    """Return weights whose last layer is no convolution of one pixel, as SqueezeNet's is."""
+    """Return weights whose last layer is linear; SqueezeNet's is a 1 x 1 convolution."""
     name = f"{classifier_prefix(model)}weight"
     if name in weights and weights[name].shape[2:] == (1, 1):
         return {**weights, name: weights[name].flatten(1)}
@@ -118,9 +112,11 @@ def other_classifier(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]
 
     A last layer of another embedding size is another architecture, which `check_same` reports.
     """
-    own = {name: model.state_dict()[name] for name in classifier_names(model)}
     prefix = classifier_prefix(model)
-    theirs = {name: value for name, value in weights.items() if name.startswith(prefix)}
+    own, theirs = (
+        {name: value for name, value in tensors.items() if name.startswith(prefix)}
+        for tensors in (model.state_dict(), weights)
+    )
     weight = f"{prefix}weight"
     if weight not in theirs or theirs[weight].shape[1:] != own[weight].shape[1:]:
         return []

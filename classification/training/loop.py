@@ -158,7 +158,6 @@ def fit(
             "training": {
                 "task": task.state_dict(),
                 "ema": ema.module.state_dict() if ema is not None else None,
-                "step": {"sam": None},  # SAM keeps nothing from step to step
                 "learners": [learner.state_dict() for learner in learners],
                 "early_stop": early_stop.state_dict(),
                 "history": history,

@@ -20,7 +20,7 @@ from classification.data.preprocessing import Preprocessing
 from classification.data.store import ImageStore
 from classification.evaluation import linear_probe
 from classification.evaluation.linear_probe import Embedding, fit_linear_probe
-from classification.models.cosine_head import CosineHead
+from classification.models.classifier import CosineHead
 from classification.training.interruption import StopSignal
 from classification.training.validate import compute_logits
 

@@ -34,7 +34,7 @@ SKIP_START, SKIP_END = 10, 5  # points left out of the choice, as in torch-lr-fi
 Curve = list[tuple[float, float]]  # (learning rate, smoothed loss)
 
 
-class RangeTest(LRFinder):  # type: ignore[misc]
+class RangeTest(LRFinder):
     """torch-lr-finder's range test with the training's step: SAM, accumulation, all models."""
 
     def __init__(
@@ -46,7 +46,7 @@ class RangeTest(LRFinder):  # type: ignore[misc]
         stop: Callable[[], bool],
     ) -> None:
         # Of this the library raises the learning rate; those of the learners follow.
-        unit = nn.Linear(1, 1)
+        unit = nn.ParameterList([torch.zeros(1)])
         optimizer = torch.optim.SGD(unit.parameters(), configs[0].lr_finder.min_lr)
         super().__init__(unit, optimizer, criterion=None, device="cpu")
         self.step, self.learners, self.progress, self.stop = step, learners, progress, stop
@@ -114,7 +114,7 @@ def range_test(
                 batches,
                 end_lr=knobs.max_lr,
                 num_iter=epochs * loader.num_steps,
-                smooth_f=knobs.smooth_f,
+                smooth_f=knobs.smooth_f if knobs.smooth_f < 1 else 0,  # without smoothing
                 diverge_th=DIVERGED_FACTOR,
             )
         except _Ended:

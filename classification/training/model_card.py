@@ -15,7 +15,7 @@ from classification.data.store import ImageStore
 from classification.evaluation.score import ScoreName
 from classification.files import write_text
 from classification.models.checkpoint import Classifier, load_classifier
-from classification.models.complexity import measure_complexity
+from classification.models.classifier import measure_complexity
 from classification.pages.render import render
 
 CARD = "MODEL_CARD.md"

@@ -16,12 +16,13 @@ from classification.config import (
     from_dict,
     merge,
     merge_settings,
+    removed_settings,
     to_dict,
     validate,
     with_new_names,
 )
 from classification.data.fingerprint import is_same
-from classification.data.sample_set import MULTI_CLASS, MULTI_LABEL, SampleSet
+from classification.data.samples import MULTI_CLASS, MULTI_LABEL, Samples
 from classification.errors import UserError
 from classification.evaluation.score import SCORES
 from classification.knobs import KNOBS
@@ -86,12 +87,6 @@ def read_resumable(path: str | Path) -> dict[str, Any]:
     contents = read_checkpoint(path)
     if contents.get("training") is None:
         raise UserError(f"{path}: holds no training state to resume; use it with --load-weights.")
-    settings = flatten(contents["config"])
-    if settings.get("sam.enable") and settings.get("sam.reuse"):
-        raise UserError(
-            f"{path}: was trained with LookSAM (sam.reuse {settings['sam.reuse']}), which no "
-            "longer exists: it cannot be resumed. Start a new run from it with --load-weights."
-        )
     return contents
 
 
@@ -134,7 +129,7 @@ def config_of(run: Resumed, settings: Sequence[Sequence[str]], **flags: Any) -> 
 
 def check_resumable(
     run: Resumed,
-    train: SampleSet,
+    train: Samples,
     configs: Sequence[Config],
     data: Mapping[str, Mapping[str, Any]],
     arguments: Mapping[str, Any],
@@ -196,6 +191,8 @@ def _setting_changes(
     run: Resumed, configs: Sequence[Config], task: str
 ) -> Iterator[tuple[str, Any, Any, bool]]:
     """Yield each changed setting, its value now and before, and whether it must not change."""
+    for key, value in removed_settings(run.contents["config"]).items():
+        yield key, "gone from this version", value, True
     pairs = [("", run.settings, flatten(to_dict(configs[0])))]
     old, new = auxiliary_configs(run.config), configs[1:]
     if old and new and len(old) != len(new):

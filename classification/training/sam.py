@@ -2,10 +2,13 @@
 
 Foret et al. 2021, arXiv 2010.01412, equations 2 and 3: the point is w + rho g / |g|. Adaptive
 (Kwon et al. 2021, arXiv 2102.11600, equation 8): w + rho w^2 g / ||w| g|. Each process and each
-part of a batch has its own point, as in section 4.1 of the first.
+part of a batch has its own point, as in section 4.1 of the first. With `interval` k only every
+k-th step takes the second pass, with k times the rho.
 
-The second pass doubles the cost of a step. With `interval` k > 1 only every k-th step takes it,
-with k times the rho.
+`sam.SAM` of sam-pytorch is the reference of the tests and not the implementation: it takes one
+parameter group and one radius for all models of mutual learning, leaves the base optimizer out of
+its state, and steps within its closure, before the loss at either point is known to be finite, the
+gradient is clipped, or the other parts of an accumulated batch are through.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from torch import nn
 from classification.config import Config
 
 TINY = 1e-12
-MAX_RHO_FACTOR = 10.0  # of `interval`
+MAX_RHO_FACTOR = 10  # of `interval`
 
 Tensors = list[torch.Tensor]
 
@@ -63,7 +66,7 @@ class SharpnessAware:
         try:
             with torch.no_grad():
                 for parameters in self.models:
-                    self._ascend(parameters, [_gradient(p) for p in parameters])
+                    self._ascend(parameters)
             for parameter, gradient in zip(self.parameters, self._accumulated, strict=True):
                 parameter.grad = gradient
             yield
@@ -71,22 +74,12 @@ class SharpnessAware:
             with torch.no_grad():
                 torch._foreach_copy_(self.parameters, origin)
 
-    def _ascend(self, parameters: Tensors, gradients: Tensors) -> None:
+    def _ascend(self, parameters: Tensors) -> None:
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         lengthened = direction = gradients
         if self.adaptive:
             sizes = torch._foreach_abs(parameters)
             lengthened = list(torch._foreach_mul(sizes, gradients))
             direction = list(torch._foreach_mul(sizes, lengthened))
-        factor = self.rho / (_norm(lengthened) + TINY)
-        torch._foreach_add_(parameters, torch._foreach_mul(direction, factor))
-
-
-def _gradient(parameter: torch.Tensor) -> torch.Tensor:
-    """Return the gradient itself, made of zeros where there was none."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
-
-
-def _norm(tensors: Tensors) -> torch.Tensor:
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(lengthened)))
+        torch._foreach_add_(parameters, torch._foreach_mul(direction, self.rho / (norm + TINY)))

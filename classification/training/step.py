@@ -15,7 +15,7 @@ from torch import nn
 from classification.config import Config
 from classification.data.loader import Batch
 from classification.data.preprocessing import Preprocessing, normalize
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.errors import DivergedError
 from classification.training.batch_norm import (
     batch_norms,
@@ -51,7 +51,7 @@ class TrainStep:
         learners: Sequence[Learner],
         config: Config,
         preprocessing: Preprocessing,
-        samples: SampleSet,
+        samples: Samples,
         accelerator: Accelerator,
         frozen: Sequence[bool] = (),
     ) -> None:
@@ -161,7 +161,7 @@ def _sum_over_processes(values: np.ndarray, accelerator: Accelerator) -> np.ndar
     return tensor.cpu().numpy()
 
 
-def _describe_bad_step(batches: Sequence[Batch], samples: SampleSet, rate: float, what: str) -> str:
+def _describe_bad_step(batches: Sequence[Batch], samples: Samples, rate: float, what: str) -> str:
     paths = [samples.place(i) for batch in batches for i in batch.indices.tolist()]
     shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
     return (

@@ -20,14 +20,14 @@ from classification.data.loader import TrainLoader
 from classification.data.overlap import check_overlap
 from classification.data.preprocessing import Preprocessing
 from classification.data.readers import read_samples, split_paths
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.store import ImageStore, cache_budget, open_store
 from classification.errors import UserError
 from classification.evaluation.reject import check_target_accuracy
 from classification.evaluation.score import SCORES, ScoreName, log_answers
 from classification.evaluation.thresholds import check_thresholds
 from classification.models.checkpoint import checkpoint_head, read_checkpoint
-from classification.models.complexity import measure_complexity
+from classification.models.classifier import measure_complexity
 from classification.models.model_info import ModelInfo
 from classification.progress import progress_bar
 from classification.template import Template
@@ -84,8 +84,8 @@ class TrainResult:
 class _Data:
     """The images that were found, and the fingerprints of "train" and "val"."""
 
-    train: SampleSet
-    val: SampleSet
+    train: Samples
+    val: Samples
     fingerprints: Mapping[str, Mapping[str, Any]]
 
 
@@ -315,8 +315,8 @@ def _write_card(
 
 
 def open_stores(
-    train_samples: SampleSet,
-    val_samples: SampleSet,
+    train_samples: Samples,
+    val_samples: Samples,
     preprocessing: Preprocessing,
     config: Config,
     accelerator: Accelerator,

@@ -22,7 +22,7 @@ from classification.compression.fine_tune import epochs_at_most
 from classification.compression.layers import weighted_layers
 from classification.compression.pruning import share_of_zeros
 from classification.config import default_config
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.errors import AccuracyDropError, Interrupted, UserError
 from classification.models.checkpoint import load_classifier, read_checkpoint
 from classification.training.learner import Learner
@@ -61,7 +61,7 @@ def test_checkpoint_is_plain_data_and_rebuilds_the_model(
     assert isinstance(contents["compression"]["nncf_config"], str)
     assert contents["class_names"] == read_checkpoint(fp32)["class_names"]
     one, two = (load_classifier(compressed.best) for _ in range(2))
-    assert one.precision == "INT8"
+    assert one.info.precision == "INT8"
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(one.model(images), two.model(images))
@@ -96,7 +96,7 @@ def test_pruned_model_is_an_ordinary_one(
     compressed: CompressResult, data: dict[str, Path], tmp_path: Path
 ) -> None:
     pruned = load_classifier(compressed.best.parent / "pruned" / "best.pth")
-    assert pruned.precision == "FP32"
+    assert pruned.info.precision == "FP32"
     assert share_of_zeros(pruned.model) == pytest.approx(0.3, abs=2e-3)
     assert pruned.contents["compression"]["method"] == "pruned"
     result = export(compressed.best.parent / "pruned" / "best.pth", save_model_to=tmp_path,

@@ -16,8 +16,8 @@ from classification.compression.quantization import calibration_indices, quantiz
 from classification.compression.size import deployed_size, uncalibrated
 from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
-from classification.deployment.int8 import stored_weights
 from classification.deployment.ir import convert_to_ir
+from classification.deployment.openvino_cpu import stored_weights
 from classification.errors import UserError
 from classification.models.checkpoint import Classifier
 from classification.models.classifier import create_classifier

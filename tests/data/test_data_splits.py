@@ -10,17 +10,17 @@ import pytest
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from classification.data.make_split import split_by_folds, split_by_shares
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.splits import assign_folds, assign_shares, crossing_groups
 from classification.errors import UserError
 
 
 def make_samples(
     targets: np.ndarray, sources: np.ndarray | None = None, groups: np.ndarray | None = None
-) -> SampleSet:
+) -> Samples:
     number = len(targets)
     num_classes = targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1
-    return SampleSet(
+    return Samples(
         tuple(Path(f"{i}.jpg") for i in range(number)),
         targets,
         tuple(f"c{i}" for i in range(num_classes)),
@@ -31,7 +31,7 @@ def make_samples(
     )
 
 
-def random_samples(seed: int, *, grouped: bool) -> SampleSet:
+def random_samples(seed: int, *, grouped: bool) -> Samples:
     """Return 1,500 images of two classes, 9 to 1, in two sources, some 200 groups."""
     rng = np.random.default_rng(seed)
     sources = (np.arange(1500) >= 1000).astype(int)

@@ -31,7 +31,7 @@ from classification.data.faces import (
     no_face_logits,
 )
 from classification.data.preprocessing import Preprocessing, load_image
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.store import open_store
 from classification.errors import UserError
 from classification.evaluation.metrics import answers
@@ -182,18 +182,18 @@ def test_without_a_face_the_whole_image_if_so_wanted(tmp_path: Path, own_cache: 
 
 
 @pytest.fixture
-def samples(tmp_path: Path, portrait: Path) -> SampleSet:
+def samples(tmp_path: Path, portrait: Path) -> Samples:
     """Return a face, a no_face image and a mirrored face, of two classes."""
     paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
     image = decode(portrait).resize((256, 300))
     image.save(paths[0])
     gradient().save(paths[1])
     image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(paths[2])
-    return SampleSet(tuple(paths), np.array([0, 1, 1]), ("plain", "glasses"), ("root",) * 3)
+    return Samples(tuple(paths), np.array([0, 1, 1]), ("plain", "glasses"), ("root",) * 3)
 
 
 def test_the_store_leaves_no_face_images_out_and_says_so(
-    samples: SampleSet, own_cache: Path, caplog: pytest.LogCaptureFixture
+    samples: Samples, own_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = open_store(samples, PREPROCESSING)
     assert store.samples.paths == (samples.paths[0], samples.paths[2])
@@ -203,7 +203,7 @@ def test_the_store_leaves_no_face_images_out_and_says_so(
     np.testing.assert_array_equal(store[1], load_image(samples.paths[2], PREPROCESSING))
 
 
-def test_without_a_face_a_bad_image_if_so_wanted(samples: SampleSet, own_cache: Path) -> None:
+def test_without_a_face_a_bad_image_if_so_wanted(samples: Samples, own_cache: Path) -> None:
     strict = replace(PREPROCESSING, faces=replace(CROP, no_face="error"))
     with pytest.raises(UserError, match=r"b\.png: no face was found"):
         open_store(samples, strict)
@@ -211,7 +211,7 @@ def test_without_a_face_a_bad_image_if_so_wanted(samples: SampleSet, own_cache: 
     assert len(store) == 2 and len(store.no_face) == 0
 
 
-def test_no_face_at_all_is_a_mistake(samples: SampleSet, own_cache: Path) -> None:
+def test_no_face_at_all_is_a_mistake(samples: Samples, own_cache: Path) -> None:
     with pytest.raises(UserError, match="No face was found in any of 1 images"):
         open_store(samples.subset([1]), PREPROCESSING)
 

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from classification.config import Config, default_config
+from classification.data.augment import augment
 from classification.data.loader import Batch, TrainLoader, eval_batches
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.sampling import plan_epoch
 from classification.data.store import ImageStore, open_store
-from classification.data.transforms import augment
 from classification.errors import UserError
 
 NUM_IMAGES = 19
@@ -30,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     paths = tuple(folder / f"{i}.png" for i in range(NUM_IMAGES))
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
-    samples = SampleSet(paths, np.arange(NUM_IMAGES) % 3, ("a", "b", "c"), ("",) * NUM_IMAGES)
+    samples = Samples(paths, np.arange(NUM_IMAGES) % 3, ("a", "b", "c"), ("",) * NUM_IMAGES)
     preprocessing = Preprocessing(12, 16, (0.485, 0.456, 0.406), (0.2, 0.2, 0.2))
     return open_store(samples, preprocessing, cache_bytes=10 * 12 * 16 * 3)
 
@@ -202,7 +202,7 @@ def test_vanished_file(tmp_path: Path, num_workers: int) -> None:
     paths = tuple(tmp_path / f"{i}.png" for i in range(4))
     for path in paths:
         Image.new("RGB", (8, 8)).save(path)
-    samples = SampleSet(paths, np.zeros(4, np.int64), ("a",), ("",) * 4)
+    samples = Samples(paths, np.zeros(4, np.int64), ("a",), ("",) * 4)
     store = open_store(samples, Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3))
     paths[2].unlink()
 

@@ -13,7 +13,7 @@ from support import make_class_folders
 
 from classification.data import make_shards
 from classification.data.readers import read_samples
-from classification.data.shards import InTar
+from classification.data.readers.shards import InTar
 from classification.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_datasets_cache")

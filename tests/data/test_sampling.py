@@ -12,9 +12,10 @@ from PIL import Image
 from torch.utils.data import WeightedRandomSampler
 
 from classification.config import Config, default_config
+from classification.data.augment import augment
 from classification.data.loader import TrainLoader
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.sampling import (
     Draw,
     count_repeats,
@@ -25,7 +26,6 @@ from classification.data.sampling import (
     rarity,
 )
 from classification.data.store import open_store
-from classification.data.transforms import augment
 from classification.training.losses import balanced_label_weights
 
 FILL = (128, 128, 128)
@@ -295,7 +295,7 @@ def test_repeats_of_an_image_are_augmented_apart(
     rng = np.random.default_rng(0)
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
-    samples = SampleSet(paths, targets, ("a", "b"), ("",) * 20)
+    samples = Samples(paths, targets, ("a", "b"), ("",) * 20)
     store = open_store(samples, Preprocessing(12, 16, (0.5,) * 3, (0.2,) * 3), cache_bytes=10**6)
     config = make_config(accumulation)
     ranks = [

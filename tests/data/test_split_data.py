@@ -18,7 +18,7 @@ from support import ROOT, make_class_folders
 
 from classification.config import Config, default_config
 from classification.data.readers import read_samples, read_sources
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.errors import UserError
 
 FOLDS = ("--folds", "3", "--val-folds", "1", "--test-folds", "2")
@@ -57,7 +57,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(text))
 
 
-def names(samples: SampleSet) -> set[str]:
+def names(samples: Samples) -> set[str]:
     return {str(path) for path in samples.paths}
 
 
@@ -195,7 +195,7 @@ def test_what_does_not_fit(tool: Any, tmp_path: Path, caplog: pytest.LogCaptureF
     text = split.read_text()
     lines = text.splitlines(keepends=True)
 
-    def read(new: str) -> SampleSet:
+    def read(new: str) -> Samples:
         split.write_text(new)
         return read_samples(roots, class_names=("a", "b"), data=data(split))
 
@@ -310,8 +310,8 @@ def test_a_link_tells_two_sources_of_one_name_apart(
         assert {row["source"] for row in rows_of(split)} == {f"{kind}:faces", f"{kind}:others"}
         monkeypatch.chdir(one)
         for root in (f"{kind}:.", f"{kind}:{one}/", f"{kind}:../faces"):
-            assert [source.key for source in read_sources(root)] == [f"{kind}:faces"]
+            assert [source.root.key for source in read_sources(root)] == [f"{kind}:faces"]
     folders = make_class_folders(tmp_path / "colours", 1)
     (tmp_path / "linked").symlink_to(folders)
-    keys = [source.key for source in read_sources([folders, f"{tmp_path / 'linked'}/"])]
+    keys = [source.root.key for source in read_sources([folders, f"{tmp_path / 'linked'}/"])]
     assert keys == ["colours", "linked"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from classification.cli.prediction_formats import render_csv
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.spreadsheet import csv_text
 from classification.deployment.predictor import Prediction
 from classification.evaluation.metrics import per_class_table
@@ -38,7 +38,7 @@ def test_texts_are_quoted_and_numbers_are_not(start: str) -> None:
 
 
 def test_every_table_is_harmless() -> None:
-    samples = SampleSet(tuple(Path(name) for name in NAMES), np.arange(5), NAMES, ("=source",) * 5)
+    samples = Samples(tuple(Path(name) for name in NAMES), np.arange(5), NAMES, ("=source",) * 5)
     logits = np.eye(5, dtype=np.float32)
     tables = [
         predictions_csv(samples, logits),
@@ -54,6 +54,6 @@ def test_every_table_is_harmless() -> None:
 
 def test_several_labels_are_quoted_each() -> None:
     targets = np.ones((1, 2), dtype=np.float32)
-    samples = SampleSet((Path("a.png"),), targets, ("red", "=1+1"), ("s",))
+    samples = Samples((Path("a.png"),), targets, ("red", "=1+1"), ("s",))
     row = cells(predictions_csv(samples, np.ones((1, 2), dtype=np.float32)))
     assert row.count("red;'=1+1") == 2

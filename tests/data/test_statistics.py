@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.statistics import source_table
 
 
-def make_samples(targets: np.ndarray, names: tuple[str, ...]) -> SampleSet:
-    return SampleSet((Path("x"),) * 4, targets, names, ("one", "two", "one", "one"))
+def make_samples(targets: np.ndarray, names: tuple[str, ...]) -> Samples:
+    return Samples((Path("x"),) * 4, targets, names, ("one", "two", "one", "one"))
 
 
 def test_classes() -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from classification.data.preprocessing import Preprocessing, load_image
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.store import cache_budget, open_store
 from classification.errors import UserError
 
@@ -20,18 +20,18 @@ IMAGE_BYTES = 8 * 10 * 3
 
 
 @pytest.fixture
-def samples(tmp_path: Path) -> SampleSet:
+def samples(tmp_path: Path) -> Samples:
     """Return six noisy images of larger and different sizes, two of each class."""
     rng = np.random.default_rng(0)
     paths = tuple(tmp_path / f"bild {i}.png" for i in range(6))
     for i, path in enumerate(paths):
         Image.fromarray(rng.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)).save(path)
-    return SampleSet(paths, np.repeat([0, 1, 2], 2), ("a", "b", "c"), ("root",) * 6)
+    return Samples(paths, np.repeat([0, 1, 2], 2), ("a", "b", "c"), ("root",) * 6)
 
 
 @pytest.mark.parametrize("num_cached", [0, 1, 4, 6, 100])
 @pytest.mark.parametrize("num_threads", [1, 3])
-def test_same_pixels_cached_or_not(samples: SampleSet, num_cached: int, num_threads: int) -> None:
+def test_same_pixels_cached_or_not(samples: Samples, num_cached: int, num_threads: int) -> None:
     cache_bytes = num_cached * IMAGE_BYTES + 1
     store = open_store(samples, PREPROCESSING, cache_bytes=cache_bytes, num_threads=num_threads)
     assert len(store) == 6
@@ -40,7 +40,7 @@ def test_same_pixels_cached_or_not(samples: SampleSet, num_cached: int, num_thre
         np.testing.assert_array_equal(store[i], load_image(path, PREPROCESSING))
 
 
-def test_only_what_fits_is_kept(samples: SampleSet, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_what_fits_is_kept(samples: Samples, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         store = open_store(samples, PREPROCESSING, cache_bytes=4 * IMAGE_BYTES)
     assert "4 of 6 decoded images are kept in RAM" in caplog.text
@@ -52,13 +52,13 @@ def test_only_what_fits_is_kept(samples: SampleSet, caplog: pytest.LogCaptureFix
         store[4]
 
 
-def test_kept_images_cannot_be_changed(samples: SampleSet) -> None:
+def test_kept_images_cannot_be_changed(samples: Samples) -> None:
     store = open_store(samples, PREPROCESSING, cache_bytes=10**6)
     with pytest.raises(ValueError, match="read-only"):
         store[0][:] = 0
 
 
-def test_all_bad_images_are_listed(samples: SampleSet) -> None:
+def test_all_bad_images_are_listed(samples: Samples) -> None:
     samples.paths[1].write_bytes(b"")
     samples.paths[4].unlink()
     with pytest.raises(UserError) as caught:
@@ -70,7 +70,7 @@ def test_all_bad_images_are_listed(samples: SampleSet) -> None:
     assert third.strip() == f"{samples.paths[4]}: No such file or directory"
 
 
-def test_bad_images_can_be_left_out(samples: SampleSet, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_images_can_be_left_out(samples: Samples, caplog: pytest.LogCaptureFixture) -> None:
     expected = [load_image(path, PREPROCESSING) for path in samples.paths]
     samples.paths[0].write_bytes(b"text")
     samples.paths[2].write_bytes(samples.paths[2].read_bytes()[:200])
@@ -86,20 +86,20 @@ def test_bad_images_can_be_left_out(samples: SampleSet, caplog: pytest.LogCaptur
     assert "class 'a'" not in caplog.text
 
 
-def test_nothing_left(samples: SampleSet) -> None:
+def test_nothing_left(samples: Samples) -> None:
     for path in samples.paths:
         path.write_bytes(b"")
     with pytest.raises(UserError, match="6 of 6 images cannot be used"):
         open_store(samples, PREPROCESSING, on_bad_image="skip")
 
 
-def test_too_large_images_are_bad(samples: SampleSet) -> None:
+def test_too_large_images_are_bad(samples: Samples) -> None:
     preprocessing = Preprocessing(8, 10, (0.5,) * 3, (0.2,) * 3, max_megapixels=21 * 30 / 1e6)
     with pytest.raises(UserError, match="4 of 6 images"):
         open_store(samples, preprocessing)
 
 
-def test_progress_and_stop(samples: SampleSet) -> None:
+def test_progress_and_stop(samples: Samples) -> None:
     calls: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from classification.data.annotation_file import read_annotation_file
-from classification.data.csv_file import read_csv
 from classification.data.readers import read_samples
-from classification.data.sample_set import LabelledPath
-from classification.data.source import labelled_source
+from classification.data.readers.lists import read_annotation_file, read_csv
 from classification.data.split_file import SplitRow, read_split, with_split, write_split
 from classification.data.text_files import FileFinder, csv_rows, read_lines, read_list
 from classification.errors import UserError
@@ -43,7 +40,6 @@ def root(tmp_path: Path) -> Path:
 def labels(root: Path, data: bytes) -> list[tuple[str, str]]:
     (root / "list.csv").write_bytes(data)
     source = read_csv(root / "list.csv", "x")
-    assert source.labels is not None
     return list(zip(source.relative_paths(), source.labels, strict=True))
 
 
@@ -122,8 +118,8 @@ def test_backslashes_and_unicode_forms(
     assert labels(tmp_path, data) == [(f"{name}/{name}.png", "a")]
     assert "files were found by names written otherwise: 1 " in caplog.text
     (tmp_path / "list.txt").write_text(f"{written} a\n", encoding="utf-8")
-    (found,) = read_annotation_file(tmp_path, tmp_path / "list.txt")
-    assert found.path == tmp_path / name / f"{name}.png"
+    found = read_annotation_file(tmp_path, tmp_path / "list.txt")
+    assert found.paths[0] == tmp_path / name / f"{name}.png"
 
 
 def test_a_name_with_a_backslash_is_its_own(tmp_path: Path) -> None:
@@ -139,7 +135,7 @@ def test_a_name_with_a_backslash_is_its_own(tmp_path: Path) -> None:
 def test_missing_files_are_named(root: Path) -> None:
     with pytest.raises(UserError, match=r"line 2: there is no file '.*t\\a\\9\.png'"):
         labels(root, b"path,label\nt\\a\\9.png,a\n")
-    with pytest.raises(UserError, match=r"this one is of a disk of Windows"):
+    with pytest.raises(UserError, match=r"this one is of a Windows disk"):
         labels(root, b"path,label\nC:\\t\\a\\9.png,a\n")
 
 
@@ -152,7 +148,7 @@ def test_an_unquoted_label_with_a_blank(root: Path) -> None:
         read_annotation_file(root, root / "list.txt")
     (root / "list.txt").write_text("t/a/1.png\tNew York\r\nt\\b\\2.png\t'x y'\r\n")
     found = read_annotation_file(root, root / "list.txt")
-    assert [item.label for item in found] == ["New York", "x y"]
+    assert list(found.labels) == ["New York", "x y"]
 
 
 def paths_of(data: bytes) -> list[Path]:
@@ -201,8 +197,6 @@ def test_a_split_saved_by_a_spreadsheet(
     assert "was edited" in caplog.text
     assert [row.role for row in found.values()] == ["train", "val", "test"]
     samples = read_samples(root / "t")
-    items = [LabelledPath(path, "a", str(root / "t"), "") for path in samples.paths]
-    source = labelled_source(root / "t", items)
-    (split_source,) = with_split([source], found, "split.csv")
+    (split_source,) = with_split([samples], found, "split.csv")
     assert split_source.roles == ("train", "val", "test")
     assert split_source.groups == ("", "g", "")

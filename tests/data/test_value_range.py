@@ -16,7 +16,7 @@ from classification.config import default_config, find_problems
 from classification.data.decode import DecodeError, Notes, decode
 from classification.data.notes import Summary, find_value_range
 from classification.data.preprocessing import Preprocessing, load_image
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.data.store import open_store
 from classification.errors import UserError
 from classification.models.model_info import check_preprocessing
@@ -125,7 +125,7 @@ def summary_of(notes: list[Notes], value_range: int = 65535) -> list[str]:
 
 
 @pytest.fixture
-def deep(tmp_path: Path) -> SampleSet:
+def deep(tmp_path: Path) -> Samples:
     """Return four images of 12 bits in 16 and two ordinary ones."""
     rng = np.random.default_rng(0)
     paths = tuple(tmp_path / f"{i}.png" for i in range(6))
@@ -133,12 +133,12 @@ def deep(tmp_path: Path) -> SampleSet:
         values = rng.integers(0, 4096, (20, 20)).astype(np.uint16)
         values[0, 0] = 4095
         Image.fromarray(values if i < 4 else (values // 16).astype(np.uint8)).save(path)
-    return SampleSet(paths, np.repeat([0, 1], 3), ("a", "b"), ("root",) * 6)
+    return Samples(paths, np.repeat([0, 1], 3), ("a", "b"), ("root",) * 6)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 6])
 def test_a_store_finds_the_range(
-    deep: SampleSet, kept: int, caplog: pytest.LogCaptureFixture
+    deep: Samples, kept: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache_bytes = kept * 8 * 8 * 3
     with caplog.at_level(logging.INFO):
@@ -160,7 +160,7 @@ def test_a_store_finds_the_range(
 
 
 def test_a_store_tells_what_is_too_dark_or_bright(
-    deep: SampleSet, caplog: pytest.LogCaptureFixture
+    deep: Samples, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = open_store(deep, PREPROCESSING)
     assert "4 of 6 images have more than 8 bits, but their grey values reach 4,095" in caplog.text
@@ -172,7 +172,7 @@ def test_a_store_tells_what_is_too_dark_or_bright(
 
 
 def test_notes_stay_aligned_without_the_bad(
-    deep: SampleSet, caplog: pytest.LogCaptureFixture
+    deep: Samples, caplog: pytest.LogCaptureFixture
 ) -> None:
     deep.paths[0].write_bytes(b"text")
     store = open_store(deep, PREPROCESSING, on_bad_image="skip")

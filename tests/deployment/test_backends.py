@@ -9,7 +9,7 @@ import openvino as ov
 import pytest
 
 from classification.deployment.backends import load_backend
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.errors import UserError
 
 
@@ -147,7 +147,7 @@ def test_unknown_kind(tmp_path):
 
 def test_missing_weights(copied):
     (copied / "model.bin").unlink()
-    with pytest.raises(UserError, match=r"no model\.bin beside it"):
+    with pytest.raises(UserError, match=r"no model\.bin next to it"):
         load_backend(copied / "model.xml")
 
 

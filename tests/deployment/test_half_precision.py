@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from classification.deployment.backends import load_backend
-from classification.deployment.openvino_core import openvino_core
-from classification.models.checkpoint import read_checkpoint
-from classification.models.half_precision import halved
+from classification.deployment.openvino_cpu import openvino_core
+from classification.models.checkpoint import halved, read_checkpoint
 
 
 def test_large_tensors_are_halved():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from classification.deployment.backends import load_backend
 from classification.deployment.ir import with_reversed_input
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.errors import UserError
 from classification.models.checkpoint import load_classifier
 

@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 
 from classification import Predictor
 from classification.deployment.export import export
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 
 LABELS = ["zebra_crossing", "apple", "Ünïcode_日本", "x<&>\"'"]
 # Larger, smaller, wider and taller than the input of 40 x 32.

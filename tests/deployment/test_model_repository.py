@@ -14,7 +14,7 @@ from support import ROOT, run_python
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from classification.deployment.model_repository import add_to_repository
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.errors import UserError
 
 # OpenVINO Model Server's parameters of a model in config.json, from its documentation.
@@ -154,7 +154,7 @@ def test_a_version_is_never_replaced(exported: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[]", "{", '{"model_config_list": [{"config": {}}]}'])
 def test_a_strange_config_is_left_alone(text: str, exported: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"no config.json of OpenVINO Model Server"):
+    with pytest.raises(UserError, match=r"not a config.json of OpenVINO Model Server"):
         add_to_repository(exported / "model.xml", tmp_path, server="openvino", name="a")
     assert snapshot(tmp_path) == {Path("config.json"): text.encode()}
 
@@ -164,8 +164,8 @@ def test_a_strange_config_is_left_alone(text: str, exported: Path, tmp_path: Pat
     [
         ("model.onnx", [], "expected an OpenVINO IR"),
         ("none.xml", [], "no such model file"),
-        ("model.xml", ["--name", "../a"], "'../a' is no name for a model"),
-        ("model.xml", ["--version", "0"], "0 is no version"),
+        ("model.xml", ["--name", "../a"], "'../a' is not a name for a model"),
+        ("model.xml", ["--version", "0"], "0 is not a version"),
         ("model.xml", ["--streams", "0"], "at least 1 is needed"),
     ],
 )

@@ -82,7 +82,9 @@ def test_no_float_file_may_change_an_answer(tmp_path, precision):
 
 @pytest.mark.parametrize(("same", "passed"), [(20, True), (18, True), (17, False), (15, False)])
 def test_few_answers_of_an_int8_file_may_change(tmp_path, same, passed):
-    result = Parity(tmp_path, "INT8", 20, same, 1e-3, 1e-3, deviation=2.0, same_answers=same / 20)
+    result = Parity(
+        tmp_path, "INT8", 20, same, 1e-3, 1e-3, deviation=2.0, same_predictions=same / 20
+    )
     assert result.passed is passed
 
 

@@ -5,8 +5,8 @@ from openvino.preprocess import PrePostProcessor
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from classification.deployment.openvino_core import openvino_core
-from classification.deployment.resize import pillow_resize
+from classification.deployment.ir import pillow_resize
+from classification.deployment.openvino_cpu import openvino_core
 
 
 def graph(height: int, width: int) -> ov.CompiledModel:

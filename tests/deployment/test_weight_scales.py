@@ -12,10 +12,9 @@ from openvino import opset13 as opset
 from classification.compression.quantization import quantize
 from classification.config import default_config
 from classification.data.preprocessing import Preprocessing
-from classification.deployment.ir import write_ir
+from classification.deployment.ir import move_scales_behind, write_ir
 from classification.deployment.metadata import Metadata
-from classification.deployment.openvino_core import openvino_core
-from classification.deployment.weight_scales import move_scales_behind
+from classification.deployment.openvino_cpu import openvino_core
 from classification.models.classifier import create_classifier
 from classification.models.model_info import ModelInfo
 

@@ -15,14 +15,14 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.evaluation.bootstrap import DRAWS, _figures, draw_weights, intervals
 
 
-def samples_of(targets: np.ndarray, groups: tuple[str, ...] = ()) -> SampleSet:
+def samples_of(targets: np.ndarray, groups: tuple[str, ...] = ()) -> Samples:
     names = tuple("abc") if targets.ndim == 1 else tuple("abc"[: targets.shape[1]])
     n = len(targets)
-    return SampleSet((Path("x"),) * n, targets, names, ("s",) * n, groups)
+    return Samples((Path("x"),) * n, targets, names, ("s",) * n, groups)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_each_draw_has_the_figures_of_the_second_of_two_classes():
     logits = rng.normal(0, 1, (90, 2)).astype(np.float32)
     logits[:, 1] += targets
     n = len(targets)
-    samples = SampleSet((Path("x"),) * n, targets, ("no", "yes"), ("s",) * n)
+    samples = Samples((Path("x"),) * n, targets, ("no", "yes"), ("s",) * n)
     weights = np.concatenate(list(draw_weights(("",) * n, 4, seed=2)))
     got = {k: f(weights) for k, f in _figures(logits, samples, thresholds=(0.7,)).items()}
     named = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1])) >= 0.7
@@ -128,7 +128,7 @@ def test_nor_is_a_precision_of_100():
     targets = np.array([0] * 50 + [1] * 10)
     logits = np.stack([np.zeros(60), np.where(np.arange(60) < 52, -1, 1)], axis=1)
     n = len(targets)
-    samples = SampleSet((Path("x"),) * n, targets, ("no", "yes"), ("s",) * n)
+    samples = Samples((Path("x"),) * n, targets, ("no", "yes"), ("s",) * n)
     got = intervals(logits.astype(np.float32), samples)
     assert got["precision"] == pytest.approx((100 * 0.025 ** (1 / 8), 100))  # of the 8 named
     assert got["recall"].low < 80 < got["recall"].high
@@ -139,7 +139,7 @@ def test_nor_is_a_precision_of_100():
 def test_persons_count_where_all_are_right():
     targets = np.array([0] * 50 + [1] * 50)
     groups = tuple(f"person {i // 25}" for i in range(100))  # two of each class
-    samples = SampleSet((Path("x"),) * 100, targets, ("no", "yes"), ("s",) * 100, groups)
+    samples = Samples((Path("x"),) * 100, targets, ("no", "yes"), ("s",) * 100, groups)
     logits = (9 * np.eye(2)[targets]).astype(np.float32)
     got = intervals(logits, samples)
     assert got["top1"] == pytest.approx((100 * 0.025 ** (1 / 4), 100))
@@ -152,7 +152,7 @@ def test_one_group_tells_no_bounds():
     targets = np.arange(40) % 2
     logits = np.zeros((40, 2), np.float32)
     logits[:, 0] = 1
-    samples = SampleSet((Path("x"),) * 40, targets, ("a", "b"), ("s",) * 40, ("one",) * 40)
+    samples = Samples((Path("x"),) * 40, targets, ("a", "b"), ("s",) * 40, ("one",) * 40)
     assert intervals(logits, samples).keys() == {"recall"}  # 0 of the one group
     labels = np.stack([targets, 1 - targets], axis=1).astype(np.float32)
     assert intervals(logits, samples_of(labels, ("one",) * 40)) == {}
@@ -161,7 +161,7 @@ def test_one_group_tells_no_bounds():
 def test_top5_of_six_classes_has_bounds():
     targets = np.arange(60) % 6
     logits = np.random.default_rng(0).normal(0, 1, (60, 6)).astype(np.float32)
-    samples = SampleSet((Path("x"),) * 60, targets, tuple("abcdef"), ("s",) * 60)
+    samples = Samples((Path("x"),) * 60, targets, tuple("abcdef"), ("s",) * 60)
     low, high = intervals(logits, samples)["top5"]
     assert 60 < low < high < 100
 

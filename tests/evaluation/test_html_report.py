@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from support import info_of, run_python
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.deployment.export import export
 from classification.evaluation.evaluate import evaluate
 from classification.evaluation.threshold_curves import figures_at, threshold_curves
@@ -180,7 +180,7 @@ def test_many_classes_and_images_stay_small(weights, tmp_path):
     logits[np.arange(900), targets] += 3
     image = tmp_path / "noise.png"
     Image.fromarray(rng.integers(0, 256, (400, 300, 3), dtype=np.uint8)).save(image)
-    samples = SampleSet((image,) * 900, targets, names, ("s",) * 900)
+    samples = Samples((image,) * 900, targets, names, ("s",) * 900)
     metrics, per_class = measure(logits, samples)
     evaluation = Evaluation(
         weights, info_of(names), "FP32", samples, logits, metrics, per_class,
@@ -217,15 +217,15 @@ def test_threshold_curves_are_of_two_classes_and_of_labels():
     path = (Path("x"),) * 50
     labels = (rng.random((50, 3)) < 0.4).astype(np.float32)
     logits = rng.normal(0, 1, (50, 3)).astype(np.float32)
-    several = SampleSet(path, labels, ("a", "b", "c"), ("s",) * 50)
+    several = Samples(path, labels, ("a", "b", "c"), ("s",) * 50)
     got = threshold_curves(logits, several)
     half = (logits >= 0).ravel()
     hits = (half & (labels.ravel() > 0.5)).sum()
     assert got.at(0.5)["precision"] == pytest.approx(hits / half.sum())
     assert got.at(0.5)["recall"] == pytest.approx(hits / labels.sum())
     assert (
-        threshold_curves(logits, SampleSet(path, labels.argmax(1), ("a", "b", "c"), ("s",) * 50))
+        threshold_curves(logits, Samples(path, labels.argmax(1), ("a", "b", "c"), ("s",) * 50))
         is None
     )
-    one_class = SampleSet(path, np.zeros(50, np.int64), ("a", "b"), ("s",) * 50)
+    one_class = Samples(path, np.zeros(50, np.int64), ("a", "b"), ("s",) * 50)
     assert threshold_curves(logits[:, :2], one_class) is None

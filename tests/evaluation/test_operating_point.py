@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from support import info_of
 from torchmetrics.functional.classification import binary_auroc, binary_roc
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.evaluation.evaluate import measure
 from classification.evaluation.metrics import answers
 from classification.evaluation.operating_point import curves, positive_figures, threshold_table
@@ -104,7 +104,7 @@ def test_the_interval_draws_persons_as_wholes() -> None:
     apart = positive_figures(logits, repeated)
     assert width / (apart["f1_high"] - apart["f1_low"]) == pytest.approx(np.sqrt(10), rel=0.1)
     assert together["f1"] == apart["f1"]
-    samples = SampleSet((Path("x"),) * 600, repeated, ("no", "yes"), ("s",) * 600, persons)
+    samples = Samples((Path("x"),) * 600, repeated, ("no", "yes"), ("s",) * 600, persons)
     figures = measure(logits, samples)
     info = info_of(samples.class_names)
     assert Evaluation(Path("m"), info, "FP32", samples, logits, *figures).positive() == together

@@ -12,15 +12,15 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.errors import UserError
 from classification.evaluation.evaluate import evaluate, measure_sources
 
 NAMES = ("no", "yes")
 
 
-def make_samples(targets: np.ndarray, sources: list[str]) -> SampleSet:
-    return SampleSet((Path("x"),) * len(targets), targets, NAMES, tuple(sources))
+def make_samples(targets: np.ndarray, sources: list[str]) -> Samples:
+    return Samples((Path("x"),) * len(targets), targets, NAMES, tuple(sources))
 
 
 def test_figures_are_scikit_learns() -> None:

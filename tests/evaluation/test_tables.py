@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.evaluation.metrics import average_precisions, per_class_table
 from classification.evaluation.tables import (
     as_plain_text,
@@ -59,7 +59,7 @@ def test_confusion_csv_has_true_classes_in_rows():
 
 def test_predictions_csv_is_enough_to_recompute_the_figures():
     paths = tuple(Path(f"folder, {i}/bild ü{i}.png") for i in range(5))
-    samples = SampleSet(paths, TARGETS, NAMES, ("x", "x", "x", "y", "y"))
+    samples = Samples(paths, TARGETS, NAMES, ("x", "x", "x", "y", "y"))
     got = rows(predictions_csv(samples, LOGITS))
     assert [row["path"] for row in got] == [str(path) for path in paths]
     assert [row["target"] for row in got] == [NAMES[i] for i in TARGETS]

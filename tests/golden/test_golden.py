@@ -17,7 +17,7 @@ from classification.compression.pruning import share_of_zeros
 from classification.config import flatten, to_dict, with_new_names
 from classification.data import face_detection
 from classification.data.split_file import read_split
-from classification.deployment.int8 import int8_path
+from classification.deployment.openvino_cpu import int8_path
 from classification.models.checkpoint import load_classifier
 from classification.template import load_template
 from study.page import build_page

@@ -10,8 +10,7 @@ from classification.compression.layers import weighted_layers
 from classification.compression.quantization import quantize
 from classification.config import default_config, from_dict, merge, to_dict, validate
 from classification.errors import UserError
-from classification.models.classifier import create_classifier
-from classification.models.complexity import measure_complexity
+from classification.models.classifier import create_classifier, measure_complexity
 from classification.models.quantized import weight_quantizers
 from classification.models.slimnet import SlimNet
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from classification.errors import UserError
-from classification.models.torch_file import MOST_PICKLE_BYTES
+from classification.models.weight_files import MOST_PICKLE_BYTES
 from classification.models.weights import load_initial_weights, read_weights
 
 BACKBONE = "test_efficientnet"

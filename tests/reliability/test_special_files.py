@@ -12,12 +12,11 @@ from PIL import Image
 
 from classification import evaluate
 from classification.cli.predict import _images, main
-from classification.data.annotation_file import read_annotation_file
-from classification.data.csv_file import read_csv
 from classification.data.decode import DecodeError, decode
 from classification.data.face_detection import _read as read_for_faces
-from classification.data.packed import read_file
-from classification.data.shards import read_index
+from classification.data.readers.lists import read_annotation_file, read_csv
+from classification.data.readers.shards import read_index
+from classification.data.samples import read_file
 from classification.data.split_file import read_split
 from classification.deployment.backends import load_backend
 from classification.errors import UserError

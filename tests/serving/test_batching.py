@@ -13,7 +13,7 @@ import pytest
 from openvino import opset13 as opset
 
 from classification.data.faces import NoFaceError
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.serving import service as service_module
 from classification.serving.batching import Batcher, Waiting
 from classification.serving.problems import Problem

@@ -15,7 +15,7 @@ from PIL import Image
 from serving_support import encoded
 
 from classification.data.preprocessing import Preprocessing
-from classification.data.sample_set import MULTI_LABEL
+from classification.data.samples import MULTI_LABEL
 from classification.deployment.predictor import Prediction
 from classification.models.model_info import ModelInfo
 from classification.serving import service as service_module

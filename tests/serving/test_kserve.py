@@ -16,7 +16,7 @@ from PIL import Image
 from serving_support import post
 from tritonclient.utils import InferenceServerException
 
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.deployment.predictor import Prediction
 from classification.serving.app import create_app
 from classification.serving.settings import Settings

@@ -14,7 +14,7 @@ from classification.cli.eval import build_parser as eval_parser
 from classification.cli.predict import main as predict
 from classification.cli.serve import build_parser as serve_parser
 from classification.deployment.backends import load_backend
-from classification.deployment.openvino_core import openvino_core
+from classification.deployment.openvino_cpu import openvino_core
 from classification.serving.app import create_app
 from classification.serving.models import load_models
 from classification.serving.settings import Settings

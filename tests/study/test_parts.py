@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from support import make_class_folders
 
-from classification.data.annotation_file import read_annotation_file
 from classification.data.readers import read_samples
+from classification.data.readers.lists import read_annotation_file
 from classification.errors import UserError
 from study.data_sets import DataSet
 from study.parts import Parts, read_parts, write_annotations, write_parts
@@ -20,8 +20,8 @@ def part_paths(parts: Parts) -> dict[str, set[str]]:
     """Return the paths in each annotation file, relative to the root."""
     return {
         role: {
-            item.path.relative_to(parts.root).as_posix()
-            for item in read_annotation_file(parts.root, getattr(parts, role))
+            path.relative_to(parts.root).as_posix()
+            for path in read_annotation_file(parts.root, getattr(parts, role)).paths
         }
         for role in ("train", "inner", "report")
     }
@@ -73,8 +73,8 @@ def test_names_with_quotes_blanks_and_hashes_are_read_back(tmp_path: Path) -> No
     samples = read_samples(root)
     write_annotations(tmp_path / "a.txt", root, samples)
     found = read_annotation_file(root, tmp_path / "a.txt")
-    assert [item.path for item in found] == list(samples.paths)
-    assert [item.label for item in found] == [samples.class_names[i] for i in samples.targets]
+    assert found.paths == samples.paths
+    assert found.labels == samples.labels
 
 
 def test_a_name_that_no_line_can_hold_is_refused(tmp_path: Path) -> None:

@@ -17,10 +17,13 @@ from classification.compression.gate import check_rounding
 from classification.data.image_files import image_paths
 from classification.data.preprocessing import load_image
 from classification.deployment.backends import load_backend
-from classification.deployment.int8 import full_range_layers, int8_path, stored_weights
-from classification.deployment.openvino_core import openvino_core
-from classification.models.classifier import create_classifier
-from classification.models.complexity import measure_complexity
+from classification.deployment.openvino_cpu import (
+    full_range_layers,
+    int8_path,
+    openvino_core,
+    stored_weights,
+)
+from classification.models.classifier import create_classifier, measure_complexity
 from classification.template import Template, load_template
 from classification.training.schedule import create_schedule
 from study.cost import fp16_bytes

@@ -11,8 +11,7 @@ from pytorch_metric_learning.losses import CosFaceLoss
 from torch import nn
 
 from classification.config import default_config, merge
-from classification.models.classifier import create_classifier
-from classification.models.cosine_head import CosineHead, default_scale
+from classification.models.classifier import CosineHead, create_classifier, default_scale
 from classification.training.losses import AMSoftmaxLoss, balanced_weights, create_loss
 
 N, D, C = 12, 7, 5

@@ -188,9 +188,9 @@ def test_a_run_with_looksam_can_be_read_but_not_resumed(project: Path, tmp_path:
     contents["training"]["step"] = {"sam": {"directions": [None]}}
     write_checkpoint(path, contents)
     assert load_classifier(path).config.sam.interval == 5
-    with pytest.raises(UserError, match=r"LookSAM \(sam.reuse 0.7\), which no longer exists"):
+    with pytest.raises(UserError, match=r"sam.reuse"):
         train(folder / "work", resume_from=path)
-    contents["config"]["sam"] |= {"reuse": 0.0}  # the default of earlier versions
+    contents["config"]["sam"] |= {"enable": False, "reuse": 0.0}  # as all of earlier versions have
     write_checkpoint(path, contents)
     assert train(folder / "work", resume_from=path).epochs == 3
 

@@ -18,7 +18,7 @@ from torch import nn
 from classification import train
 from classification.evaluation.linear_probe import Embedding
 from classification.models.checkpoint import read_checkpoint
-from classification.models.cosine_head import CosineHead
+from classification.models.classifier import CosineHead
 from classification.training.lp_ft import (
     FEWEST,
     MAX_IMAGES,

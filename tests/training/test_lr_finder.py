@@ -16,7 +16,7 @@ from torch_lr_finder import LRFinder
 
 from classification.config import Config, auxiliary_configs, default_config, merge
 from classification.data.preprocessing import Preprocessing
-from classification.errors import UserError
+from classification.errors import DivergedError, UserError
 from classification.models.checkpoint import read_checkpoint
 from classification.training.learner import Learner
 from classification.training.lr_finder import planned_images, untouched, with_base_rate
@@ -57,7 +57,7 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
 
     from classification.data.loader import Batch
     from classification.data.preprocessing import normalize
-    from classification.data.sample_set import SampleSet
+    from classification.data.samples import Samples
     from classification.training.step import TrainStep
     from classification.training.task import SingleTask
 
@@ -79,7 +79,7 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
                 yield [Batch(x, y, torch.arange(6), 6)]
 
     task = SingleTask(model, nn.CrossEntropyLoss())
-    samples = SampleSet((), np.empty(0, np.int64), ("a", "b", "c"), ())
+    samples = Samples((), np.empty(0, np.int64), ("a", "b", "c"), ())
     before = copy.deepcopy(task.state_dict())
     state = torch.get_rng_state()
     counted: list[int] = []
@@ -128,12 +128,47 @@ def test_in_the_range_test_auxiliary_rates_keep_their_proportion() -> None:
             rates.append([learner.optimizer.param_groups[0]["lr"] for learner in learners])
             return StepResult(1.0, 0.0, 1.0, stop)
 
+    state = get_random_state()
     range_test(Step(), learners, [main, auxiliary], Loader(), 60,  # type: ignore[arg-type]
                progress=lambda images: None, stop=lambda: False)  # fmt: skip
+    assert differences(state, get_random_state()) == []  # its own part draws nothing
     assert len(rates) == 61
     assert rates[0] == rates[1]  # the epoch of the warm-up
     assert (rates[0][0], rates[-1][0]) == pytest.approx((0.001, 0.1))
     assert [own / first for first, own in rates] == pytest.approx([0.2] * len(rates))
+
+
+@pytest.mark.parametrize("end", ["not finite", "stopped"])
+def test_the_curve_goes_up_to_where_the_range_test_ended(end: str) -> None:
+    config = search_config(num_epochs=60, epochs_warmup=0, smooth_f=1.0)
+    losses = iter(range(100, 0, -1))
+    seen: list[int] = []
+
+    class Loader:
+        num_steps = 1
+
+        def epoch(self, epoch: int):  # type: ignore[no-untyped-def]
+            yield []
+
+    class Step:
+        def train_mode(self) -> None: ...
+
+        def __call__(self, batches: object, number: int, lr: float, *, stop: bool) -> StepResult:
+            if end == "not finite" and number == 20:
+                raise DivergedError("not finite")
+            return StepResult(float(next(losses)), 0.0, 1.0, stop)
+
+    curve = range_test(
+        Step(),  # type: ignore[arg-type]
+        [Learner(nn.Linear(2, 2), config, 1)],
+        [config],
+        Loader(),  # type: ignore[arg-type]
+        60,
+        progress=seen.append,
+        stop=lambda: end == "stopped" and len(seen) == 20,
+    )
+    assert [loss for _, loss in curve] == list(range(100, 80, -1))
+    assert len(seen) == (20 if end == "not finite" else 21)
 
 
 def test_a_trial_that_is_given_up_leaves_nothing_changed() -> None:
@@ -300,7 +335,7 @@ def test_a_place_for_tensorboard_is_looked_for_before_the_search(
     ("key", "value", "message"),
     [
         ("lr_finder.path_to_savefig", "search.doc", "does not end in .png"),
-        ("sam.reuse", "0.7", "--set: sam.reuse 0.7 no longer exists: LookSAM lowered"),
+        ("sam.reuse", "0.7", "this setting is gone: LookSAM"),
     ],
 )
 def test_what_could_not_be_done_is_said_before_the_search(

@@ -140,7 +140,7 @@ def test_parts_add_up_each_at_its_own_point() -> None:
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_interval_scales_rho() -> None:
+def test_an_interval_scales_rho() -> None:
     sam = SharpnessAware([nn.Linear(2, 2)], make_config(interval=4))
     assert sam.rho == pytest.approx(4 * RHO)
     assert [step for step in range(9) if sam.is_due(step)] == [0, 4, 8]

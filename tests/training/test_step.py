@@ -15,7 +15,7 @@ from torch import nn
 from classification.config import default_config, merge
 from classification.data.loader import Batch
 from classification.data.preprocessing import Preprocessing, normalize
-from classification.data.sample_set import SampleSet
+from classification.data.samples import Samples
 from classification.errors import DivergedError
 from classification.training.learner import Learner
 from classification.training.step import TrainStep
@@ -76,7 +76,7 @@ def steps_of_the_framework(settings: dict[str, Any], *, frozen: bool) -> dict[st
     merge(config, {"optimizer": optimizer})
     merge(config, settings)
     learner = Learner(model, config, steps_per_epoch=STEPS)
-    samples = SampleSet((), np.empty(0, np.int64), ("a", "b", "c"), ())
+    samples = Samples((), np.empty(0, np.int64), ("a", "b", "c"), ())
     step = TrainStep(
         DoubleTask(model, nn.CrossEntropyLoss()),
         [learner],
@@ -175,7 +175,7 @@ def test_the_second_pass_of_sam_stops_a_step_too(rho: float) -> None:
     config, model = default_config(), Steep()
     merge(config, {"sam": {"enable": True, "rho": rho}})
     learner = Learner(model, config, steps_per_epoch=1)
-    samples = SampleSet(tuple(map(Path, "ab")), np.zeros(2, np.int64), ("x", "y"), ())
+    samples = Samples(tuple(map(Path, "ab")), np.zeros(2, np.int64), ("x", "y"), ())
     step = TrainStep(
         SingleTask(model, nn.CrossEntropyLoss()), [learner], config,
         Preprocessing.from_config(config), samples, Accelerator(cpu=True),
@@ -195,7 +195,7 @@ def test_a_gradient_that_is_not_finite_is_not_clipped_but_refused() -> None:
     config, model = default_config(), Steep()
     merge(config, {"training": {"clip_gradient_norm": 1.0}})
     model.weight.register_hook(lambda gradient: gradient * torch.inf)
-    samples = SampleSet(tuple(map(Path, "ab")), np.zeros(2, np.int64), ("x", "y"), ())
+    samples = Samples(tuple(map(Path, "ab")), np.zeros(2, np.int64), ("x", "y"), ())
     step = TrainStep(
         SingleTask(model, nn.CrossEntropyLoss()), [Learner(model, config, steps_per_epoch=1)],
         config, Preprocessing.from_config(config), samples, Accelerator(cpu=True),
