@@ -314,7 +314,7 @@ def test_losses_of_classes_are_refused(
 def test_losses_of_labels_are_refused_for_classes(
     tiny_template: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"'bce' is not for data with one class an image"):
+    with pytest.raises(UserError, match=r"'bce' is not for single-label data"):
         train_into(
             tiny_template,
             data,

@@ -30,7 +30,7 @@ class Learner:
 
     def set_rate(self, step: int) -> float:
         """Set the scheduled rate of step `step` and return it."""
-        rate = self.schedule.rate(step)
+        rate = self.schedule.lr(step)
         set_learning_rate(self.optimizer, rate)
         return rate
 

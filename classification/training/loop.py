@@ -303,7 +303,7 @@ def fit(
             selected = max(outcomes, key=lambda name: _fitness(outcomes[name]))
             chosen = outcomes[selected]
             answers = chosen.answers()
-            train_loss, rate = float(meter[0] / meter[2]), schedule.rate(step - 1)
+            train_loss, rate = float(meter[0] / meter[2]), schedule.lr(step - 1)
             for learner in learners:
                 learner.schedule.end_epoch(
                     epoch, step, train_loss=train_loss, val_loss=chosen.loss, val_score=chosen.score

@@ -6,10 +6,13 @@ Three ways, `lr_finder.mode`: `fast_ai` (a range test, see lr_range_test.py), `g
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +30,15 @@ from classification.progress import progress_bar
 from classification.training.interruption import StopSignal
 from classification.training.learner import Learner
 from classification.training.loop import fit
-from classification.training.lr_range_test import num_test_epochs, range_test, steepest, untouched
 from classification.training.lr_trials import choose, grid, run_trials
+from classification.training.random_state import get_random_state, set_random_state
 from classification.training.run_folder import SEARCH_REPORT
 from classification.training.schedule import epochs_of
 from classification.training.step import Task, TrainStep
 
 logger = logging.getLogger(__name__)
+
+MIN_TEST_STEPS = 60  # of a range test; fewer say too little: small sets are gone through more often
 
 Choice = tuple[float, str, Sequence[Mapping[str, Any]]]  # rate, reason, what was tried
 
@@ -172,32 +177,52 @@ def _limit(search: Search) -> Search:
     return replace(search, loader=loader, val_store=some(search.val_store))
 
 
+def num_test_epochs(config: Config, steps_per_epoch: int) -> int:
+    """Return the epochs of a range test: as configured, and enough for MIN_TEST_STEPS."""
+    return max(config.lr_finder.num_epochs, math.ceil(MIN_TEST_STEPS / steps_per_epoch))
+
+
+@contextmanager
+def untouched(task: Task) -> Generator[Task, None, None]:
+    """Yield a copy of the task to train; the random generators are put back afterwards."""
+    state = get_random_state()
+    try:
+        yield copy.deepcopy(task)
+    finally:  # also when a trial is given up
+        set_random_state(state)
+
+
 def _range_test(search: Search, count: Callable[[int], None]) -> Choice:
-    def make_step(task: Task, learners: Sequence[Learner]) -> TrainStep:
+    # It imports pyplot, which other trainings do without.
+    from classification.training.lr_range_test import range_test, steepest
+
+    configs, num_steps = search.configs, search.loader.num_steps
+    with untouched(search.task) as task:
+        pairs = zip(task.models, configs, strict=True)
+        learners = [Learner(model, config, num_steps) for model, config in pairs]
         task.to(search.accelerator.device)
-        samples = search.loader.store.samples
-        return TrainStep(
+        step = TrainStep(
             task,
             learners,
-            search.configs[0],
+            configs[0],
             search.preprocessing,
-            samples,
+            search.loader.store.samples,
             search.accelerator,
             search.frozen,
         )
-
-    curve = range_test(
-        search.task,
-        search.configs,
-        search.loader,
-        make_step,
-        progress=count,
-        stop=lambda: search.stop.requested,
-    )
+        curve = range_test(
+            step,
+            learners,
+            configs,
+            search.loader,
+            num_test_epochs(configs[0], num_steps),
+            progress=count,
+            stop=lambda: search.stop.requested,
+        )
     search.accelerator.free_memory()
     rate, reason = steepest(curve), "where the smoothed training loss falls steepest"
     if rate is None:
-        rate = search.configs[0].optimizer.base_learning_rate
+        rate = configs[0].optimizer.base_learning_rate
         reason = "the template's, since the range test found no falling loss"
         logger.warning("the range test found no falling loss in %d steps", len(curve))
     points = [{"learning_rate": lr, "loss": loss} for lr, loss in curve]

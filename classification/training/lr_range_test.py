@@ -1,90 +1,125 @@
-"""The learning rate range test: one short training whose rate rises until the loss explodes.
+"""The learning rate range test: a short training whose learning rate rises until the loss explodes.
 
 Smith 2017, arXiv 1506.01186, section 3.3, with the exponential rise and the choice of fast.ai: the
-rate at which the smoothed loss falls steepest.
+learning rate at which the smoothed loss falls steepest. Schedule, smoothing and end are
+torch-lr-finder's; its step is the training's own. Not used are its `reset`, which restores one
+model and one optimizer but no random generators (the test trains a copy), and its suggestion,
+which names a learning rate also where no loss fell.
 """
 
 from __future__ import annotations
 
-import copy
-import math
+import io
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, redirect_stdout
+from typing import Any
+from unittest import mock
 
 import numpy as np
+import torch
+from torch import nn
+from torch_lr_finder import LRFinder, TrainDataLoaderIter
+from torch_lr_finder import lr_finder as library
 
 from classification.config import Config
 from classification.data.loader import Batch, TrainLoader
 from classification.errors import DivergedError
 from classification.training.learner import Learner
 from classification.training.optimizer import set_learning_rate
-from classification.training.random_state import get_random_state, set_random_state
-from classification.training.step import Task, TrainStep
+from classification.training.step import TrainStep
 
-MIN_STEPS = 60  # fewer say too little: small sets are gone through more often
 DIVERGED_FACTOR = 4.0  # the test ends when the smoothed loss is so many times the lowest
 SKIP_START, SKIP_END = 10, 5  # points left out of the choice, as in torch-lr-finder
 
-Curve = list[tuple[float, float]]  # (rate, smoothed loss)
+Curve = list[tuple[float, float]]  # (learning rate, smoothed loss)
 
 
-def num_test_epochs(config: Config, steps_per_epoch: int) -> int:
-    """Return the epochs of the rise: as configured, and enough for MIN_STEPS."""
-    return max(config.lr_finder.num_epochs, math.ceil(MIN_STEPS / steps_per_epoch))
+class RangeTest(LRFinder):
+    """torch-lr-finder's range test with the training's step: SAM, accumulation, all models."""
+
+    def __init__(
+        self,
+        step: TrainStep,
+        learners: Sequence[Learner],
+        configs: Sequence[Config],
+        progress: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        # Of this the library raises the learning rate; those of the learners follow.
+        unit = nn.ParameterList([torch.zeros(1)])
+        optimizer = torch.optim.SGD(unit.parameters(), configs[0].lr_finder.min_lr)
+        super().__init__(unit, optimizer, criterion=None, device="cpu")
+        self.step, self.learners, self.progress, self.stop = step, learners, progress, stop
+        rates = [config.optimizer.base_learning_rate for config in configs]
+        self.shares = [rate / rates[0] for rate in rates]
+
+    def _train_batch(self, train_iter: Any, *_: Any, **__: Any) -> float:
+        """Take a step; the library asks for its mean loss.
+
+        Raises:
+            _Ended: a stop was asked for, or the loss is not finite.
+        """
+        self.optimizer.step()  # nothing to do, but torch warns of schedules without it
+        number, batches = next(train_iter)
+        lr = self.optimizer.param_groups[0]["lr"]
+        for learner, share in zip(self.learners, self.shares, strict=True):
+            set_learning_rate(learner.optimizer, lr * share)
+        try:
+            result = self.step(batches, number, lr, stop=self.stop())
+        except DivergedError as error:
+            raise _Ended from error
+        self.progress(int(result.images))
+        if result.stop:
+            raise _Ended
+        return result.loss / result.images
+
+
+class _Ended(Exception):
+    pass
 
 
 def range_test(
-    task: Task,
+    step: TrainStep,
+    learners: Sequence[Learner],
     configs: Sequence[Config],
     loader: TrainLoader,
-    make_step: Callable[[Task, Sequence[Learner]], TrainStep],
+    epochs: int,
     *,
     progress: Callable[[int], None],
     stop: Callable[[], bool],
 ) -> Curve:
-    """Train a copy of the task from `min_lr` to `max_lr`; return the curve up to where it ended.
+    """Train from `min_lr` to `max_lr`; return the curve up to where it ended.
 
     Args:
-        task: left as it is, as are all random generators.
-        make_step: builds the training's own step, so that the test has SAM, auxiliaries and all.
+        step: of the models that `learners` train, which change.
+        configs: one for each learner; the learning rates keep their proportion.
+        epochs: of the rise, after `lr_finder.epochs_warmup` at the lowest learning rate.
         progress: called with the number of images of each step.
         stop: polled; once true the test ends.
     """
-    finder = configs[0].lr_finder
-    with untouched(task) as copied:
-        learners = [
-            Learner(m, c, loader.num_steps) for m, c in zip(copied.models, configs, strict=True)
-        ]
-        step = make_step(copied, learners)
-        step.train_mode()
-        epochs = num_test_epochs(configs[0], loader.num_steps)
-        warmup_steps = finder.epochs_warmup * loader.num_steps
-        total = epochs * loader.num_steps
-        curve: Curve = []
-        for number, batches in enumerate(_steps(loader, finder.epochs_warmup + epochs)):
-            done = max(number - warmup_steps, 0) / max(total - 1, 1)
-            rate = finder.min_lr * (finder.max_lr / finder.min_lr) ** done
-            for learner, config in zip(learners, configs, strict=True):
-                share = (
-                    config.optimizer.base_learning_rate / configs[0].optimizer.base_learning_rate
-                )
-                set_learning_rate(learner.optimizer, rate * share)
-            try:
-                result = step(batches, number, rate, stop=stop())
-            except DivergedError:
-                break
-            progress(int(result.images))
-            if result.stop:
-                break
-            if number < warmup_steps:
-                continue
-            loss = result.loss / result.images
-            if curve:
-                loss = finder.smooth_f * loss + (1 - finder.smooth_f) * curve[-1][1]
-            curve.append((rate, loss))
-            if loss > DIVERGED_FACTOR * min(value for _, value in curve):
-                break
-    return curve
+    knobs = configs[0].lr_finder
+    test = RangeTest(step, learners, configs, progress, stop)
+    step.train_mode()
+    with (
+        closing(_steps(loader, knobs.epochs_warmup + epochs)) as steps,
+        # It prints, and draws a bar of its own.
+        redirect_stdout(io.StringIO()),
+        mock.patch.object(library, "tqdm", iter),
+    ):
+        batches = TrainDataLoaderIter(steps)
+        try:
+            for _ in range(knobs.epochs_warmup * loader.num_steps):
+                test._train_batch(batches)
+            test.range_test(
+                batches,
+                end_lr=knobs.max_lr,
+                num_iter=epochs * loader.num_steps,
+                smooth_f=knobs.smooth_f if knobs.smooth_f < 1 else 0,  # without smoothing
+                diverge_th=DIVERGED_FACTOR,
+            )
+        except _Ended:
+            pass
+    return list(zip(test.history["lr"], test.history["loss"], strict=True))
 
 
 def steepest(curve: Curve) -> float | None:
@@ -97,17 +132,8 @@ def steepest(curve: Curve) -> float | None:
     return inner[at][0] if slopes[at] < 0 else None
 
 
-@contextmanager
-def untouched(task: Task) -> Generator[Task, None, None]:
-    """Yield a copy of the task to train; the random generators are put back afterwards."""
-    state = get_random_state()
-    try:
-        yield copy.deepcopy(task)
-    finally:  # also when a trial is given up
-        set_random_state(state)
-
-
-def _steps(loader: TrainLoader, epochs: int) -> Generator[list[Batch], None, None]:
+def _steps(loader: TrainLoader, epochs: int) -> Generator[tuple[int, list[Batch]], None, None]:
     for epoch in range(epochs):
         with closing(loader.epoch(epoch)) as steps:
-            yield from steps
+            for i, batches in enumerate(steps):
+                yield epoch * loader.num_steps + i, batches

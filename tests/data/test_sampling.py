@@ -26,7 +26,7 @@ from classification.data.sampling import (
     rarity,
 )
 from classification.data.store import open_store
-from classification.training.label_losses import balanced_label_weights
+from classification.training.losses import balanced_label_weights
 
 FILL = (128, 128, 128)
 

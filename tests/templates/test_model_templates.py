@@ -163,7 +163,7 @@ def test_aerial_objects_have_the_described_recipe():
         schedule.end_epoch(
             epoch, 10 * (epoch + 1), train_loss=1.0 / (epoch + 1), val_loss=1.0, val_score=epoch
         )
-        rates.append(schedule.rate(10 * epoch + 10))
+        rates.append(schedule.lr(10 * epoch + 10))
     drops = [0.01] * 3 + [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 3 + [1e-6] * 2
     assert rates == pytest.approx(drops)
 
@@ -185,7 +185,7 @@ def test_slimnet_has_the_described_recipe():
     schedule = create_schedule(config, steps_per_epoch=50)
     for epoch in range(20):
         schedule.end_epoch(epoch, 50 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=50.0)
-    assert {schedule.rate(step) for step in range(1000)} == {1e-4}
+    assert {schedule.lr(step) for step in range(1000)} == {1e-4}
 
 
 @pytest.mark.parametrize("path", named(OF_ATTRIBUTES))

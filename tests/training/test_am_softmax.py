@@ -12,8 +12,7 @@ from torch import nn
 
 from classification.config import default_config, merge
 from classification.models.classifier import CosineHead, create_classifier, default_scale
-from classification.training.am_softmax import AMSoftmaxLoss
-from classification.training.losses import balanced_weights, create_loss
+from classification.training.losses import AMSoftmaxLoss, balanced_weights, create_loss
 
 N, D, C = 12, 7, 5
 MARGIN, SCALE = 0.35, 6.5
@@ -49,7 +48,7 @@ def test_equals_cosface_in_value_and_gradient() -> None:
     reference = CosFaceLoss(C, D, margin=MARGIN, scale=SCALE).double()
     with torch.no_grad():
         reference.W.copy_(head.weight.T)  # [D, C]
-    mine = AMSoftmaxLoss(nn.CrossEntropyLoss(), MARGIN, SCALE)(head(x), y)
+    mine = AMSoftmaxLoss(MARGIN, SCALE)(head(x), y)
     theirs = reference(x, y)
     mine.backward()
     theirs.backward()
@@ -61,7 +60,7 @@ def test_equals_cosface_in_value_and_gradient() -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_equals_a_plain_loop(smoothing: float) -> None:
     head, x, y = make_problem()
-    loss = AMSoftmaxLoss(nn.CrossEntropyLoss(label_smoothing=smoothing), MARGIN, SCALE)
+    loss = AMSoftmaxLoss(MARGIN, SCALE, nn.CrossEntropyLoss(label_smoothing=smoothing))
     soft = torch.full((N, C), smoothing / C).double()
     soft[torch.arange(N), y] += 1 - smoothing
     assert loss(head(x), y).item() == pytest.approx(naive(head, x, soft, MARGIN), rel=1e-6)
@@ -69,7 +68,7 @@ def test_equals_a_plain_loop(smoothing: float) -> None:
 
 def test_mixed_targets_take_their_share_of_the_margin() -> None:
     head, x, y = make_problem()
-    loss = AMSoftmaxLoss(nn.CrossEntropyLoss(), MARGIN, SCALE)
+    loss = AMSoftmaxLoss(MARGIN, SCALE)
     hard = nn.functional.one_hot(y, C).double()
     assert loss(head(x), hard).item() == pytest.approx(loss(head(x), y).item())
     mixed = 0.6 * hard + 0.4 * hard.roll(1, 0)

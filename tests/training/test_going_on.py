@@ -11,7 +11,11 @@ from support import TINY_TEMPLATE, differences, make_class_folders, train_into
 
 from classification import train
 from classification.errors import UserError
-from classification.models.checkpoint import read_checkpoint, write_checkpoint
+from classification.models.checkpoint import (
+    load_classifier,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 SETTINGS = [["training.keep_checkpoints", "9"], ["optimizer.momentum", "0.8"]]
 
@@ -174,6 +178,21 @@ def test_more_data_in_the_middle_of_an_epoch_begin_it_again(project: Path, tmp_p
     history = latest(folder)["training"]["history"]
     assert [entry["images"] for entry in history] == [12, 18, 18]
     assert [entry["step"] for entry in history] == [2, 6, 9]  # epochs of 3 steps now
+
+
+def test_a_run_with_looksam_can_be_read_but_not_resumed(project: Path, tmp_path: Path) -> None:
+    folder = moved(project, tmp_path)
+    path = run_of(folder) / "latest.pth"
+    contents = read_checkpoint(path)
+    contents["config"]["sam"] |= {"enable": True, "interval": 5, "reuse": 0.7}
+    contents["training"]["step"] = {"sam": {"directions": [None]}}
+    write_checkpoint(path, contents)
+    assert load_classifier(path).config.sam.interval == 5
+    with pytest.raises(UserError, match=r"sam.reuse"):
+        train(folder / "work", resume_from=path)
+    contents["config"]["sam"] |= {"enable": False, "reuse": 0.0}  # as all of earlier versions have
+    write_checkpoint(path, contents)
+    assert train(folder / "work", resume_from=path).epochs == 3
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])

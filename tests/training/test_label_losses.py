@@ -13,8 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from classification.config import Config, default_config
 from classification.errors import UserError
-from classification.training.label_losses import LabelLoss, balanced_label_weights
-from classification.training.losses import create_loss
+from classification.training.losses import LabelLoss, balanced_label_weights, create_loss
 from classification.training.step import count_correct
 
 COUNTS = np.array([30, 5, 0])  # of 100 images

@@ -16,12 +16,11 @@ from torch_lr_finder import LRFinder
 
 from classification.config import Config, auxiliary_configs, default_config, merge
 from classification.data.preprocessing import Preprocessing
-from classification.errors import UserError
+from classification.errors import DivergedError, UserError
 from classification.models.checkpoint import read_checkpoint
 from classification.training.learner import Learner
-from classification.training.lr_finder import planned_images, with_base_rate
-from classification.training.lr_range_test import range_test, steepest, untouched
-from classification.training.mutual import MutualTask
+from classification.training.lr_finder import planned_images, untouched, with_base_rate
+from classification.training.lr_range_test import range_test, steepest
 from classification.training.random_state import get_random_state
 from classification.training.step import StepResult
 from classification.training.task import SingleTask
@@ -51,7 +50,7 @@ def test_a_flat_or_short_curve_suggests_nothing() -> None:
 
 
 def test_range_test_is_torch_lr_finders_on_the_same_batches(
-    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Same net, batches, optimizer: the same rates and smoothed losses."""
     from accelerate import Accelerator
@@ -84,16 +83,19 @@ def test_range_test_is_torch_lr_finders_on_the_same_batches(
     before = copy.deepcopy(task.state_dict())
     state = torch.get_rng_state()
     counted: list[int] = []
-    curve = range_test(
-        task,
-        [config],
-        Loader(),  # type: ignore[arg-type]
-        lambda t, learners: TrainStep(
-            t, learners, config, preprocessing, samples, Accelerator(cpu=True)
-        ),
-        progress=counted.append,
-        stop=lambda: False,
-    )
+    with untouched(task) as copied:
+        learners = [Learner(copied.main, config, 12)]
+        step = TrainStep(copied, learners, config, preprocessing, samples, Accelerator(cpu=True))
+        curve = range_test(
+            step,
+            learners,
+            [config],
+            Loader(),  # type: ignore[arg-type]
+            5,
+            progress=counted.append,
+            stop=lambda: False,
+        )
+    assert capsys.readouterr() == ("", "")  # the library prints and draws a bar
     assert all(torch.equal(before[k], v) for k, v in task.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
     assert sum(counted) == 12 * 6 * 5
@@ -110,8 +112,7 @@ def test_in_the_range_test_auxiliary_rates_keep_their_proportion() -> None:
     main, auxiliary = (search_config(min_lr=0.001, max_lr=0.1, num_epochs=60) for _ in range(2))
     auxiliary.optimizer.base_learning_rate = main.optimizer.base_learning_rate / 5
     models = [nn.Linear(2, 2), nn.Linear(2, 2)]
-    plain = Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    task = MutualTask(models[0], models[1:], [nn.CrossEntropyLoss()] * 2, 1.0, [plain] * 2)
+    learners = [Learner(m, c, 1) for m, c in zip(models, (main, auxiliary), strict=True)]
     rates: list[list[float]] = []
 
     class Loader:
@@ -121,19 +122,53 @@ def test_in_the_range_test_auxiliary_rates_keep_their_proportion() -> None:
             yield []
 
     class Step:
-        def __init__(self, task: object, learners: list[Learner]) -> None:
-            self.learners = learners
-
         def train_mode(self) -> None: ...
 
         def __call__(self, *args: object, stop: bool) -> StepResult:
-            rates.append([learner.optimizer.param_groups[0]["lr"] for learner in self.learners])
+            rates.append([learner.optimizer.param_groups[0]["lr"] for learner in learners])
             return StepResult(1.0, 0.0, 1.0, stop)
 
-    range_test(task, [main, auxiliary], Loader(), Step,  # type: ignore[arg-type]
+    state = get_random_state()
+    range_test(Step(), learners, [main, auxiliary], Loader(), 60,  # type: ignore[arg-type]
                progress=lambda images: None, stop=lambda: False)  # fmt: skip
+    assert differences(state, get_random_state()) == []  # its own part draws nothing
+    assert len(rates) == 61
+    assert rates[0] == rates[1]  # the epoch of the warm-up
     assert (rates[0][0], rates[-1][0]) == pytest.approx((0.001, 0.1))
     assert [own / first for first, own in rates] == pytest.approx([0.2] * len(rates))
+
+
+@pytest.mark.parametrize("end", ["not finite", "stopped"])
+def test_the_curve_goes_up_to_where_the_range_test_ended(end: str) -> None:
+    config = search_config(num_epochs=60, epochs_warmup=0, smooth_f=1.0)
+    losses = iter(range(100, 0, -1))
+    seen: list[int] = []
+
+    class Loader:
+        num_steps = 1
+
+        def epoch(self, epoch: int):  # type: ignore[no-untyped-def]
+            yield []
+
+    class Step:
+        def train_mode(self) -> None: ...
+
+        def __call__(self, batches: object, number: int, lr: float, *, stop: bool) -> StepResult:
+            if end == "not finite" and number == 20:
+                raise DivergedError("not finite")
+            return StepResult(float(next(losses)), 0.0, 1.0, stop)
+
+    curve = range_test(
+        Step(),  # type: ignore[arg-type]
+        [Learner(nn.Linear(2, 2), config, 1)],
+        [config],
+        Loader(),  # type: ignore[arg-type]
+        60,
+        progress=seen.append,
+        stop=lambda: end == "stopped" and len(seen) == 20,
+    )
+    assert [loss for _, loss in curve] == list(range(100, 80, -1))
+    assert len(seen) == (20 if end == "not finite" else 21)
 
 
 def test_a_trial_that_is_given_up_leaves_nothing_changed() -> None:

@@ -12,10 +12,11 @@ from torch import nn
 from classification.config import auxiliary_configs, default_config, merge, validate
 from classification.data.preprocessing import Preprocessing, normalize
 from classification.errors import UserError
-from classification.training.am_softmax import AMSoftmaxLoss
 from classification.training.build import build_task, create_models
 from classification.training.learner import Learner
+from classification.training.losses import AMSoftmaxLoss
 from classification.training.mutual import MutualTask, mutual_loss
+from classification.training.schedule import PlateauSchedule, cosine
 
 PLAIN = Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -92,10 +93,8 @@ def test_auxiliaries_have_their_own_sections() -> None:
     task = build_task(create_models(configs, 3), configs, np.ones(3, np.int64))
     learners = [Learner(m, c, 10) for m, c in zip(task.models, configs, strict=True)]
     assert [type(learner.optimizer).__name__ for learner in learners] == ["SGD", "AdamW"]
-    assert [type(learner.schedule).__name__ for learner in learners] == [
-        "PlateauSchedule",
-        "CosineSchedule",
-    ]
+    assert isinstance(learners[0].schedule, PlateauSchedule)
+    assert learners[1].schedule.lr.func is cosine  # type: ignore[attr-defined]
     first, second = task.losses
     assert isinstance(first, nn.CrossEntropyLoss) and isinstance(second, AMSoftmaxLoss)
     assert (second.margin, second.scale) == (0.35, task.models[1].get_classifier().scale)

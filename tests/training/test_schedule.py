@@ -27,7 +27,7 @@ def make_config(**schedule: object) -> Config:
 
 def test_warmup_is_linear_from_a_tenth() -> None:
     schedule = PlateauSchedule(make_config(warmup_epochs=2.0), steps_per_epoch=5)
-    rates = [schedule.rate(step) for step in range(12)]
+    rates = [schedule.lr(step) for step in range(12)]
     assert rates[:10] == pytest.approx([0.1 * (0.1 + 0.9 * i / 10) for i in range(10)])
     assert rates[10:] == [0.1, 0.1]
 
@@ -38,7 +38,7 @@ def test_a_small_budget_is_not_spent_on_the_warm_up(name: str, epochs: int) -> N
     config = make_config(name=name, warmup_epochs=5.0)
     config.training.epochs = epochs
     schedule = create_schedule(config, steps_per_epoch=12)
-    rates = [schedule.rate(step) for step in range(epochs * 12)]
+    rates = [schedule.lr(step) for step in range(epochs * 12)]
     assert max(rates) > 0.09
     assert rates.index(max(rates)) == pytest.approx(min(60, epochs * 4), abs=1)
 
@@ -55,7 +55,7 @@ def test_falls_as_torch_reduce_on_plateau_does() -> None:
     for epoch, loss in enumerate(losses):
         schedule.end_epoch(epoch, epoch + 1, train_loss=loss, val_loss=1.0, val_score=0.0)
         reference.step(loss)
-        assert schedule.rate(epoch + 1) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert schedule.lr(epoch + 1) == pytest.approx(optimizer.param_groups[0]["lr"])
     assert schedule.drops == 3
 
 
@@ -76,7 +76,7 @@ def test_watching_the_validation_loss_expects_it_to_fall() -> None:
     rates = []
     for epoch, loss in enumerate(losses):
         schedule.end_epoch(epoch, epoch + 1, train_loss=-epoch, val_loss=loss, val_score=epoch)
-        rates.append(schedule.rate(epoch + 1))
+        rates.append(schedule.lr(epoch + 1))
     # The third epoch in a row without a lower loss drops the rate: 2, 3, 4; then 6, 7, 8; then 11.
     assert rates == pytest.approx([0.1] * 4 + [0.01] * 4 + [0.001] * 4)
 
@@ -85,10 +85,10 @@ def test_a_budget_is_annealed_to_its_end() -> None:
     config = make_config(decay_start=0.25, min_lr_ratio=0.01)
     config.training.epochs = 8
     schedule = PlateauSchedule(config, steps_per_epoch=10)
-    assert [schedule.rate(step) for step in (0, 10, 20)] == [0.1, 0.1, 0.1]
-    assert schedule.rate(50) == pytest.approx(0.1 * (1 + 0.01) / 2)  # half-way down
-    assert schedule.rate(80) == pytest.approx(0.1 * 0.01)
-    falls = [schedule.rate(step) - schedule.rate(step + 1) for step in range(20, 80)]
+    assert [schedule.lr(step) for step in (0, 10, 20)] == [0.1, 0.1, 0.1]
+    assert schedule.lr(50) == pytest.approx(0.1 * (1 + 0.01) / 2)  # half-way down
+    assert schedule.lr(80) == pytest.approx(0.1 * 0.01)
+    falls = [schedule.lr(step) - schedule.lr(step + 1) for step in range(20, 80)]
     assert falls == pytest.approx([falls[0]] * 60) and falls[0] > 0
 
 
@@ -179,11 +179,11 @@ def test_cosine_is_torchs_after_the_warmup() -> None:
     schedule = create_schedule(config, steps_per_epoch=4)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20, eta_min=0.001)
-    assert [schedule.rate(step) for step in range(4)] == pytest.approx(
+    assert [schedule.lr(step) for step in range(4)] == pytest.approx(
         [0.1 * (0.1 + 0.9 * i / 4) for i in range(4)]
     )
     for step in range(4, 24):
-        assert schedule.rate(step) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert schedule.lr(step) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         reference.step()
     assert not schedule.has_ended(23) and schedule.has_ended(24)
@@ -198,7 +198,7 @@ def test_one_cycle_is_torchs() -> None:
         optimizer, max_lr=0.1, total_steps=70, div_factor=25, final_div_factor=1000 / 25
     )
     for step in range(70):
-        assert schedule.rate(step) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert schedule.lr(step) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         if step < 69:
             reference.step()
@@ -212,7 +212,7 @@ def epoch_rates(config: Config, reference: type, **options: object) -> None:
     scheduler = reference(optimizer, **options)
     for epoch in range(10):
         for step in range(3 * epoch, 3 * epoch + 3):
-            assert schedule.rate(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+            assert schedule.lr(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
         optimizer.step()
         scheduler.step()
     assert not schedule.has_ended(29) and schedule.has_ended(30)
@@ -231,7 +231,7 @@ def test_multi_step_is_torchs() -> None:
 def test_the_lowest_rate_and_the_warmup_hold_for_steps_by_the_epoch_too() -> None:
     config = make_config(name="exponential", warmup_epochs=1.0, min_lr_ratio=0.02)
     schedule = create_schedule(config, steps_per_epoch=2)
-    rates = [schedule.rate(step) for step in (0, 1, 2, 4, 6, 8)]
+    rates = [schedule.lr(step) for step in (0, 1, 2, 4, 6, 8)]
     assert rates == pytest.approx([0.01, 0.055, 0.01, 0.002, 0.002, 0.002])
 
 
@@ -250,10 +250,10 @@ def anneal_config() -> Config:
 def test_a_plateau_starts_the_fall_that_ends_the_training() -> None:
     schedule = PlateauSchedule(anneal_config(), steps_per_epoch=10)
     for epoch, top1 in enumerate([50, 60, 60, 60]):
-        assert schedule.rate(epoch * 10) == pytest.approx(0.1)
+        assert schedule.lr(epoch * 10) == pytest.approx(0.1)
         schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=top1)
     # Two epochs without improvement at a patience of one: half of 40 steps to go.
-    rates = [schedule.rate(step) for step in range(40, 61)]
+    rates = [schedule.lr(step) for step in range(40, 61)]
     assert rates == pytest.approx([0.1 * (1 - i / 20) for i in range(21)])
     for epoch in (4, 5):
         assert not schedule.has_ended(10 * epoch)
@@ -268,7 +268,7 @@ def test_the_fall_never_outlasts_the_budget() -> None:
     schedule = PlateauSchedule(config, steps_per_epoch=10)
     for epoch, top1 in enumerate([50, 60, 60, 60]):
         schedule.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=top1)
-    assert schedule.rate(45) == pytest.approx(0.05)
+    assert schedule.lr(45) == pytest.approx(0.05)
     assert schedule.has_ended(50)
 
 
@@ -278,7 +278,7 @@ def test_the_fall_goes_on_after_a_resume() -> None:
         first.end_epoch(epoch, 10 * (epoch + 1), train_loss=1.0, val_loss=1.0, val_score=top1)
     second = PlateauSchedule(anneal_config(), steps_per_epoch=10)
     second.load_state_dict(first.state_dict())
-    assert [first.rate(s) for s in range(40, 70)] == [second.rate(s) for s in range(40, 70)]
+    assert [first.lr(s) for s in range(40, 70)] == [second.lr(s) for s in range(40, 70)]
     assert second.has_ended(60) and not second.has_ended(59)
 
 
