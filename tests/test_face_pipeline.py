@@ -103,9 +103,9 @@ def test_the_model_s_threshold_does_not_overrule_the_rule(
 def test_the_crop_travels_with_every_file(folder: Path) -> None:
     backends = [load_backend(weights(folder, kind)) for kind in ("pth", "xml", "onnx")]
     assert len({backend.info.preprocessing for backend in backends}) == 1
-    faces = backends[0].preprocessing.faces
+    faces = backends[0].info.preprocessing.faces
     assert faces is not None and (faces.part, faces.margin) == ("face", 0.1)
-    assert isinstance(backends[0].preprocessing, Preprocessing)
+    assert isinstance(backends[0].info.preprocessing, Preprocessing)
 
 
 def test_predict_crops_faces_without_torch(folder: Path) -> None:

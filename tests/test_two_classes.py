@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from face_sets import make_celeba
-from support import TINY_TEMPLATE, python_environment, train_into
+from support import TINY_TEMPLATE, info_of, python_environment, train_into
 
 from classification import Predictor, evaluate, export, train
 from classification.cli.predict import main as predict_main
@@ -175,7 +175,7 @@ def test_a_model_that_is_given_another_attribute_is_told(
         if verb == "compress":
             fine_tuning_config(config, settings)
         else:
-            backend = SimpleNamespace(config=config, task="multi-class")
+            backend = SimpleNamespace(config=config, info=info_of(("no", "yes")))
             _evaluation_config(backend, settings)
         return caplog.text
 
