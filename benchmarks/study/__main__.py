@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from classification.cli.arguments import add_set_flag, comma_list
@@ -113,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_tables(arguments: argparse.Namespace, command_line: str) -> None:
     """Write the page of tables."""
+    if find_spec("pandas") is None:
+        raise UserError("The tables need pandas, which ./init_venv.sh --dev installs.")
     from study.page import build_page, choose, sweep, write_between_marks
     from study.results import read_results, read_unfinished
 
