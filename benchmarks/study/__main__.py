@@ -17,6 +17,7 @@ from pathlib import Path
 
 from classification.cli.arguments import add_set_flag, comma_list
 from classification.cli.run import run_command
+from classification.errors import UserError
 from classification.files import write_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package `study` lies

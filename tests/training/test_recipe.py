@@ -14,7 +14,7 @@ AUXILIARY = {"loss": {"name": "bce"}}
 @pytest.mark.parametrize(
     ("settings", "task", "message"),
     [
-        ({"loss.name": "bce"}, "multi-class", r"loss\.name: 'bce' is not for data with one class"),
+        ({"loss.name": "bce"}, "multi-class", r"loss\.name: 'bce' is not for single-label data"),
         ({"loss.name": "am_softmax"}, "multi-label", r"loss\.name: 'am_softmax' is not"),
         ({"optimizer.name": "none_such"}, "multi-class", r"optimizer\.name"),
         ({"evaluation.thresholds": "best_f1"}, "multi-class", r"evaluation\.thresholds"),
