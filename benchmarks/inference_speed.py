@@ -37,12 +37,8 @@ from classification import compress, evaluate, export
 from classification.config import Config, get, updated
 from classification.data.preprocessing import Preprocessing, load_image, normalize
 from classification.data.threads import usable_cores
-from classification.deployment.openvino_backend import (
-    DEVICE,
-    OpenVINOBackend,
-    default_precision,
-)
-from classification.deployment.openvino_cpu import openvino_core
+from classification.deployment.openvino_backend import OpenVINOBackend
+from classification.deployment.openvino_cpu import DEVICE, default_precision, openvino_core
 from classification.evaluation.score import SCORES
 from classification.models.checkpoint import (
     checkpoint_head,

@@ -152,11 +152,12 @@ def _prepare(
     try:
         array = prepare()
     except Exception as error:
+        on_decoded(time.perf_counter() - started)  # who gets the answer finds it counted
         batcher.drop()
         deliver([Waiting(np.empty(0), loop, future)], [error])
     else:
+        on_decoded(time.perf_counter() - started)
         batcher.put(Waiting(array, loop, future))
-    on_decoded(time.perf_counter() - started)
 
 
 def _give_up(future: Future[np.ndarray]) -> None:
