@@ -96,8 +96,8 @@ def make_images(folder: Path, num_classes: int, *, per_class: int, size: tuple[i
         (folder / f"class_{number}").mkdir(parents=True)
         for i in range(per_class):
             coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-            image = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
-            noisy = image + rng.normal(0, 12, image.shape)
+            smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+            noisy = smooth + rng.normal(0, 12, smooth.shape)
             image = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
             image.save(folder / f"class_{number}" / f"{i:05d}.jpg", quality=85)
     return folder

@@ -229,15 +229,7 @@ def measure_augmix(config: Config, rounds: int, draws: int = 100) -> dict[str, l
         image = Image.open(next(folder.rglob("*.jpg"))).convert("RGB")
 
     def ours() -> None:
-        augmix(
-            image,
-            rng,
-            severity=a.augmix_severity,
-            width=a.augmix_width,
-            depth=a.augmix_depth,
-            alpha=a.augmix_alpha,
-            fill=(red, green, blue),
-        )
+        augmix(image, a, rng, (red, green, blue))
 
     sides: dict[str, Callable[[], object]] = {
         "framework": ours,

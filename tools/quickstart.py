@@ -147,9 +147,9 @@ def print_table(work_dir: Path, images: Sequence[Path]) -> None:
 
 def images_per_second(backends: dict[str, Backend], images: Sequence[Path]) -> dict[str, float]:
     """Return the best of a few rounds, the models taking turns; decoding is left out."""
-    preprocessing = next(iter(backends.values())).preprocessing
-    images = np.stack([load_image(path, preprocessing) for path in images])
-    batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+    preprocessing = next(iter(backends.values())).info.preprocessing
+    pixels = np.stack([load_image(path, preprocessing) for path in images])
+    batches = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
     speeds = dict.fromkeys(backends, 0.0)
     for _ in range(ROUNDS):
         for name, backend in backends.items():
