@@ -21,6 +21,7 @@ lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	$(PYTHON) -m mypy tools/*.py benchmarks/*.py external/*/*.py
 	$(VENV)/bin/lint-imports
 
 # The environment stays; it takes minutes to make.

@@ -63,6 +63,7 @@ def main() -> None:
             with busy_processes(busy):
                 return run(verb, folder, arguments.seconds, checkout)
 
+        header: tuple[str, ...]
         if arguments.against:
             figures, rows = compare_checkouts(measure, verbs, arguments)
             header = ("verb", "this, images/s", "the other", "ratio", "95 % interval")
@@ -87,7 +88,7 @@ def compare_with_fair(
                 speeds.setdefault((verb, busy), []).append(measure(verb, busy))
                 print(number, verb, busy, speeds[verb, busy][-1], file=sys.stderr)
     figures: dict[str, float] = {}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     cores = usable_cores()
     for (verb, busy), values in speeds.items():
         quiet = median(speeds[verb, 0])
@@ -111,7 +112,7 @@ def compare_checkouts(
             speeds[verb].append((found[ROOT], found[arguments.against]))
             print(number, verb, *speeds[verb][-1], file=sys.stderr)
     figures: dict[str, float] = {}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for verb, pairs in speeds.items():
         logs = np.log([ours / theirs for ours, theirs in pairs])
         error = logs.std(ddof=1) / np.sqrt(len(logs)) if len(logs) > 1 else np.inf
@@ -186,6 +187,7 @@ def prepare(folder: Path) -> None:
             ("lr_finder.enable", "false"),
         ],
     )
+    assert trained.best is not None
     export(trained.best, save_model_to=folder / "export")
 
 
@@ -211,7 +213,7 @@ def training(folder: Path) -> Callable[[], int]:
     samples = read_samples(folder / "data", "", role="train", data=config.data)
     store = open_store(samples, loaded.info.preprocessing, cache_bytes=1 << 30)
     task = build_task(create_models([config], 2), [config], np.ones(2, np.int64))
-    task = task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = task.to(memory_format=torch.channels_last)
     learner = Learner(task.main, config, 1)
     step = TrainStep(
         task, [learner], config, loaded.info.preprocessing, samples, Accelerator(cpu=True)

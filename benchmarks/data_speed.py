@@ -27,6 +27,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -63,6 +64,7 @@ class Epoch(NamedTuple):
 def framework(data: Path, config: Config) -> Iterator[Batches]:
     """Yield the framework's epochs."""
     preprocessing = Preprocessing.from_config(config)
+    loader: TrainLoader | None = None
 
     def first() -> Batches:
         nonlocal loader
@@ -76,7 +78,6 @@ def framework(data: Path, config: Config) -> Iterator[Batches]:
             for batch in batches:
                 yield normalize(batch.images, preprocessing)
 
-    loader: TrainLoader | None = None
     yield first()
     epoch = 0
     while epoch := epoch + 1:
@@ -193,15 +194,19 @@ def measure_profiles(
         "Adobe RGB": rgb_profile(ADOBE_RGB, ADOBE_GAMMA),
     }
     sides: dict[str, Callable[[], object]] = {}
+
+    def decode(data: bytes) -> np.ndarray:
+        return load_image(io.BytesIO(data), preprocessing)
+
     for name, profile in profiles.items():
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=90, icc_profile=profile)
         data = buffer.getvalue()
-        sides[name] = lambda data=data: load_image(io.BytesIO(data), preprocessing)
+        sides[name] = partial(decode, data)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     png = buffer.getvalue()
-    sides["PNG"] = lambda: load_image(io.BytesIO(png), preprocessing)
+    sides["PNG"] = partial(decode, png)
     sides["checksums of the PNG"] = lambda: has_png_end(io.BytesIO(png))
     measured: dict[str, list[Epoch]] = {name: [] for name in sides}
     for _ in range(rounds):
@@ -319,7 +324,7 @@ def main() -> None:
         for workers in arguments.workers:
             name = f"torchvision, {workers} workers"
             plain.append(name)
-            sides[name] = lambda workers=workers: torchvision_pipeline(data, without, workers)
+            sides[name] = partial(torchvision_pipeline, data, without, workers)
         epochs = measure_epochs(sides, arguments.rounds, arguments.epochs)
     for phase in ("first", "later"):
         of_phase = {side: phases[phase] for side, phases in epochs.items()}

@@ -56,7 +56,7 @@ def run_plain(
     train_loader = DataLoader(train, BATCH, shuffle=True, drop_last=len(train) > BATCH)
     model = create_classifier(config, len(train.classes))
     load_initial_weights(model, weights, class_names=train.classes, reset_classifier=False)
-    model = model.to(DEVICE, memory_format=torch.channels_last)
+    model = model.to(DEVICE).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, RATE, epochs=epochs, steps_per_epoch=len(train_loader)

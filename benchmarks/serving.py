@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import TextIO
 
 import numpy as np
 import psutil
@@ -88,7 +89,7 @@ def service(model: Path) -> Iterator[tuple[tuple[str, int], psutil.Process]]:
             process.wait()
 
 
-def wait_for_address(log, process: subprocess.Popen) -> tuple[str, int]:
+def wait_for_address(log: TextIO, process: subprocess.Popen[bytes]) -> tuple[str, int]:
     """Return what the service logs when it is ready."""
     while process.poll() is None:
         log.seek(0)

@@ -51,7 +51,7 @@ def make_side(name: str, backbone: str, size: int, batch: Batch) -> Callable[[],
     merge(config, TECHNIQUES[name])
     configs = [config, *auxiliary_configs(config)]
     task = build_task(create_models(configs, CLASSES), configs, np.ones(CLASSES, np.int64))
-    task = task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = task.to(memory_format=torch.channels_last)
     learners = [Learner(m, c, 1) for m, c in zip(task.models, configs, strict=True)]
     frozen = [config.training.freeze_batch_norm] * len(configs)
     samples = Samples((), np.empty(0, np.int64), ("",) * CLASSES, ())

@@ -71,8 +71,7 @@ class Data(Section):
     """The grey value that is white in images of more than 8 bits, as 4095 of a 12-bit camera; 0 =
     the smallest of 255, 1023, 4095, 16383 and 65535 that holds the training images."""
     labels: list[str] = knob([], evaluation=True)
-    """Of data with attributes: [] = the classes of the data; one attribute = a task of two classes;
-    several, or [all] = a multi-label task."""
+    """Attributes: [] = the data's classes; one = two classes; several or [all] = multi-label."""
     class_names: list[str] = knob([])
     """Of one attribute's two classes, negative and positive; [] = not_NAME and NAME."""
     split: str = knob("", evaluation=True)
@@ -149,8 +148,7 @@ class Augmentation(Section):
     augmix: float = knob(1.0, 0, 1)
     """Probability of AugMix."""
     augmix_engine: Literal["fast", "torchvision"] = knob("fast")
-    """Of equal distribution; torchvision's takes four times as long, and needs loader processes
-    (data.num_workers) to stay reproducible."""
+    """Equal in distribution; torchvision's takes four times as long and needs data.num_workers."""
     augmix_severity: int = knob(3, 1, 10)
     """Strength of its operations."""
     augmix_width: int = knob(3, 1, 16)

@@ -154,7 +154,7 @@ def test_faulty_flags(more: list[str], message: bytes, trained: Path, capfdbinar
 
 def test_a_target_is_for_two_classes(data: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "template.yaml").write_text(TINY_TEMPLATE)
-    with pytest.raises(UserError, match="two classes or several labels an image; here are 3"):
+    with pytest.raises(UserError, match="two classes or multi-label data; here are 3"):
         train_into(
             tmp_path,
             data,

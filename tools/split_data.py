@@ -96,7 +96,7 @@ def _shares(text: str) -> list[float]:
 
 def _ranges(text: str) -> list[int]:
     """Read '0-2,4' as [0, 1, 2, 4]."""
-    numbers = []
+    numbers: list[int] = []
     for item in comma_list(text):
         first, dash, last = item.partition("-")
         found = range(int(first), int(last if dash else first) + 1)

@@ -60,7 +60,7 @@ def build_parser(template: Template | None = None) -> argparse.ArgumentParser:
         "--top-k",
         type=int,
         metavar="K",
-        help="classes to name for each image (default: 1, of several labels all)",
+        help="classes to name for each image (default: 1, of multi-label models all)",
     )
     parser.add_argument(
         "--threshold",

@@ -161,7 +161,7 @@ def _fine_tune(
     config = updated(context.config, {"training.epochs": epochs})
     teachers = teachers_of(context.classifier)
     logger.info(
-        "fine-tuning for %d epochs at most, rate %.3g, with %d teacher%s: the FP32 model%s",
+        "fine-tuning for %d epochs at most, learning rate %.3g, %d teacher%s: the FP32 model%s",
         config.training.epochs,
         config.optimizer.base_learning_rate,
         len(teachers),

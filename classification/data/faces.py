@@ -155,7 +155,7 @@ def check_negative_class(
     if task == "multi-label":
         if crop.negative_class:
             raise UserError(
-                "faces.negative_class: with several labels an image without a face has none of "
+                "faces.negative_class: of multi-label data an image without a face has none of "
                 f"them; leave it empty instead of '{crop.negative_class}'."
             )
     elif crop.negative_class not in class_names:

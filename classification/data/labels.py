@@ -189,7 +189,7 @@ def _multi_label(
         names = class_names
     if classes is not None and set(classes) != set(names):
         raise UserError(
-            "--classes: an image with several labels has no class to be chosen by; choose the "
+            "--classes: an image of multi-label data has no class to be chosen by; choose the "
             "labels by data.labels."
         )
     targets = [np.stack([_values(source, name) for name in names], axis=1) for source in sources]

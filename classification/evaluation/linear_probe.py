@@ -82,7 +82,6 @@ def fit_linear_probe(
     strength: float,
     *,
     cosine: bool = False,
-    max_iterations: int = MAX_ITERATIONS,
 ) -> LinearProbe:
     """Fit a multinomial regression over the classes, or one regression for each label.
 
@@ -93,10 +92,10 @@ def fit_linear_probe(
         cosine: the rows get length 1 and no bias, as a `CosineHead` needs them.
     """
     if targets.ndim == 2:
-        weight, bias = _fit_labels(features, targets, strength, max_iterations)
+        weight, bias = _fit_labels(features, targets, strength)
         return LinearProbe(weight, bias, np.arange(targets.shape[1]), multi_label=True)
     fitted = LogisticRegression(
-        C=strength, max_iter=max_iterations, tol=TOLERANCE, fit_intercept=not cosine
+        C=strength, max_iter=MAX_ITERATIONS, tol=TOLERANCE, fit_intercept=not cosine
     ).fit(features, targets)
     weight, bias = fitted.coef_, fitted.intercept_
     if len(fitted.classes_) == 2:  # scikit-learn gives one row: the second class's log-odds
@@ -111,10 +110,9 @@ def choose_strength(
     train: tuple[np.ndarray, np.ndarray],
     held_out: tuple[np.ndarray, np.ndarray],
     strengths: Sequence[float],
-    rule: Literal["accuracy", "accuracy_within_error", "log_loss"],
+    rule: Literal["accuracy", "log_loss"],
     *,
     cosine: bool = False,
-    max_iterations: int = MAX_ITERATIONS,
 ) -> float:
     """Return the strength whose probe, fitted to `train`, does best on `held_out`.
 
@@ -122,23 +120,20 @@ def choose_strength(
         train: features and targets, as of `fit_linear_probe`.
         held_out: the same of other images.
         strengths: inverse strengths, the strongest penalty first; of equal ones it wins.
-        rule: the highest accuracy; the strongest penalty within one standard error of it (Breiman
-            et al. 1984, section 3.4.3); or the lowest log loss.
+        rule: the strongest penalty within one standard error of the highest accuracy (Breiman et
+            al. 1984, section 3.4.3), or the lowest log loss.
     """
-    probes = [
-        fit_linear_probe(*train, strength, cosine=cosine, max_iterations=max_iterations)
-        for strength in strengths
-    ]
+    probes = [fit_linear_probe(*train, strength, cosine=cosine) for strength in strengths]
     if rule == "log_loss":
         return strengths[int(np.argmin([probe.log_loss(*held_out) for probe in probes]))]
     correct = [probe.correct(*held_out) for probe in probes]
     scores = np.array([each.mean() for each in correct])
-    within = error_of(correct[int(scores.argmax())]) / 100 if rule != "accuracy" else 0.0
+    within = error_of(correct[int(scores.argmax())]) / 100
     return strengths[int(np.argmax(scores >= scores.max() - within))]
 
 
 def _fit_labels(
-    features: np.ndarray, targets: np.ndarray, strength: float, max_iterations: int
+    features: np.ndarray, targets: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weights [L, D] and biases [L] of the logistic regressions of L labels.
 
@@ -159,7 +154,7 @@ def _fit_labels(
         return total, np.concatenate([gradient, bias_gradient], axis=1).ravel()
 
     start = np.zeros(num_labels * (dimension + 1))
-    options = {"maxiter": max_iterations, "gtol": TOLERANCE / 100, "ftol": 1e-9}
+    options = {"maxiter": MAX_ITERATIONS, "gtol": TOLERANCE / 100, "ftol": 1e-9}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     weight, bias = np.split(found.x.reshape(num_labels, dimension + 1), [dimension], axis=1)
     return weight, bias[:, 0]

@@ -59,13 +59,14 @@ class Outcome:
         return {
             "temperature": self.temperature,
             **({"thresholds": list(self.thresholds)} if self.thresholds else {}),
+            "reject_below": self.reject.threshold if self.reject else 0.0,
             **({"reject": self.reject._asdict()} if self.reject else {}),
         }
 
 
 def saved_answers(contents: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `Outcome.answers` put into a checkpoint."""
-    keys = ("temperature", "thresholds", "reject")
+    keys = ("temperature", "thresholds", "reject_below", "reject")
     return {key: contents[key] for key in keys if key in contents}
 
 

@@ -37,7 +37,7 @@ def check_thresholds(config: Config, class_names: Sequence[str], task: str) -> N
     rule = rule_of(config.evaluation, multi_label=task == MULTI_LABEL)
     if rule != "half" and task != MULTI_LABEL and len(class_names) != 2:
         raise UserError(
-            f"evaluation.thresholds: '{rule}' is for two classes or several labels an image; here "
+            f"evaluation.thresholds: '{rule}' is for two classes or multi-label data; here "
             f"are {len(class_names)} classes: {', '.join(class_names[:10])}."
         )
 

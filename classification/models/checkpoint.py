@@ -76,13 +76,15 @@ def without_training(contents: Mapping[str, Any], *, fp16: bool) -> dict[str, An
 
     They are computed with in float32 all the same. Nothing can be resumed from it.
     """
-    weights = contents["state_dict"]
+    made = {**contents, "training": None}
     if fp16:
+        weights = contents["state_dict"]
         halves = {name: halved(value.numpy(force=True)) for name, value in weights.items()}
-        weights = weights | {
+        made["state_dict"] = weights | {
             name: torch.from_numpy(half) for name, half in halves.items() if half is not None
         }
-    return {**contents, "state_dict": weights, "training": None}
+        made["precision"] = _precision_of(made)
+    return made
 
 
 def halved(weights: np.ndarray) -> np.ndarray | None:
@@ -131,6 +133,13 @@ def is_quantized(contents: Mapping[str, Any]) -> bool:
     return bool(contents["compression"]) and contents["compression"]["method"] == INT8
 
 
+def _precision_of(contents: Mapping[str, Any]) -> str:
+    if is_quantized(contents):
+        return "INT8"
+    stored = {value.dtype for value in contents["state_dict"].values()}
+    return "FP16" if torch.float16 in stored else "FP32"
+
+
 def load_classifier(path: str | Path) -> Classifier:
     """Build the model a checkpoint describes and load its selected weights.
 
@@ -147,9 +156,7 @@ def load_classifier(path: str | Path) -> Classifier:
     if is_quantized(contents):
         model = _with_quantizers(model, contents["compression"], path)
     _load(model, contents["state_dict"], path)
-    stored = (value.dtype for value in contents["state_dict"].values())
-    precision = "FP16" if torch.float16 in stored else "FP32"
-    info = replace(info, precision="INT8" if is_quantized(contents) else precision)
+    info = replace(info, precision=_precision_of(contents))
     if not info.parameters:  # of version 0.1
         size = info.preprocessing.size
         info = replace(info, **measure_complexity(model.eval(), *size)._asdict())

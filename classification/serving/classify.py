@@ -27,14 +27,14 @@ def classify_routes(service: Service) -> APIRouter:
         model: Annotated[str | None, Query(description="a model's name")] = None,
         top_k: Annotated[
             int | None,
-            Query(ge=1, description="classes to name at most; 5, of several labels all"),
+            Query(ge=1, description="classes to name at most; 5, of multi-label models all"),
         ] = None,
         threshold: Annotated[
             float | None,
             Query(
                 ge=0,
                 le=1,
-                description="less probable classes are not named; 0, of several labels the "
+                description="less probable classes are not named; 0, of multi-label models the "
                 "model's own thresholds",
             ),
         ] = None,

@@ -137,6 +137,6 @@ def choose_strength(features: np.ndarray, targets: np.ndarray, cosine: bool = Fa
         (features[rest], targets[rest]),
         (features[held_out], targets[held_out]),
         STRENGTHS,
-        "accuracy_within_error",
+        "accuracy",
         cosine=cosine,
     )

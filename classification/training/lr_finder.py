@@ -81,7 +81,7 @@ def find_learning_rate(search: Search, folder: Path) -> FoundRate:
     at_most = planned_images(config, len(search.loader.store), search.loader.num_steps)
     logger.info(
         "learning rate search, %s between %g and %g: trains on %s images at most, as many as %.1f "
-        "epochs of the training; base rate so far %g",
+        "epochs of the training; base learning rate so far %g",
         config.lr_finder.mode,
         config.lr_finder.min_lr,
         config.lr_finder.max_lr,

@@ -149,7 +149,7 @@ def choose(trials: list[Trial], words: str) -> tuple[Trial | None, str]:
     if len(near) > 1:
         reason += (
             f", the {'middle' if len(middle) == 1 else 'better one in the middle'} of the "
-            f"{len(near)} rates within one standard error ({error:.2f}) of "
+            f"{len(near)} learning rates within one standard error ({error:.2f}) of "
             f"the best, {best:.2f} %"
         )
     return chosen, reason

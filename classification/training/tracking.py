@@ -78,7 +78,7 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, name: ScoreName) -> str:
     return (
         f"epoch {entry['epoch']}/{epochs}  loss {entry['train_loss']:.4f}  "
         f"train {entry[f'train_{key}']:.1f} %  val {words} {entry[f'val_{key}_raw']:.2f} %{ema}  "
-        f"rate {entry['learning_rate']:.2g}  {entry['images_per_second']:.0f} images/s"
+        f"lr {entry['learning_rate']:.2g}  {entry['images_per_second']:.0f} images/s"
         f"{'  best, ' + KINDS[entry['selected']] if entry['is_best'] else ''}"
     )
 

@@ -378,7 +378,7 @@ def log_plan(
             listing([f"{name} {count} (of {size})" for name, size, count in pairs], most=10),
         )
     logger.info(
-        "up to %d epochs of %d steps of %d images, rate %g, on %s (%d process%s, %s)",
+        "up to %d epochs of %d steps of %d images, learning rate %g, on %s (%d process%s, %s)",
         config.training.epochs,
         loader.num_steps,
         loader.step_size,

@@ -17,8 +17,15 @@ from classification.data.preprocessing import Preprocessing
 from classification.deployment import metadata
 from classification.deployment.backends import load_backend
 from classification.evaluation import evaluate as evaluate_module
-from classification.models import checkpoint_schema
-from classification.models.checkpoint import checkpoint_head, read_checkpoint, write_checkpoint
+from classification.knobs import KNOBS
+from classification.models import checkpoint_schema, model_info
+from classification.models.checkpoint import (
+    checkpoint_head,
+    load_classifier,
+    read_checkpoint,
+    without_training,
+    write_checkpoint,
+)
 from classification.models.classifier import create_classifier
 from classification.models.model_info import ModelInfo
 from classification.serving.app import create_app
@@ -83,3 +90,22 @@ def test_every_field_comes_back_from_either_form() -> None:
     assert ModelInfo.from_dict({**plain.to_dict(), "of another version": 1}) == plain
     with pytest.raises(KeyError, match="class_names"):
         ModelInfo.from_dict({"task": "multi-class"})
+
+
+def test_choices_and_ranges_are_those_of_the_knobs() -> None:
+    """The service reads files without the table of knobs."""
+    assert model_info._CROP_CHOICES["no_face"] == KNOBS["faces.no_face"].choices
+    assert ("none", *model_info._CROP_CHOICES["part"]) == KNOBS["faces.crop"].choices
+
+
+def test_a_half_precision_checkpoint_says_so(tmp_path: Path) -> None:
+    config = default_config()
+    config.model.backbone = "test_efficientnet"
+    info = ModelInfo(("a", "b"), Preprocessing.from_config(config))
+    state = create_classifier(config, 2).state_dict()
+    contents = {**checkpoint_head(info, config), "state_dict": state, "metrics": {}}
+    for fp16, expected in ((False, "FP32"), (True, "FP16")):
+        path = tmp_path / f"{expected}.pth"
+        write_checkpoint(path, without_training(contents, fp16=fp16))
+        assert read_checkpoint(path)["precision"] == expected
+        assert load_classifier(path).info.precision == expected

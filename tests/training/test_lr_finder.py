@@ -240,7 +240,7 @@ def test_a_resumed_training_names_the_rate_that_was_found(
     with caplog.at_level("INFO"):
         run(tiny_template, data, tmp_path, settings=settings, resume_from=tmp_path / "latest.pth")
     (plan,) = [line for line in caplog.messages if line.startswith("up to 1 epochs")]
-    assert f"rate {found:g}, " in plan
+    assert f"learning rate {found:g}, " in plan
 
 
 @pytest.mark.parametrize("mode", ["fast_ai", "grid_search", "tpe"])

@@ -117,7 +117,7 @@ def test_one_image_of_a_tiny_set_decides_nothing() -> None:
     ]
     chosen, reason = choose(trials, "top-1")
     assert chosen is not None and chosen.learning_rate == 0.004
-    assert "the middle of the 3 rates within one standard error (2.78)" in reason
+    assert "the middle of the 3 learning rates within one standard error (2.78)" in reason
 
 
 def test_what_ends_a_trial_is_left_to_us(caplog: pytest.LogCaptureFixture) -> None:

@@ -74,6 +74,7 @@ def test_the_reject_option_is_in_the_checkpoint(outputs: Path) -> None:
     reject = read_checkpoint(outputs / "best.pth")["reject"]
     assert reject["target_accuracy"] == 0.3 <= reject["accuracy"] and 0 < reject["coverage"] <= 1
     assert load_classifier(outputs / "best.pth").info.reject_below == reject["threshold"]
+    assert read_checkpoint(outputs / "best.pth")["reject_below"] == reject["threshold"]
 
 
 def test_a_threshold_and_a_target_accuracy_exclude_each_other(tmp_path: Path) -> None:

@@ -70,6 +70,11 @@ TECHNIQUES: dict[str, list[list[str]]] = {
         ["lr_finder.num_epochs", "1"],
     ],
     "loader processes": [["data.num_workers", "2"], ["data.cache_fraction", "0"]],
+    "torchvision's AugMix": [
+        ["data.num_workers", "1"],
+        ["augmentation.augmix", "0.7"],
+        ["augmentation.augmix_engine", "torchvision"],
+    ],
     "weighted draws": [["sampling.name", "weighted"]],
     "pose, light, blur, JPEG": [
         ["augmentation.vertical_flip", "0.5"],

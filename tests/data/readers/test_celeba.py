@@ -119,7 +119,7 @@ def test_a_task_must_be_chosen(root: Path) -> None:
         read_samples(f"celeba:{root}", data=data("Eyeglases"))
     with pytest.raises(UserError, match="a task of two classes, not of the 3 classes a, b, c"):
         read_samples(f"celeba:{root}", class_names=["a", "b", "c"], data=data("Male"))
-    with pytest.raises(UserError, match="--classes: an image with several labels"):
+    with pytest.raises(UserError, match="--classes: an image of multi-label data"):
         read_samples(f"celeba:{root}", classes=["Male"], data=data("all"))
 
 
